@@ -1,0 +1,209 @@
+"""What is shown to a model? `Examples`: an ordered, immutable set of prompts with images and answers, named by its content.
+
+    Examples.read("data.jsonl")     one JSON object a line; images by path (relative to the file) or {"bytes": base64}
+    Examples.read("data.parquet")   the same columns; images as paths, bytes, or the {bytes, path} of `datasets`
+    Examples.read("folder/")        every image in it, in order of name, without a prompt
+
+Columns: `prompt`, `image` or `images`, `answer`, `id`, `system`, `history` (pairs of what user and assistant said before); any other
+column with a plain value becomes a tag.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+
+from glasshouse.data.images import StoredImage
+from glasshouse.numerics.randomness import seeded
+from glasshouse.values.errors import BadInput
+
+Tag = str | int | float | bool
+OWN_COLUMNS = ("id", "prompt", "image", "images", "answer", "system", "history", "tags")
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One thing to show: image(s), a prompt, and the answer where it is known."""
+
+    prompt: str = ""
+    images: tuple[StoredImage, ...] = ()
+    answer: str | None = None
+    id: str = ""
+    system: str = ""
+    history: tuple[tuple[str, str], ...] = ()
+    tags: Mapping[str, Tag] = field(default_factory=dict[str, Tag])
+
+    def digest(self) -> str:
+        """Names the content: images by their bytes, not by where they lie."""
+        said = [self.prompt, self.answer, self.system, self.history, sorted(self.tags.items())]
+        content = json.dumps([said, [image.digest() for image in self.images]], separators=(",", ":"))
+        return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Examples(Sequence[Example]):
+    """An ordered, immutable set. Slices and samples are Examples again."""
+
+    __slots__ = ("__dict__", "_items", "source")
+
+    def __init__(self, items: Iterable[Example], source: str = "") -> None:
+        self._items = tuple(
+            item if item.id else Example(**{**item.__dict__, "id": str(number)}) for number, item in enumerate(items)
+        )
+        self.source = source
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Examples":
+        """From a JSONL file, a Parquet file or a folder of images."""
+        path = Path(path)
+        if not path.exists():
+            raise BadInput(f"{path}: no such file or folder; --data takes a .jsonl, a .parquet or a folder of images")
+        readers = {".jsonl": _jsonl, ".parquet": _parquet}
+        reader = _folder if path.is_dir() else readers.get(path.suffix)
+        if reader is None:
+            raise BadInput(f"{path}: cannot tell what this is; --data takes a .jsonl, a .parquet or a folder of images")
+        found = cls(reader(path), source=str(path))
+        if not found:
+            raise BadInput(f"{path}: holds no examples")
+        return found
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Examples": ...
+    def __getitem__(self, index: int | slice) -> "Example | Examples":
+        return self._items[index] if isinstance(index, int) else Examples(self._items[index], self.source)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Examples) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return int(self.digest[:15], 16)
+
+    def __repr__(self) -> str:
+        return f"Examples({len(self)} from {self.source or 'memory'})"
+
+    def sample(self, n: int, seed: int) -> "Examples":
+        """`n` of them without replacement, in their own order; the same seed picks the same."""
+        if not 0 < n <= len(self):
+            raise BadInput(f"a sample of {n}: there are {len(self)} examples")
+        chosen = torch.randperm(len(self), generator=seeded(seed))[:n].sort().values.tolist()
+        return Examples((self._items[i] for i in chosen), self.source)
+
+    def batches(self, size: int) -> Iterator["Examples"]:
+        """In order, `size` at a time."""
+        return (self[start : start + size] for start in range(0, len(self), size))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the content of every example, in order."""
+        return hashlib.sha256("".join(item.digest() for item in self).encode()).hexdigest()
+
+
+def _jsonl(path: Path) -> Iterator[Example]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            place = f"{path}:{number}"
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as problem:
+                raise BadInput(f"{place}: this line is not JSON ({problem}); mend or remove it") from None
+            if not isinstance(record, dict):
+                raise BadInput(f"{place}: this line is not a JSON object; write {{\"prompt\": …, \"image\": …}}")
+            yield _example(record, place, path.parent)
+
+
+def _parquet(path: Path) -> Iterator[Example]:
+    import pyarrow.parquet as parquet
+    from pyarrow import ArrowException
+
+    try:
+        file = parquet.ParquetFile(path)
+    except (ArrowException, OSError) as problem:
+        raise BadInput(f"{path}: not a readable Parquet file ({problem})") from None
+    names = file.schema_arrow.names
+    if not {"prompt", "image", "images"} & set(names):
+        raise BadInput(f"{path}: needs a column 'prompt', 'image' or 'images'; it has {', '.join(names) or 'none'}")
+    number = 0
+    for batch in file.iter_batches(batch_size=256):
+        for record in batch.to_pylist():
+            yield _example(record, f"{path} row {number}", path.parent)
+            number += 1
+
+
+def _folder(path: Path) -> Iterator[Example]:
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_ENDINGS)
+    if not files:
+        raise BadInput(f"{path}: no image in this folder; looked for {', '.join(IMAGE_ENDINGS)}")
+    return (Example(images=(StoredImage(path=file),), id=file.name) for file in files)
+
+
+def _example(record: Mapping[str, Any], place: str, folder: Path) -> Example:
+    given = {name: value for name, value in record.items() if value is not None}
+    if not {"prompt", "image", "images"} & set(given):
+        raise BadInput(f"{place}: needs 'prompt', 'image' or 'images'; it has {', '.join(map(str, given)) or 'nothing'}")
+    tags = given.get("tags", {})
+    if not isinstance(tags, Mapping):
+        raise BadInput(f"{place}: 'tags' must be an object of plain values")
+    extra = {**{name: value for name, value in given.items() if name not in OWN_COLUMNS}, **tags}
+    images = given.get("images", [given["image"]] if "image" in given else [])
+    if not isinstance(images, list | tuple):
+        raise BadInput(f"{place}: 'images' must be a list; for one image use 'image'")
+    return Example(
+        prompt=_text(given, "prompt", place),
+        images=tuple(_image(image, place, folder) for image in images),
+        answer=_text(given, "answer", place) if "answer" in given else None,
+        id=str(given.get("id", "")),
+        system=_text(given, "system", place),
+        history=_history(given.get("history", []), place),
+        tags={str(name): value for name, value in extra.items() if isinstance(value, str | int | float | bool)},
+    )
+
+
+def _text(record: Mapping[str, Any], name: str, place: str) -> str:
+    value = record.get(name, "")
+    if not isinstance(value, str):
+        raise BadInput(f"{place}: '{name}' must be text, found {type(value).__name__}")
+    return value
+
+
+def _history(pairs: Any, place: str) -> tuple[tuple[str, str], ...]:
+    try:
+        turns = tuple((user, assistant) for user, assistant in pairs)
+    except (TypeError, ValueError):
+        turns = ((None, None),)
+    if not all(isinstance(said, str) for turn in turns for said in turn):
+        raise BadInput(f"{place}: 'history' must be a list of [user, assistant] pairs of text")
+    return turns
+
+
+def _image(value: Any, place: str, folder: Path) -> StoredImage:
+    if isinstance(value, Mapping):
+        encoded = value.get("bytes")
+        try:
+            value = base64.b64decode(encoded, validate=True) if isinstance(encoded, str) else encoded or value.get("path")
+        except (binascii.Error, ValueError):
+            raise BadInput(f"{place}: image bytes must be base64") from None
+    if isinstance(value, bytes | bytearray):
+        return StoredImage(data=bytes(value))
+    if not isinstance(value, str):
+        raise BadInput(f"{place}: an image is a path or {{\"bytes\": base64}}, found {type(value).__name__}")
+    file = folder / value
+    if not file.is_file():
+        raise BadInput(f"{place}: image {value} is not there; paths are relative to {folder}")
+    return StoredImage(path=file)

@@ -1,0 +1,92 @@
+"""How is an image from a stranger opened safely, so that every model sees exactly one well-defined picture?
+
+1. The header is read first: format, size, frames, mode. Nothing is decoded that would not fit.
+2. What has more than one reading is refused with its cure, not guessed: frames, transparency, CMYK, 16 bits.
+3. What has one reading is normalised: palette and grey to RGB, the camera's rotation applied, fully opaque alpha dropped.
+"""
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import PIL
+from PIL import Image, ImageOps
+
+from glasshouse.values.errors import BadInput
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+MAX_PIXELS = 64_000_000
+MAX_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """An image where it lies: in a file, or in memory. Decoded anew each time, so a million of them weigh nothing."""
+
+    path: Path | None = None
+    data: bytes | None = None
+
+    def read(self) -> bytes:
+        """The encoded bytes."""
+        if self.data is not None:
+            return self.data
+        assert self.path is not None
+        try:
+            if self.path.stat().st_size > MAX_BYTES:
+                raise BadInput(f"{self}: larger than {MAX_BYTES // 2**20} MiB; downscale it first")
+            return self.path.read_bytes()
+        except OSError as problem:
+            raise BadInput(f"{self}: cannot be read ({problem.strerror}); check the path in your data file") from None
+
+    def open(self) -> Image.Image:
+        """The picture, in RGB."""
+        return decode(self.read(), str(self))
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.read()).hexdigest()
+
+    def __str__(self) -> str:
+        return str(self.path) if self.path is not None else "image bytes"
+
+
+def decode(data: bytes, place: str) -> Image.Image:
+    """Decode to RGB, or say in one line what is wrong with `place` and how to mend it."""
+    if len(data) > MAX_BYTES:
+        raise BadInput(f"{place}: larger than {MAX_BYTES // 2**20} MiB; downscale it first")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            _check(image, place)
+            image.load()
+            image = ImageOps.exif_transpose(image)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise BadInput(f"{place}: too many pixels, the limit is {MAX_PIXELS:,}; downscale it first") from None
+    except PIL.UnidentifiedImageError:
+        raise BadInput(f"{place}: not an image, or none of {', '.join(FORMATS)}; convert it first") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as problem:
+        raise BadInput(f"{place}: the image is corrupt ({problem}); replace it or drop the example") from None
+    return _rgb(image, place)
+
+
+def _check(image: Image.Image, place: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BadInput(f"{place}: {width}x{height} pixels, the limit is {MAX_PIXELS:,}; downscale it first")
+    if getattr(image, "n_frames", 1) > 1:
+        raise BadInput(f"{place}: animated ({getattr(image, 'n_frames', 2)} frames); save the frame you mean as PNG")
+    if image.mode == "CMYK":
+        raise BadInput(f"{place}: CMYK, whose colours depend on a print profile; save it as RGB")
+    if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
+        raise BadInput(f"{place}: pixel type {image.mode}; save it as 8-bit RGB")
+
+
+def _rgb(image: Image.Image, place: str) -> Image.Image:
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+        image = image.convert("RGBA")
+        low, _ = image.getchannel("A").getextrema()
+        if low < 255:
+            raise BadInput(f"{place}: has transparency, and models differ in what they put behind it; flatten it to RGB")
+    return image.convert("RGB")

@@ -1,0 +1,120 @@
+"""How are weights changed, for a while or for good? Here and nowhere else.
+
+    with patched(subject, patch): ...        inside, the model has the patched weights; outside, its own, to the bit
+    export(subject, "folder", patch)         a checkpoint others can load, with configuration and processor
+    write_patch(patch, file), read_patch(file)
+
+A patched weight is a new tensor put in the parameter's place; the old tensor is never written to, so there is nothing to undo wrongly.
+What could not be restored exactly is refused: quantised, tied and offloaded weights.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from glasshouse.model.finder import unwrapped
+from glasshouse.values.codec import pack, unpack
+from glasshouse.values.deltas import Patch
+from glasshouse.values.errors import BadInput
+
+if TYPE_CHECKING:
+    from glasshouse.model.subject import Subject
+
+
+@contextmanager
+def patched(subject: "Subject", patch: Patch) -> Iterator[None]:
+    """Inside, the model computes with the patched weights. Everything is checked before anything is changed."""
+    parameters = _checked(subject, patch)
+    with torch.no_grad():
+        new = {name: patch.deltas[name].onto(parameter.data) for name, parameter in parameters.items()}
+    kept = {name: parameter.data for name, parameter in parameters.items()}
+    try:
+        for name, parameter in parameters.items():
+            parameter.data = new[name]
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = kept[name]
+
+
+def export(subject: "Subject", folder: str | Path, patch: Patch | None = None) -> Path:
+    """Write a checkpoint that loads like any other: safetensors, configuration, processor. Whole or not at all."""
+    folder = Path(folder)
+    if folder.exists():
+        raise BadInput(f"{folder}: exists already; name a new folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as problem:
+        raise BadInput(f"{folder}: cannot write there ({problem.strerror}); choose another folder") from None
+    try:
+        with patched(subject, patch or Patch({})):
+            unwrapped(subject.model).save_pretrained(aside)
+        if subject.prompts.given is not None:
+            subject.prompts.given.save_pretrained(aside)
+        aside.rename(folder)
+    except OSError as problem:
+        raise BadInput(f"{folder}: writing failed ({problem.strerror or problem}); nothing was left there") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def write_patch(patch: Patch, file: str | Path) -> Path:
+    """One safetensors file: the tensors, and the rest as JSON in its header."""
+    file = Path(file)
+    tree, tensors = pack(patch)
+    aside = file.with_name(f".{file.name}.part")
+    try:
+        save_file(tensors, aside, metadata={"glasshouse.patch": json.dumps(tree)})
+        aside.rename(file)
+    except OSError as problem:
+        aside.unlink(missing_ok=True)
+        raise BadInput(f"{file}: cannot be written ({problem.strerror or problem})") from None
+    return file
+
+
+def read_patch(file: str | Path) -> Patch:
+    """What `write_patch` wrote."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            header = opened.metadata() or {}
+            tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as problem:
+        raise BadInput(f"{file}: not a readable safetensors file ({problem})") from None
+    if "glasshouse.patch" not in header:
+        raise BadInput(f"{file}: holds tensors but no patch; patches are written by write_patch or glasshouse export")
+    return unpack(Patch, json.loads(header["glasshouse.patch"]), tensors)
+
+
+def _checked(subject: "Subject", patch: Patch) -> dict[str, nn.Parameter]:
+    model = unwrapped(subject.model)
+    known = dict(model.named_parameters(remove_duplicate=False))
+    shared: dict[int, list[str]] = {}
+    for name, parameter in known.items():
+        shared.setdefault(id(parameter), []).append(name)
+    chosen: dict[str, nn.Parameter] = {}
+    for name, delta in patch.deltas.items():
+        parameter = known.get(name)
+        if parameter is None:
+            close = [other for other in known if other.endswith(name.rpartition(".")[0].rpartition(".")[2] + ".weight")]
+            raise BadInput(f"patch of {name}: no such weight in {subject.name}; {'is it ' + close[0] + '?' if close else 'see named_parameters()'}")
+        if parameter.is_meta:
+            raise BadInput(f"patch of {name}: this weight is offloaded; open the model on one device to patch it")
+        if not parameter.is_floating_point() or getattr(model, "is_quantized", False):
+            raise BadInput(f"patch of {name}: the weight is quantised ({parameter.dtype}) and could not be restored exactly; open it unquantised")
+        names = shared[id(parameter)]
+        if len(names) > 1:
+            raise BadInput(f"patch of {name}: tied to {', '.join(n for n in names if n != name)}; untie them first, a patch would change both")
+        delta.check(name, parameter.data)
+        chosen[name] = parameter
+    return chosen

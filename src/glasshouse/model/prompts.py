@@ -1,0 +1,139 @@
+"""How does an example become a model's inputs, and which of its tokens are the answer?
+
+1. The chat template where there is one, else the plain prompt with the image placeholder in front.
+2. The processor expands the placeholders and tokenises; padding is on the left, so the last column is the last word of every row.
+3. An answer is the tail that a prompt gains when the answer is appended, counted with the tokenizer alone: expanding images changes the
+   head of a prompt, never its tail.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from glasshouse.data.examples import Example
+from glasshouse.model.anatomy import Anatomy
+from glasshouse.model.spans import Answering
+from glasshouse.values.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch as the model takes it, and what its inputs do not show."""
+
+    inputs: dict[str, Tensor]
+    known: Answering
+
+
+class Prompts:
+    """One model's way of being asked."""
+
+    def __init__(self, processor: Any, anatomy: Anatomy, config: PreTrainedConfig) -> None:
+        self.anatomy, self.config = anatomy, config
+        self.given = self.processor = processor
+        self.tokenizer: Any = getattr(processor, "tokenizer", processor if hasattr(processor, "pad_token") else None)
+        if self.tokenizer is not None and self.tokenizer.pad_token is None and self.tokenizer.eos_token is not None:
+            # Padding is masked, so any token will do; the caller's own processor stays as it is.
+            self.processor = copy.deepcopy(processor)
+            self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    @property
+    def pad_token(self) -> int | None:
+        return None if self.tokenizer is None else self.tokenizer.pad_token_id
+
+    def encode(self, examples: Sequence[Example], *, answers: bool) -> Encoded:
+        """Inputs for a batch, on the CPU."""
+        if self.processor is None:
+            raise BadInput("this model was opened without a processor; pass processor= to open it for examples")
+        if not examples:
+            raise BadInput("there are no examples in this batch")
+        pictures = [[image.open() for image in example.images] for example in examples]
+        self._check(examples, pictures)
+        counts = [0] * len(examples)
+        if self.tokenizer is None:
+            inputs = self.processor(images=[picture for row in pictures for picture in row], return_tensors="pt")
+        else:
+            texts = [self._prompt(example) for example in examples]
+            wholes = [text + (self._answer(example) if answers else "") for text, example in zip(texts, examples, strict=True)]
+            counts = [self._tail(text, whole) for text, whole in zip(texts, wholes, strict=True)]
+            inputs = self._process(examples, wholes, pictures)
+        sizes = {picture.size for row in pictures for picture in row}
+        alike = len(sizes) <= 1 and len({len(row) for row in pictures}) == 1
+        known = Answering(torch.tensor(counts), tuple(map(len, pictures)), alike)
+        # Some processors add labels; with them a model computes a loss nobody asked for.
+        kept = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
+        if getattr(self.config, "is_encoder_decoder", False):
+            kept["decoder_input_ids"] = torch.full((len(examples), 1), self._start_token())
+        return Encoded(kept, known)
+
+    def _check(self, examples: Sequence[Example], pictures: Sequence[Sequence[Image]]) -> None:
+        for example, row in zip(examples, pictures, strict=True):
+            if row and self.anatomy.vision is None and self.anatomy.projector is None and not hasattr(self.processor, "image_processor"):
+                raise BadInput(f"example {example.id}: has an image, but {self.anatomy.family} reads only text")
+            if not row and self.tokenizer is None:
+                raise BadInput(f"example {example.id}: has no image, and {self.anatomy.family} reads nothing else")
+
+    def _prompt(self, example: Example) -> str:
+        """The text before the answer, placeholders not yet expanded."""
+        if getattr(self.processor, "chat_template", None) is None:
+            # Processors with query tokens put the image in front themselves, and choke on a second placeholder.
+            token = "" if hasattr(self.processor, "num_query_tokens") else str(getattr(self.processor, "image_token", ""))
+            missing = len(example.images) - example.prompt.count(token) if token else 0
+            turns = "".join(f"{user}\n{assistant}\n" for user, assistant in example.history)
+            return token * max(0, missing) + (f"{example.system}\n" if example.system else "") + turns + example.prompt
+        part = _part if hasattr(self.processor, "tokenizer") else lambda text, images=0: text
+        messages = [{"role": "system", "content": part(example.system)}] if example.system else []
+        users = [*(user for user, _ in example.history), example.prompt]
+        for number, user in enumerate(users):
+            messages.append({"role": "user", "content": part(user, images=len(example.images) if number == 0 else 0)})
+            if number < len(example.history):
+                messages.append({"role": "assistant", "content": part(example.history[number][1])})
+        try:
+            return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except Exception as problem:  # noqa: BLE001 - a template is a program of the model's author and may raise anything
+            raise BadInput(f"example {example.id}: the model's chat template refuses it ({problem})") from None
+
+    def _answer(self, example: Example) -> str:
+        answer = example.answer or ""
+        chat = getattr(self.processor, "chat_template", None) is not None
+        return answer if chat or not answer or answer[0].isspace() else f" {answer}"
+
+    def _tail(self, text: str, whole: str) -> int:
+        if text == whole:
+            return 0
+        before, after = (self.tokenizer(string, add_special_tokens=False)["input_ids"] for string in (text, whole))
+        same = next((i for i, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]), min(len(before), len(after)))
+        return len(after) - same
+
+    def _process(self, examples: Sequence[Example], texts: list[str], pictures: list[list[Image]]) -> Any:
+        arguments: dict[str, Any] = {"text": texts, "return_tensors": "pt", "padding": True, "padding_side": "left"}
+        if self.processor is not self.tokenizer and any(pictures):
+            if not all(pictures):
+                raise BadInput("a batch mixes examples with and without images; show them apart (batch_size=1)")
+            arguments["images"] = pictures
+        if getattr(self.processor, "chat_template", None) is not None:
+            arguments["add_special_tokens"] = False  # the template has written them
+        try:
+            return self.processor(**arguments)
+        except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as problem:
+            line = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+            raise BadInput(f"examples {examples[0].id}-{examples[-1].id}: the processor refuses them ({line})") from None
+
+    def _start_token(self) -> int:
+        config = self.config.get_text_config(decoder=True)
+        for name in ("decoder_start_token_id", "bos_token_id"):
+            for owner in (config, self.config):
+                token = getattr(owner, name, None)
+                if isinstance(token, int):
+                    return token
+        raise BadInput(f"{self.anatomy.family}: its configuration names no token to start decoding with")
+
+
+def _part(text: str, images: int = 0) -> list[dict[str, str]]:
+    return [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]

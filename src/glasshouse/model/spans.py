@@ -1,0 +1,181 @@
+"""Which token is what in the forward pass that is running now? Read off the model's own inputs, so it is right for any caller.
+
+A hook at the model's door builds one `Pass` per forward call: image tokens by the placeholder's id, padding by the attention mask, decoding
+by the cache that is already filled. Where an answer begins cannot be read off a model's inputs; whoever encoded the prompt says it
+through `answering`. During cached decoding every token that comes in was generated, so it belongs to the answer.
+
+On the image side the first axis need not be the rows of the batch: encoders see images, tiles or one long packed sequence. `image_rows` says which
+row each of their tokens belongs to, and refuses where that cannot be told for sure.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from glasshouse.model.anatomy import Anatomy
+from glasshouse.values.errors import BadInput
+from glasshouse.values.sites import Span
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What the encoder of a prompt knows and the model's inputs do not show."""
+
+    answers: Int[Tensor, " rows"]
+    """How many tokens at the end of each row are the answer."""
+    images: tuple[int, ...]
+    """How many images each row has."""
+    alike: bool
+    """All rows have equally many images, and all images the same size."""
+
+
+_answering: ContextVar[Answering | None] = ContextVar("answering", default=None)
+
+
+@contextmanager
+def answering(known: Answering | None) -> Iterator[None]:
+    """Inside, forward passes know where answers begin."""
+    token = _answering.set(known)
+    try:
+        yield
+    finally:
+        _answering.reset(token)
+
+
+@dataclass
+class Pass:
+    """One forward call of the whole model."""
+
+    anatomy: Anatomy
+    ids: Int[Tensor, "rows tokens"] | None
+    real: Bool[Tensor, "rows tokens"] | None
+    """What is not padding."""
+    decoding: bool
+    """The prompt is in the cache already; every token here was generated."""
+    known: Answering | None
+    inputs: Mapping[str, Any]
+    rows: int
+    prompt: Int[Tensor, "rows prompt"] | None = None
+    """While decoding: the tokens that filled the cache."""
+    prompt_real: Bool[Tensor, "rows prompt"] | None = None
+    _indices: dict[Span, Int[Tensor, " selected"] | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, anatomy: Anatomy, args: tuple[Any, ...], kwargs: Mapping[str, Any], seq2seq: bool) -> "Pass":
+        names = ("decoder_input_ids", "labels") if seq2seq else ("input_ids", "inputs_embeds")
+        tokens = next((kwargs[name] for name in names if isinstance(kwargs.get(name), Tensor)), None)
+        if tokens is None:
+            tokens = next((a for a in args if isinstance(a, Tensor) and not a.is_floating_point()), None)
+        pixels = next((v for n, v in kwargs.items() if n.startswith("pixel") and isinstance(v, Tensor)), None)
+        ids = tokens if tokens is not None and not tokens.is_floating_point() else None
+        seen = _cached_length(kwargs.get("past_key_values"))
+        real = _real(tokens, None if seq2seq else kwargs.get("attention_mask"))
+        first = tokens if tokens is not None else pixels if pixels is not None else next(iter(args), None)
+        rows = len(first) if isinstance(first, Tensor) else 1
+        return cls(anatomy, ids, real, seen > 0, _answering.get(), kwargs, rows)
+
+    @property
+    def tokens(self) -> int:
+        return self.real.shape[1] if self.real is not None else 0
+
+    def index(self, span: Span) -> Int[Tensor, " selected"] | None:
+        """Places of the span's tokens in the flattened (rows * tokens); None when that is all of them."""
+        if span not in self._indices:
+            mask = self._mask(span)
+            everything = mask is None or bool(mask.all())
+            self._indices[span] = None if everything or mask is None else mask.flatten().nonzero()[:, 0]
+        return self._indices[span]
+
+    def _mask(self, span: Span) -> Bool[Tensor, "rows tokens"] | None:
+        if span == "all":
+            return self.real
+        if self.real is None:
+            raise BadInput(f"@{span}: the model was called without tokens, so spans cannot be told apart")
+        if span in ("image", "text"):
+            image = self._image & self.real
+            return image if span == "image" else self.real & ~image
+        if self.decoding:
+            return self.real if span == "answer" else torch.zeros_like(self.real)
+        if self.known is None:
+            if span == "last":
+                return self._tail(torch.ones(self.rows, dtype=torch.long))
+            raise BadInput("@answer: only Subject.logits, score and generate know where an answer begins; use one of them")
+        counts = self.known.answers
+        return self._tail(counts + 1) & ~self._tail(counts) if span == "last" else self._tail(counts)
+
+    @property
+    def _image(self) -> Bool[Tensor, "rows tokens"]:
+        if self.ids is None or self.real is None:
+            raise BadInput("@image: the model was called with embeddings, so image tokens cannot be told; pass input_ids")
+        if self.anatomy.image_token is None:
+            if self.anatomy.vision is None:
+                return torch.zeros_like(self.real)
+            raise BadInput(f"@image: {self.anatomy.family} has no image token in its prompt")
+        return self.ids == self.anatomy.image_token
+
+    def _tail(self, counts: Int[Tensor, " rows"]) -> Bool[Tensor, "rows tokens"]:
+        """The last so-many real tokens of each row."""
+        assert self.real is not None
+        after = self.real.flip(1).cumsum(1).flip(1)
+        return self.real & (after <= counts.to(after.device)[:, None])
+
+    def after(self, before: "Pass | None") -> "Pass":
+        """This pass, knowing the prompt that an earlier one put into the cache."""
+        if self.decoding and before is not None and before.rows == self.rows:
+            self.prompt = before.prompt if before.decoding else before.ids
+            self.prompt_real = before.prompt_real if before.decoding else before.real
+        return self
+
+    @cached_property
+    def token_rows(self) -> Int[Tensor, " tokens"]:
+        """For every token of the flattened (rows * tokens), its row."""
+        assert self.real is not None
+        return torch.arange(self.rows, device=self.real.device).repeat_interleave(self.tokens)
+
+    @cached_property
+    def positions(self) -> Int[Tensor, " tokens"]:
+        """For every token of the flattened (rows * tokens), its number among the real tokens of its row."""
+        assert self.real is not None
+        return (self.real.long().cumsum(1) - 1).flatten()
+
+    def image_rows(self, shape: torch.Size) -> Int[Tensor, " tokens"]:
+        """For every token of a value on the image side, flattened to tokens, the row of the batch it belongs to."""
+        tokens = shape[:-1].numel()
+        if self.rows == 1:
+            return torch.zeros(tokens, dtype=torch.long)
+        if self.known is not None:
+            images, alike = self.known.images, self.known.alike
+        else:
+            images, alike = (1,) * self.rows, "image_sizes" not in self.inputs and "image_grid_thw" not in self.inputs
+        share = torch.tensor(images)
+        grid = self.inputs.get("image_grid_thw")
+        if isinstance(grid, Tensor) and len(grid) == sum(images):
+            patches = grid.cpu().prod(1)
+            each = patches * tokens // int(patches.sum())
+        elif len(shape) >= 3 and shape[0] == sum(images):
+            each = torch.full((sum(images),), tokens // sum(images))
+        elif alike and tokens % self.rows == 0:
+            return torch.arange(self.rows).repeat_interleave(tokens // self.rows)
+        else:
+            raise BadInput("cannot tell which example each image token belongs to; show one example at a time (batch_size=1)")
+        return torch.arange(self.rows).repeat_interleave(share).repeat_interleave(each)
+
+
+def _cached_length(cache: Any) -> int:
+    length = getattr(cache, "get_seq_length", None)
+    return int(length()) if callable(length) else 0
+
+
+def _real(tokens: Tensor | None, mask: Any) -> Bool[Tensor, "rows tokens"] | None:
+    if tokens is None:
+        return None
+    if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] >= tokens.shape[1]:
+        return mask[:, -tokens.shape[1] :].to(tokens.device).bool()  # while decoding, the mask also covers the cache
+    return torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)

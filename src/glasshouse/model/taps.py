@@ -1,0 +1,306 @@
+"""How are activations read and changed? Through the hooks of this file, and nowhere else.
+
+    record(subject, [language.residual], examples)            tensors at sites
+    gather(subject, {vision.features: Moments()}, examples)   sums over sites, in constant memory, mergeable by a + b
+    with edited(subject, plan): ...                           changes at sites: in logits, in generate, under autograd, nested
+
+A recorder returns nothing, so it cannot change what it reads. An editor builds new tensors and leaves the old ones alone. Every hook lives on an
+ExitStack: when a block ends, however it ends, the model has as many hooks as before.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from glasshouse.data.examples import Examples
+from glasshouse.model.activations import Activations, select, token_index
+from glasshouse.model.anatomy import Place
+from glasshouse.model.patterns import pattern_edits, pattern_recorder
+from glasshouse.model.spans import Pass
+from glasshouse.numerics.accumulators import Accumulator
+from glasshouse.values.changes import Noise, Plan, Step
+from glasshouse.values.errors import BadInput
+from glasshouse.values.sites import Site
+
+if TYPE_CHECKING:
+    from glasshouse.model.subject import Subject
+
+A = TypeVar("A", bound=Accumulator)
+Reader = Callable[[Tensor], None]
+Editor = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def record(subject: "Subject", sites: Site | Sequence[Site], examples: Examples, *, batch_size: int = 8) -> Activations:
+    """What the model holds at these sites for these examples. Layers deeper than the deepest asked for are not run."""
+    places = _places(subject, sites)
+    taken = Activations(places)
+    for start, batch in subject.batches(examples, batch_size, alike=any(place.packed for place in places)):
+        marks = taken.marks()
+        while True:
+            with _watching(subject) as watched, ExitStack() as stack:
+                for place in places:
+                    keeper = taken.keeper(place, watched, start)
+                    if place.site.kind == "pattern":
+                        stack.enter_context(pattern_recorder(subject, place, keeper))
+                    else:
+                        tap_read(stack, subject.module(place.module), place.side, keeper)
+                _run(subject, batch, places)
+            if not taken.spoiled(marks):
+                break
+    return taken
+
+
+@torch.no_grad()
+def gather(subject: "Subject", sums: Mapping[Site, A], examples: Examples, *, batch_size: int = 8) -> dict[Site, A]:
+    """An accumulator per concrete site, fed with every token the site selects. Memory does not grow with the examples."""
+    places = {place: accumulator.fresh() for site, accumulator in sums.items() for place in _places(subject, site)}
+    for start, batch in subject.batches(examples, batch_size, alike=any(place.packed for place in places)):
+        with _watching(subject) as watched, ExitStack() as stack:
+            for place, accumulator in places.items():
+                if place.site.kind == "pattern":
+                    raise BadInput(f"{place.site}: attention patterns differ in size and cannot be summed; use record")
+                tap_read(stack, subject.module(place.module), place.side, _feeder(place, watched, start, accumulator))
+            _run(subject, batch, list(places))
+    return {place.site: accumulator for place, accumulator in places.items()}
+
+
+@contextmanager
+def edited(subject: "Subject", plan: Plan) -> Iterator[None]:
+    """Inside, the model computes with the plan's edits. Edits that change nothing are left out, to the last bit."""
+    steps = [step for step in plan if not step.edit.idle]
+    located = [(step, place) for step in steps for place in subject.anatomy.locate(step.site)]
+    by_module: dict[tuple[str, str], list[tuple[Step, Place]]] = {}
+    for step, place in located:
+        if place.site.kind != "pattern":
+            by_module.setdefault((place.module, place.side), []).append((step, place))
+    with _watching(subject) as watched, ExitStack() as stack:
+        patterns = [(step, place) for step, place in located if place.site.kind == "pattern"]
+        if patterns:
+            stack.enter_context(pattern_edits(subject, patterns, watched))
+        for (module, side), group in by_module.items():
+            tap_edit(stack, subject.module(module), side, _editor(group, watched))
+        yield
+
+
+class Watched:
+    """The forward pass that is running, as seen at the model's door."""
+
+    def __init__(self) -> None:
+        self.now: Pass | None = None
+
+    def __call__(self) -> Pass:
+        if self.now is None:
+            raise BadInput("this part of the model was called on its own; call the whole model, so that tokens can be told apart")
+        return self.now
+
+
+@contextmanager
+def _watching(subject: "Subject") -> Iterator[Watched]:
+    watched, door = Watched(), subject.model
+    seq2seq = bool(getattr(door.config, "is_encoder_decoder", False))
+
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        watched.now = Pass.of(subject.anatomy, args, kwargs, seq2seq).after(watched.now)
+
+    handle = door.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
+    try:
+        yield watched
+    finally:
+        handle.remove()
+
+
+def tap_read(stack: ExitStack, module: nn.Module, side: str, reader: Reader) -> None:
+    """Show `reader` every tensor that passes this side of the module."""
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        reader(_first(module, args, kwargs)[0])
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        reader(_main(module, output))
+
+    if side == "input":
+        handle = module.register_forward_pre_hook(before, with_kwargs=True)
+    else:
+        handle = module.register_forward_hook(after)
+    stack.callback(handle.remove)
+
+
+_chains: dict[tuple[nn.Module, str], list[Editor]] = {}
+"""The editors at work now, per side of a module. Empty whenever no `edited` block is open."""
+
+
+def tap_edit(stack: ExitStack, module: nn.Module, side: str, editor: Editor) -> None:
+    """Let `editor` replace every tensor that passes this side of the module, after any editor that was there before.
+
+    One hook runs all editors of a side, and before any other hook: transformers collects hidden states with hooks of its own, and
+    those must see what was edited.
+    """
+    place = (module, side)
+    chain = _chains.setdefault(place, [])
+    chain.append(editor)
+    if len(chain) == 1:
+        _lay_edit_hook(stack, place, chain)
+    else:
+        stack.callback(chain.remove, editor)
+
+
+def _lay_edit_hook(stack: ExitStack, place: tuple[nn.Module, str], chain: list[Editor]) -> None:
+    module, side = place
+
+    def changed(value: Tensor) -> Tensor:
+        for editor in chain:
+            value = editor(value)
+        return value
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        value, put = _first(module, args, kwargs)
+        return put(changed(value))
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return _with_main(output, changed(_main(module, output)))
+
+    def lift() -> None:
+        handle.remove()
+        del _chains[place]
+
+    if side == "input":
+        handle = module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
+    else:
+        handle = module.register_forward_hook(after, prepend=True)
+    stack.callback(lift)
+
+
+def _places(subject: "Subject", sites: Site | Sequence[Site]) -> list[Place]:
+    named = [sites] if isinstance(sites, Site) else list(sites)
+    return list(dict.fromkeys(place for site in named for place in subject.anatomy.locate(site)))
+
+
+class _Enough(Exception):  # noqa: N818 - not an error: everything asked for has been seen
+    """Ends a forward pass whose remaining layers nobody reads."""
+
+
+def _run(subject: "Subject", batch: Any, places: Sequence[Place]) -> None:
+    """One forward pass, as deep as the deepest place asks."""
+    with ExitStack() as stack:
+        end = _first_unread_block(subject, places)
+        if end is not None:
+
+            def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+                raise _Enough
+
+            stack.callback(subject.module(end).register_forward_pre_hook(stop, with_kwargs=True).remove)
+        try:
+            subject.forward(batch)
+        except _Enough:
+            return
+
+
+def _first_unread_block(subject: "Subject", places: Sequence[Place]) -> str | None:
+    language = subject.anatomy.language
+    offloaded = any(device in ("disk", "cpu") for device in getattr(subject.model, "hf_device_map", {}).values())
+    if language is None or offloaded or getattr(subject.model.config, "is_encoder_decoder", False):
+        return None
+    if any(place.site.kind == "logits" for place in places):
+        return None
+    layers = [place.site.layer for place in places if place.site.part == "language" and place.site.layers is not None]
+    embeddings = any(place.site.part == "language" and place.site.layers is None for place in places)
+    deepest = max(layers, default=0 if embeddings else -1)
+    beyond = deepest + 1
+    return language.blocks[beyond].path if beyond < len(language.blocks) else None
+
+
+def _feeder(place: Place, watched: Watched, start: int, accumulator: Accumulator) -> Reader:
+    def feed(value: Tensor) -> None:
+        values, rows, positions = select(place, value, watched())
+        accumulator.update(values, rows + start, positions)
+
+    return feed
+
+
+def _editor(group: Sequence[tuple[Step, Place]], watched: Watched) -> Editor:
+    """Apply the steps in order to one tensor: select, edit, put back."""
+    edits = [(step, place, step.edit.drawing() if isinstance(step.edit, Noise) else step.edit) for step, place in group]
+
+    def edit(value: Tensor) -> Tensor:
+        now = watched()
+        flat = value.reshape(-1, value.shape[-1])
+        for step, place, change in edits:
+            index, rows = _selection(step, place, value, now)
+            if index is not None and not len(index):
+                continue
+            chosen = flat if index is None else flat[index]
+            units = -1 if place.units is None or place.width == 1 else -2
+            whole = chosen if place.units is None or place.width == 1 else chosen.unflatten(-1, (place.units, -1))
+            if place.chosen is None:
+                new = change.on(whole, rows, units)
+            else:
+                picks = torch.tensor(place.chosen, device=flat.device)
+                new = whole.index_copy(1, picks, change.on(whole[:, picks], rows, units).to(whole.dtype))
+            new = new.reshape(chosen.shape).to(flat.dtype)
+            flat = new if index is None else flat.index_copy(0, index, new)
+        return flat.view(value.shape)
+
+    return edit
+
+
+def _selection(
+    step: Step, place: Place, value: Tensor, now: Pass
+) -> tuple[Int[Tensor, " selected"] | None, Int[Tensor, " selected"]]:
+    """Which tokens of the flattened value a step edits (None: all), and the row of the batch of each."""
+    if place.packed or now.real is None:
+        alone = step.rows is None and type(step.edit).__name__ != "Mask"
+        rows = torch.zeros(value.shape[:-1].numel(), dtype=torch.long) if alone else now.image_rows(value.shape)
+        index = None
+    else:
+        rows = now.token_rows
+        index = token_index(place.site, value, now)
+    rows = rows.to(value.device)
+    if step.rows is not None:
+        wanted = torch.tensor(step.rows, device=value.device)
+        if int(wanted.max()) >= now.rows:
+            raise BadInput(f"{step.site}: row {int(wanted.max())} of a batch of {now.rows}")
+        candidates = torch.arange(len(rows), device=value.device) if index is None else index
+        index = candidates[torch.isin(rows[candidates], wanted)]
+    return index, rows if index is None else rows[index]
+
+
+def _first(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Tensor, Callable[[Tensor], tuple[tuple[Any, ...], dict[str, Any]]]]:
+    """The first tensor that goes in, and how to send another in its place."""
+    for place, argument in enumerate(args):
+        if isinstance(argument, Tensor):
+            return argument, lambda new: ((*args[:place], new, *args[place + 1 :]), kwargs)
+    for name, argument in kwargs.items():
+        if isinstance(argument, Tensor):
+            return argument, lambda new: (args, {**kwargs, name: new})
+    raise BadInput(f"{type(module).__name__} was called without a tensor; this site cannot be read in this model")
+
+
+def _main(module: nn.Module, output: Any) -> Tensor:
+    """The tensor among what a module returns that carries the stream."""
+    if isinstance(output, Tensor):
+        return output
+    for item in output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ():
+        if isinstance(item, Tensor):
+            return item
+    raise BadInput(f"{type(module).__name__} returned {type(output).__name__} without a tensor; this site cannot be read here")
+
+
+def _with_main(output: Any, new: Tensor) -> Any:
+    """The same output with that tensor replaced."""
+    if isinstance(output, Tensor):
+        return new
+    if isinstance(output, Mapping):
+        name = next(name for name, item in output.items() if isinstance(item, Tensor))
+        changed = type(output)(output)  # pyright: ignore[reportCallIssue]
+        changed[name] = new
+        return changed
+    place = next(i for i, item in enumerate(output) if isinstance(item, Tensor))
+    items = [*output[:place], new, *output[place + 1 :]]
+    return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)

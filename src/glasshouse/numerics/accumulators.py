@@ -1,0 +1,218 @@
+"""How can a million tokens be summed up in the memory of a few?
+
+Each accumulator sees chunks of tokens one after the other (`update`) and merges with another that saw other tokens (`a + b`), in any
+order and any split, so shards of one experiment can run anywhere. All of them hold plain tensors and are packed to disk like a finding.
+
+- `Moments`    count, mean, variance of each feature (Chan, Golub and LeVeque's merge: no cancellation)
+- `Gram`       the same for pairs of features: covariance, second moments
+- `Histogram`  counts between fixed edges, with what fell outside kept apart
+- `TopK`       for each feature, the tokens that excited it most, and where they stood
+"""
+
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor
+
+EMPTY = torch.empty(0, dtype=torch.float64)
+
+
+class Accumulator(Protocol):
+    """What `gather` feeds. `fresh` gives an empty one with the same settings."""
+
+    def fresh(self) -> Self: ...
+
+    def update(
+        self, values: Num[Tensor, "tokens ..."], examples: Int[Tensor, " tokens"], positions: Int[Tensor, " tokens"]
+    ) -> None: ...
+
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+@dataclass
+class Moments:
+    """Count, mean and variance per feature, in float64."""
+
+    count: int = 0
+    mean: Float[Tensor, "..."] = field(default_factory=lambda: EMPTY)
+    squares: Float[Tensor, "..."] = field(default_factory=lambda: EMPTY)
+    """Sum of squared deviations from the mean."""
+
+    def fresh(self) -> "Moments":
+        return Moments()
+
+    def update(
+        self, values: Num[Tensor, "tokens ..."], examples: Int[Tensor, " tokens"], positions: Int[Tensor, " tokens"]
+    ) -> None:
+        del examples, positions
+        if not len(values):
+            return
+        # Shifted by the chunk's own mean the squares stay small, so float32 products lose nothing; sums are float64.
+        mean = values.mean(0, dtype=torch.float64)
+        squares = (values - mean.to(values.dtype)).square_().sum(0, dtype=torch.float64)
+        merged = self + Moments(len(values), _finite(mean), squares)
+        self.count, self.mean, self.squares = merged.count, merged.mean, merged.squares
+
+    def __add__(self, other: "Moments") -> "Moments":
+        if not self.count or not other.count:
+            return self if self.count else other
+        _same_shape(self.mean, other.mean)
+        count = self.count + other.count
+        step = other.mean - self.mean
+        mean = self.mean + step * (other.count / count)
+        return Moments(count, mean, self.squares + other.squares + step.square() * (self.count * other.count / count))
+
+    @property
+    def variance(self) -> Float[Tensor, "..."]:
+        """Unbiased; undefined below two tokens."""
+        if self.count < 2:
+            raise ValueError(f"a variance needs at least 2 tokens, got {self.count}")
+        return self.squares / (self.count - 1)
+
+
+@dataclass
+class Gram:
+    """Second moments of pairs of features. Each chunk is centred first, so a large mean costs no digits."""
+
+    count: int = 0
+    mean: Float[Tensor, " features"] = field(default_factory=lambda: EMPTY)
+    scatter: Float[Tensor, "features features"] = field(default_factory=lambda: EMPTY[:, None])
+    """Sum over tokens of the outer product of deviations from the mean."""
+
+    def fresh(self) -> "Gram":
+        return Gram()
+
+    def update(
+        self, values: Num[Tensor, "tokens ..."], examples: Int[Tensor, " tokens"], positions: Int[Tensor, " tokens"]
+    ) -> None:
+        del examples, positions
+        if not len(values):
+            return
+        flat = values.flatten(1)
+        flat = flat if flat.dtype == torch.float64 else flat.float()
+        mean = flat.mean(0, dtype=torch.float64)
+        centred = flat - mean.to(flat.dtype)
+        chunk = Gram(len(flat), _finite(mean), (centred.T @ centred).double())
+        if not self.count:
+            self.count, self.mean, self.scatter = chunk.count, chunk.mean, chunk.scatter
+            return
+        _same_shape(self.mean, mean)
+        step, count = mean - self.mean, self.count + chunk.count
+        self.scatter += chunk.scatter  # in place: at 4096 features this matrix is 128 MiB, and one copy is enough
+        self.scatter.addr_(step, step, alpha=self.count * chunk.count / count)
+        self.mean, self.count = self.mean + step * (chunk.count / count), count
+
+    def __add__(self, other: "Gram") -> "Gram":
+        if not self.count or not other.count:
+            return self if self.count else other
+        _same_shape(self.mean, other.mean)
+        count, step = self.count + other.count, other.mean - self.mean
+        scatter = (self.scatter + other.scatter).addr_(step, step, alpha=self.count * other.count / count)
+        return Gram(count, self.mean + step * (other.count / count), scatter)
+
+    @property
+    def covariance(self) -> Float[Tensor, "features features"]:
+        if self.count < 2:
+            raise ValueError(f"a covariance needs at least 2 tokens, got {self.count}")
+        return self.scatter / (self.count - 1)
+
+    @property
+    def second_moment(self) -> Float[Tensor, "features features"]:
+        """Mean of x xᵀ, not centred."""
+        return torch.addr(self.scatter / self.count, self.mean, self.mean)
+
+
+@dataclass
+class Histogram:
+    """Counts of all values between `low` and `high`, in `bins` equal steps; the last step includes `high`."""
+
+    low: float
+    high: float
+    bins: int = 64
+    counts: Int[Tensor, " bins"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    below: int = 0
+    above: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or self.bins < 1:
+            raise ValueError(f"a histogram needs low < high and a bin, got {self.low}, {self.high}, {self.bins}")
+        if not len(self.counts):
+            self.counts = torch.zeros(self.bins, dtype=torch.int64)
+
+    def fresh(self) -> "Histogram":
+        return Histogram(self.low, self.high, self.bins)
+
+    def update(
+        self, values: Num[Tensor, "tokens ..."], examples: Int[Tensor, " tokens"], positions: Int[Tensor, " tokens"]
+    ) -> None:
+        del examples, positions
+        flat = values.flatten().double()
+        if flat.isnan().any():
+            raise ValueError("a value is not a number (NaN)")
+        self.below += int((flat < self.low).sum())
+        self.above += int((flat > self.high).sum())
+        inside = flat[(flat >= self.low) & (flat <= self.high)]
+        steps = ((inside - self.low) * (self.bins / (self.high - self.low))).long().clamp_max(self.bins - 1)
+        self.counts += torch.bincount(steps, minlength=self.bins).cpu()
+
+    def __add__(self, other: "Histogram") -> "Histogram":
+        if (self.low, self.high, self.bins) != (other.low, other.high, other.bins):
+            raise ValueError(f"histograms over {self.low}..{self.high} and {other.low}..{other.high} do not merge")
+        below, above = self.below + other.below, self.above + other.above
+        return Histogram(self.low, self.high, self.bins, self.counts + other.counts, below, above)
+
+
+@dataclass
+class TopK:
+    """For each feature the `k` highest values and where they stood. Ties go to the earlier example, then position."""
+
+    k: int = 8
+    values: Num[Tensor, "found ..."] = field(default_factory=lambda: EMPTY)
+    examples: Int[Tensor, "found ..."] = field(default_factory=lambda: EMPTY.long())
+    positions: Int[Tensor, "found ..."] = field(default_factory=lambda: EMPTY.long())
+
+    def fresh(self) -> "TopK":
+        return TopK(self.k)
+
+    def update(
+        self, values: Num[Tensor, "tokens ..."], examples: Int[Tensor, " tokens"], positions: Int[Tensor, " tokens"]
+    ) -> None:
+        if not len(values):
+            return
+        _finite(values)
+        keep = values.float().topk(min(2 * self.k, len(values)), 0) if len(values) > 8 * self.k else None
+        if keep is not None and bool((keep.values[self.k - 1] > keep.values[-1]).all()):
+            # Ties cannot reach past what was kept, so a partial selection is exact and far cheaper than a sort.
+            chunk = TopK(self.k, keep.values, examples[keep.indices], positions[keep.indices])
+        else:
+            where = [index.reshape(-1, *[1] * (values.ndim - 1)).expand_as(values) for index in (examples, positions)]
+            chunk = TopK(self.k, values.float(), *where)
+        merged = self + chunk
+        self.values, self.examples, self.positions = merged.values, merged.examples, merged.positions
+
+    def __add__(self, other: "TopK") -> "TopK":
+        if not len(self.values) or not len(other.values):
+            parts = [self if len(self.values) else other]
+        else:
+            parts = [self, other]
+        values = torch.cat([part.values for part in parts])
+        examples = torch.cat([part.examples for part in parts])
+        positions = torch.cat([part.positions for part in parts])
+        for key, descending in ((2, False), (1, False), (0, True)):  # least important key first; each sort is stable
+            keys = (values, examples, positions)[key]
+            order = keys.sort(0, descending=descending, stable=True).indices
+            values, examples, positions = (column.gather(0, order) for column in (values, examples, positions))
+        return TopK(self.k, values[: self.k], examples[: self.k], positions[: self.k])
+
+
+def _finite(values: Tensor) -> Tensor:
+    if not bool(values.isfinite().all()):
+        raise ValueError("a value is not finite (NaN or infinity)")
+    return values
+
+
+def _same_shape(mine: Tensor, theirs: Tensor) -> None:
+    if mine.shape != theirs.shape:
+        raise ValueError(f"accumulators over {tuple(mine.shape)} and {tuple(theirs.shape)} features do not merge")

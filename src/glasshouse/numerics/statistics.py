@@ -1,0 +1,116 @@
+"""How sure can one be of a rate, a mean, a difference, and of several at once?
+
+1. A rate: Wilson's score interval, or Clopper and Pearson's exact one when coverage must never fall short.
+2. Anything else: the bootstrap, resampling whole *groups* (images, prompts), because tokens of one image are not independent.
+3. Several tests at once: Holm's step-down correction.
+4. "No effect": two one-sided tests against a stated margin, never a difference that failed to be significant.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval. No trials: everything is possible."""
+    _check_counts(successes, n, level)
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    rate, shrink = successes / n, 1 + z * z / n
+    centre = (rate + z * z / (2 * n)) / shrink
+    half = z / shrink * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return low, high
+
+
+def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval: the rates under which what was seen is not rarer than (1 - level) / 2 on either side."""
+    _check_counts(successes, n, level)
+    tail = (1 - level) / 2
+    low = 0.0 if successes == 0 else _root(lambda rate: 1 - _binomial_cdf(successes - 1, n, rate) - tail)
+    high = 1.0 if successes == n else _root(lambda rate: tail - _binomial_cdf(successes, n, rate))
+    return low, high
+
+
+def bootstrap(
+    statistic: Callable[[Tensor], Tensor],
+    sample: Float[Tensor, "items ..."],
+    generator: Generator,
+    *,
+    groups: Int[Tensor, " items"] | None = None,
+    draws: int = 1000,
+) -> Float[Tensor, " draws"]:
+    """`statistic` of resampled `sample`, `draws` times. Whole groups are drawn, with replacement; by default each item is one."""
+    if len(sample) == 0:
+        raise ValueError("the bootstrap needs at least one item")
+    members = [torch.tensor([i]) for i in range(len(sample))]
+    if groups is not None:
+        members = [(groups == group).nonzero()[:, 0] for group in groups.unique()]
+    picks = torch.randint(len(members), (draws, len(members)), generator=generator)
+    if groups is None:
+        return torch.stack([statistic(sample[pick]).double() for pick in picks])
+    return torch.stack([statistic(sample[torch.cat([members[int(g)] for g in pick])]).double() for pick in picks])
+
+
+def holm(p_values: Float[Tensor, " tests"]) -> Float[Tensor, " tests"]:
+    """Holm's adjusted p-values: reject where they fall below the level, and the family-wise error stays below it."""
+    order = p_values.argsort(stable=True)
+    weights = torch.arange(len(p_values), 0, -1, device=p_values.device)
+    adjusted = (p_values[order] * weights).cummax(0).values.clamp_max(1)
+    return torch.empty_like(adjusted).scatter_(0, order, adjusted)
+
+
+def equivalent(differences: Float[Tensor, " draws"], margin: float, level: float = 0.95) -> bool:
+    """Two one-sided tests on bootstrap draws: does the (2 * level - 1) interval lie inside (-margin, margin)?"""
+    if margin <= 0:
+        raise ValueError(f"an equivalence margin must be positive, got {margin}")
+    low, high = quantiles(differences, 2 * level - 1)
+    return -margin < low and high < margin
+
+
+def quantiles(draws: Float[Tensor, " draws"], level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of the draws."""
+    ends = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
+    low, high = torch.quantile(draws.double(), ends).tolist()
+    return low, high
+
+
+def auroc(scores: Float[Tensor, " items"], positive: Bool[Tensor, " items"]) -> float:
+    """Chance that a positive scores above a negative; a tie counts half. By ranks, so it needs no threshold."""
+    wins, losses = scores[positive].double(), scores[~positive].double().sort().values
+    if not len(wins) or not len(losses):
+        raise ValueError("AUROC needs at least one positive and one negative")
+    below = torch.searchsorted(losses, wins, right=False) + torch.searchsorted(losses, wins, right=True)
+    return float(below.double().mean() / (2 * len(losses)))
+
+
+def _check_counts(successes: int, n: int, level: float) -> None:
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes in {n} trials")
+    if not 0 < level < 1:
+        raise ValueError(f"a level lies between 0 and 1, got {level}")
+
+
+def _binomial_cdf(k: int, n: int, rate: float) -> float:
+    """P(X <= k) for X ~ Binomial(n, rate), summed in logarithms so that large n does not overflow."""
+    if rate <= 0 or rate >= 1:
+        return 1.0 if rate <= 0 or k >= n else 0.0
+    logs: Sequence[float] = [
+        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * math.log(rate) + (n - i) * math.log1p(-rate)
+        for i in range(k + 1)
+    ]
+    return min(1.0, math.fsum(map(math.exp, logs)))
+
+
+def _root(increasing: Callable[[float], float]) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if increasing(middle) < 0 else (low, middle)
+    return (low + high) / 2

@@ -1,0 +1,159 @@
+"""What can a finding show? Seven kinds of block, and nothing else.
+
+A method says *what* is to be seen; how it looks on a terminal, in a notebook or on a page is the report's business.
+Text in a block may come from a hostile model: blocks carry it as it is, and every surface escapes it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from glasshouse.values.errors import BadInput
+from glasshouse.values.intervals import Interval
+
+Cell = str | float | int | bool | None | Interval
+Role = Literal["effect", "null"]
+"""A null is what should not show the effect; surfaces draw it in grey beside the effect."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One thing to show."""
+
+
+@dataclass(frozen=True)
+class Metric(Block):
+    """One number with its doubt, and what it would be if there were nothing to see."""
+
+    name: str
+    value: Interval
+    null: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Table(Block):
+    """Rows under named columns."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def __post_init__(self) -> None:
+        for number, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise ValueError(f"table {self.title!r}: row {number} has {len(row)} cells for {len(self.columns)} columns")
+
+    @classmethod
+    def of(cls, title: str, columns: Mapping[str, Sequence[Cell]]) -> Self:
+        """From columns."""
+        return cls(title, tuple(columns), tuple(zip(*columns.values(), strict=True)))
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart, with its band of doubt."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    role: Role = "effect"
+
+    @classmethod
+    def of(cls, name: str, points: Mapping[float, Interval], role: Role = "effect") -> Self:
+        """From intervals over x."""
+        values = list(points.values())
+        y, low, high = ([getattr(v, end) for v in values] for end in ("value", "low", "high"))
+        return cls(name, tuple(map(float, points)), tuple(y), tuple(low), tuple(high), role)
+
+
+@dataclass(frozen=True)
+class Chart(Block):
+    """Lines over x, or intervals side by side when `labels` names the places on x."""
+
+    title: str
+    series: tuple[Series, ...]
+    x: str = ""
+    y: str = ""
+    labels: tuple[str, ...] = ()
+
+    @classmethod
+    def intervals(cls, title: str, values: Mapping[str, Interval], *, nulls: Sequence[str] = (), y: str = "") -> Self:
+        """Named intervals side by side; those in `nulls` are drawn as nulls."""
+        series = tuple(
+            Series(name, (float(i),), (v.value,), (v.low,), (v.high,), "null" if name in nulls else "effect")
+            for i, (name, v) in enumerate(values.items())
+        )
+        return cls(title, series, "", y, tuple(values))
+
+
+@dataclass(frozen=True)
+class Heatmap(Block):
+    """Numbers in a grid, with a text in each cell where one helps."""
+
+    title: str
+    values: Float[Tensor, "rows columns"]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    x: str = ""
+    y: str = ""
+    texts: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if tuple(self.values.shape) != (len(self.rows), len(self.columns)):
+            raise ValueError(f"heatmap {self.title!r}: {tuple(self.values.shape)} values, {len(self.rows)}x{len(self.columns)} names")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image with a caption, and a map over it where there is one (rows by columns, top left first)."""
+
+    pixels: UInt8[Tensor, "height width 3"]
+    caption: str
+    overlay: Float[Tensor, "rows columns"] | None = None
+    box: tuple[float, float, float, float] | None = None
+    """Left, top, right, bottom, as shares of width and height."""
+
+
+@dataclass(frozen=True)
+class Gallery(Block):
+    """Pictures side by side."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Something somebody said."""
+
+    speaker: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Transcript(Block):
+    """Who said what. Whatever a model said is shown inert."""
+
+    title: str
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class Note(Block):
+    """A plain sentence the reader needs."""
+
+    text: str
+    tone: Literal["plain", "warning"] = "plain"
+
+
+def first_table(blocks: Sequence[Block]) -> Table:
+    """The table a finding offers as its rows."""
+    for block in blocks:
+        if isinstance(block, Table):
+            return block
+    raise BadInput("this finding has no table, so it has no rows to give")

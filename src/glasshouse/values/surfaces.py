@@ -1,0 +1,15 @@
+"""How can a value be shown without knowing who shows it?
+
+Surfaces (an HTML fragment, a matplotlib figure) live at the top of the house and announce themselves under the entry-point group
+`glasshouse.surfaces`; a value asks for one by name. So imports keep running downwards, and another package may bring another surface.
+"""
+
+from importlib.metadata import entry_points
+from typing import Any
+
+
+def rendered(surface: str, value: object) -> Any:
+    """`value` on the surface of that name."""
+    for point in entry_points(group="glasshouse.surfaces", name=surface):
+        return point.load()(value)
+    raise RuntimeError(f"no surface called {surface!r} is installed; reinstall glasshouse")
