@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -158,9 +159,11 @@ def _example(record: Mapping[str, Any], place: str, folder: Path) -> Example:
     if not {"prompt", "image", "images"} & set(given):
         raise BadInput(f"{place}: needs 'prompt', 'image' or 'images'; it has {', '.join(map(str, given)) or 'nothing'}")
     tags = given.get("tags", {})
-    if not isinstance(tags, Mapping):
+    if not isinstance(tags, Mapping) or not all(isinstance(tag, Tag | None) for tag in tags.values()):
         raise BadInput(f"{place}: 'tags' must be an object of plain values")
     extra = {**{name: value for name, value in given.items() if name not in OWN_COLUMNS}, **tags}
+    if "image" in given and "images" in given:
+        raise BadInput(f"{place}: has both 'image' and 'images'; keep one of them")
     images = given.get("images", [given["image"]] if "image" in given else [])
     if not isinstance(images, list | tuple):
         raise BadInput(f"{place}: 'images' must be a list; for one image use 'image'")
@@ -183,13 +186,11 @@ def _text(record: Mapping[str, Any], name: str, place: str) -> str:
 
 
 def _history(pairs: Any, place: str) -> tuple[tuple[str, str], ...]:
-    try:
-        turns = tuple((user, assistant) for user, assistant in pairs)
-    except (TypeError, ValueError):
-        turns = ((None, None),)
-    if not all(isinstance(said, str) for turn in turns for said in turn):
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(said, str) for said in pair) for pair in pairs
+    ):
         raise BadInput(f"{place}: 'history' must be a list of [user, assistant] pairs of text")
-    return turns
+    return tuple((user, assistant) for user, assistant in pairs)
 
 
 def _image(value: Any, place: str, folder: Path) -> StoredImage:
@@ -204,6 +205,7 @@ def _image(value: Any, place: str, folder: Path) -> StoredImage:
     if not isinstance(value, str):
         raise BadInput(f"{place}: an image is a path or {{\"bytes\": base64}}, found {type(value).__name__}")
     file = folder / value
-    if not file.is_file():
-        raise BadInput(f"{place}: image {value} is not there; paths are relative to {folder}")
+    if not os.path.isfile(file):  # not Path.is_file, which fails on names too long, such as base64 in the wrong place
+        shown = value if len(value) < 200 else f"{value[:60]}… ({len(value)} characters)"
+        raise BadInput(f"{place}: image {shown} is not there; paths are relative to {folder}")
     return StoredImage(path=file)

@@ -7,6 +7,7 @@
 
 import hashlib
 import io
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from glasshouse.values.errors import BadInput
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 128 * 2**20
+
+BROKEN = (OSError, EOFError, SyntaxError, ValueError, LookupError, TypeError, ArithmeticError, struct.error)
+"""What Pillow raises from the depths of a corrupt image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ def decode(data: bytes, place: str) -> Image.Image:
         raise BadInput(f"{place}: larger than {MAX_BYTES // 2**20} MiB; downscale it first")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about metadata, which no model sees
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             _check(image, place)
@@ -66,7 +71,7 @@ def decode(data: bytes, place: str) -> Image.Image:
         raise BadInput(f"{place}: too many pixels, the limit is {MAX_PIXELS:,}; downscale it first") from None
     except PIL.UnidentifiedImageError:
         raise BadInput(f"{place}: not an image, or none of {', '.join(FORMATS)}; convert it first") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as problem:
+    except BROKEN as problem:
         raise BadInput(f"{place}: the image is corrupt ({problem}); replace it or drop the example") from None
     return _rgb(image, place)
 
@@ -79,6 +84,8 @@ def _check(image: Image.Image, place: str) -> None:
         raise BadInput(f"{place}: animated ({getattr(image, 'n_frames', 2)} frames); save the frame you mean as PNG")
     if image.mode == "CMYK":
         raise BadInput(f"{place}: CMYK, whose colours depend on a print profile; save it as RGB")
+    if any(";16B" in str(tile.args) for tile in image.tile):  # Pillow would read the upper halves and say RGB
+        raise BadInput(f"{place}: 16 bits a channel; save it as 8-bit RGB")
     if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
         raise BadInput(f"{place}: pixel type {image.mode}; save it as 8-bit RGB")
 

@@ -1,7 +1,9 @@
-"""What did the model hold at these sites? One row per selected token, with the example and the position each came from.
+"""What did the model hold at these sites? One row per selected token, with the example and the position each came
+from.
 
-Nothing is copied where nothing is selected: a whole residual is the model's own tensor, kept alive. Should the model write into such a
-tensor in place afterwards, its version counter tells, and the batch is run again with copies.
+Nothing is copied where nothing is selected: a whole residual is the model's own tensor, kept alive. Should the
+model write into such a tensor in place afterwards, its version counter tells, and the batch is run again with
+copies.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +23,8 @@ Selected = tuple[Tensor, Int[Tensor, " tokens"], Int[Tensor, " tokens"]]
 
 
 class Activations(Mapping[Site, Tensor]):
-    """Tensors by concrete site: (tokens, width), (tokens, heads, head width), (tokens, neurons), or (tokens, heads, keys)."""
+    """Tensors by concrete site: (tokens, width), (tokens, heads, head width), (tokens, neurons), or (tokens, heads,
+    keys)."""
 
     def __init__(self, places: Sequence[Place]) -> None:
         self._taken: dict[Site, list[Selected]] = {place.site: [] for place in places}
@@ -48,7 +51,8 @@ class Activations(Mapping[Site, Tensor]):
         return {site: len(taken) for site, taken in self._taken.items()}
 
     def spoiled(self, marks: Mapping[Site, int]) -> bool:
-        """True if the model has overwritten what it lent since; then what came after `marks` is dropped, to be taken again as copies."""
+        """True if the model has overwritten what it lent since; then what came after `marks` is dropped, to be
+        taken again as copies."""
         overwritten = {site for site, value, version in self._lent if value._version != version}
         self._lent.clear()
         self._copied |= overwritten
@@ -119,5 +123,8 @@ def token_index(site: Site, value: Tensor, now: Pass) -> Int[Tensor, " selected"
     """Places of the site's tokens in the flattened value; None for all of them."""
     tokens = value.shape[:-1].numel()
     if tokens != now.rows * now.tokens:
-        raise BadInput(f"{site}: holds {tokens} tokens, the prompt has {now.rows}x{now.tokens}: this model changes the sequence inside")
+        raise BadInput(
+            f"{site}: holds {tokens} tokens, "
+            f"the prompt has {now.rows}x{now.tokens}: this model changes the sequence inside"
+        )
     return now.index(site.span)

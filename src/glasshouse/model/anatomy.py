@@ -1,7 +1,8 @@
 """What is where in this model? Parts and blocks by module path, and where each kind of site lies.
 
-An Anatomy is a frozen value: it holds paths and sizes, never modules, so it is the same for a model on the meta device and one that is
-loaded, and it travels with every run. `model/finder.py` makes it, `model/proof.py` proves it. An absent part is `None`.
+An Anatomy is a frozen value: it holds paths and sizes, never modules, so it is the same for a model on the meta
+device and one that is loaded, and it travels with every run. `model/finder.py` makes it, `model/proof.py` proves
+it. An absent part is `None`.
 
 Every site reduces to a `Place`: a module, its input or its output, and an optional view of the last axis as units.
 """
@@ -16,7 +17,8 @@ from glasshouse.values.sites import IN_BLOCKS, WITH_UNITS, Part, Pick, Site
 
 @dataclass(frozen=True)
 class Block:
-    """One layer, and the two that write to its residual stream. What a layer lacks is None (hybrids differ layer by layer)."""
+    """One layer, and the two that write to its residual stream. What a layer lacks is None (hybrids differ layer by
+    layer)."""
 
     path: str
     attention: str | None = None
@@ -92,7 +94,9 @@ class Anatomy:
         """The tower of that part, or the cure for its absence."""
         tower = self.language if part == "language" else self.vision if part == "vision" else None
         if tower is None:
-            raise BadInput(f"{part}: this model ({self.family}) has none; it has {', '.join(self.parts) or 'no known part'}")
+            raise BadInput(
+                f"{part}: this model ({self.family}) has none; it has {', '.join(self.parts) or 'no known part'}"
+            )
         return tower
 
     @property
@@ -129,7 +133,9 @@ class Anatomy:
             raise BadInput(f"{site}: this model ({self.family}) has no projector; it has {', '.join(self.parts)}")
         if site.kind == "hidden":
             if len(self.projector.linears) < 2:
-                raise BadInput(f"{site}: this projector has {len(self.projector.linears)} linear layer, so nothing hidden")
+                raise BadInput(
+                    f"{site}: this projector has {len(self.projector.linears)} linear layer, so nothing hidden"
+                )
             return Place(site, self.projector.linears[-1], "input")
         first = site.kind == "input"
         return Place(site, self.projector.paths[0 if first else -1], "input" if first else "output")
@@ -163,7 +169,9 @@ class Anatomy:
         module, side = where
         if module is None:
             if named:
-                raise BadInput(f"{site}: layer {layer} of {site.part} ({block.path}) has no {site.kind}; see glasshouse anatomy")
+                raise BadInput(
+                    f"{site}: layer {layer} of {site.part} ({block.path}) has no {site.kind}; see glasshouse anatomy"
+                )
             return None
         units = {"heads": block.heads, "neurons": block.neurons, "pattern": block.heads}.get(site.kind)
         width = {"heads": block.head_width, "neurons": 1, "pattern": 1}.get(site.kind)

@@ -1,7 +1,8 @@
 """Is this folder safe and whole? Looked at before anything is loaded, because a suspect model is hostile input.
 
-safetensors only: a pickle can run code when it is read. Every shard must be there and as long as its header says. Loading must leave no
-weight to chance: what the checkpoint lacks, transformers would fill with random numbers and a warning.
+safetensors only: a pickle can run code when it is read. Every shard must be there and as long as its header says.
+Loading must leave no weight to chance: what the checkpoint lacks, transformers would fill with random numbers and a
+warning.
 """
 
 import json
@@ -33,7 +34,9 @@ def check_folder(folder: Path) -> None:
     """Refuse pickles, missing shards and truncated files, each with its cure."""
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
-            raise BadInput(f"{folder}: this is an adapter; open the model it was trained on and add it: --adapter {folder}")
+            raise BadInput(
+                f"{folder}: this is an adapter; open the model it was trained on and add it: --adapter {folder}"
+            )
         raise BadInput(f"{folder}: no config.json in this folder; point to a Hugging Face checkpoint")
     tensors = sorted(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
@@ -41,7 +44,9 @@ def check_folder(folder: Path) -> None:
         named = _shards(index)
         missing = sorted(named - {file.name for file in tensors})
         if missing:
-            raise BadInput(f"{folder}: {len(missing)} of {len(named)} shards are missing, first {missing[0]}; download them again")
+            raise BadInput(
+                f"{folder}: {len(missing)} of {len(named)} shards are missing, first {missing[0]}; download them again"
+            )
         tensors = [folder / name for name in sorted(named)]
     if not tensors:
         raise BadInput(f"{folder}: {_no_tensors(folder)}")
@@ -69,7 +74,10 @@ def _shards(index: Path) -> set[str]:
 def _no_tensors(folder: Path) -> str:
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
     if pickles:
-        return f"only pickle weights ({pickles[0]}), which can run code when read; convert them to safetensors in a sandbox"
+        return (
+            f"only pickle weights ({pickles[0]}), which can run code when read; "
+            "convert them to safetensors in a sandbox"
+        )
     return "no safetensors weights in this folder; only the anatomy can be drawn: glasshouse anatomy"
 
 
@@ -106,7 +114,9 @@ def on_meta(config: PreTrainedConfig) -> PreTrainedModel:
         try:
             return auto_class(config).from_config(config)
         except (ImportError, ValueError, KeyError) as problem:
-            raise BadInput(f"{config.model_type}: cannot be built from its configuration ({str(problem).splitlines()[0]})") from None
+            raise BadInput(
+                f"{config.model_type}: cannot be built from its configuration ({str(problem).splitlines()[0]})"
+            ) from None
 
 
 def load_model(source: str, config: PreTrainedConfig, options: Mapping[str, Any]) -> PreTrainedModel:
@@ -117,11 +127,19 @@ def load_model(source: str, config: PreTrainedConfig, options: Mapping[str, Any]
         )
     except (OSError, RuntimeError, ValueError, SafetensorError, ImportError) as problem:
         line = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
-        raise BadInput(f"{source}: cannot be loaded ({line}); is every file of this checkpoint there and unmodified?") from None
+        raise BadInput(
+            f"{source}: cannot be loaded ({line}); is every file of this checkpoint there and unmodified?"
+        ) from None
     if info["mismatched_keys"]:
         name, found, wanted = sorted(info["mismatched_keys"])[0]
-        raise BadInput(f"{source}: {name} has shape {tuple(found)}, its configuration says {tuple(wanted)}; the two do not belong together")
+        raise BadInput(
+            f"{source}: {name} has shape {tuple(found)}, its configuration says {tuple(wanted)}; "
+            "the two do not belong together"
+        )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
-        raise BadInput(f"{source}: {len(missing)} weights are missing, first {missing[0]}; they would be random, so the model is refused")
+        raise BadInput(
+            f"{source}: {len(missing)} weights are missing, first {missing[0]}; they would be random, "
+            "so the model is refused"
+        )
     return model.eval()

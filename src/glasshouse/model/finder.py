@@ -1,10 +1,13 @@
-"""How is a model's anatomy found without knowing its name? By structure; what structure cannot tell is a line of data.
+"""How is a model's anatomy found without knowing its name? By structure; what structure cannot tell is a line of
+data.
 
 1. The towers: `get_decoder()` and `get_encoder("image")`, the look-ups transformers itself keeps.
-2. Blocks: in a tower, the shallowest ModuleList as long as the configured depth whose members hold attention or an MLP.
-3. In a block, the two writers to the residual stream: the last linear layer with the stream's width under the attention, and the one
-   outside it. Query heads are what the attention's writer reads.
-4. The projector: what the model holds besides the two towers, or else the vision tower's tail, whose width is the language's.
+2. Blocks: in a tower, the shallowest ModuleList as long as the configured depth whose members hold attention or an
+   MLP.
+3. In a block, the two writers to the residual stream: the last linear layer with the stream's width under the
+   attention, and the one outside it. Query heads are what the attention's writer reads.
+4. The projector: what the model holds besides the two towers, or else the vision tower's tail, whose width is the
+   language's.
 5. `overrides.toml` names, per family, what the rules above cannot tell.
 
 Works on the meta device: nothing is computed. A LoRA layer counts as the layer it wraps.
@@ -24,7 +27,16 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from glasshouse.model.anatomy import Anatomy, Block, Projector, Tower
 
-DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "decoder_layers", "encoder_layers", "layers")
+DEPTHS = (
+    "num_hidden_layers",
+    "num_layers",
+    "n_layer",
+    "n_layers",
+    "depth",
+    "decoder_layers",
+    "encoder_layers",
+    "layers",
+)
 WIDTHS = ("hidden_size", "d_model", "n_embd", "embed_dim", "width", "embed_dims")
 FINAL_NORMS = (
     *("norm", "ln_f", "norm_f", "final_norm", "final_layernorm", "final_layer_norm", "post_layernorm", "layernorm"),
@@ -93,7 +105,8 @@ def _encoder(model: PreTrainedModel) -> nn.Module | None:
 
 
 def linear_sizes(module: nn.Module) -> tuple[int, int] | None:
-    """(in, out) of anything that multiplies by a matrix: Linear, its quantised and LoRA-wrapped kinds, GPT-2's Conv1D."""
+    """(in, out) of anything that multiplies by a matrix: Linear, its quantised and LoRA-wrapped kinds, GPT-2's
+    Conv1D."""
     wrapped = getattr(module, "base_layer", module)
     for names in (("in_features", "out_features"), ("nx", "nf")):
         sizes = tuple(getattr(wrapped, name, None) for name in names)
@@ -181,7 +194,9 @@ class _Search:
         return writers[-1] if writers else None
 
     @staticmethod
-    def _heads(attention: nn.Module | None, writer: nn.Module | None, config: PreTrainedConfig) -> tuple[int | None, int | None]:
+    def _heads(
+        attention: nn.Module | None, writer: nn.Module | None, config: PreTrainedConfig
+    ) -> tuple[int | None, int | None]:
         sizes = linear_sizes(writer) if writer is not None else None
         if attention is None or sizes is None:
             return None, None
@@ -195,17 +210,23 @@ class _Search:
 
     @staticmethod
     def _child_with(block: nn.Module, writer: nn.Module | None) -> nn.Module | None:
-        return next((child for child in block.children() if writer is not None and writer in set(child.modules())), None)
+        return next(
+            (child for child in block.children() if writer is not None and writer in set(child.modules())), None
+        )
 
     def _final_norm(self, root: nn.Module, part: str, blocks: list[nn.Module], width: int) -> str | None:
-        """The norm after the last block: a norm of the stream's width beside the list of blocks, or one floor above it."""
+        """The norm after the last block: a norm of the stream's width beside the list of blocks, or one floor above
+        it."""
         if not blocks:
             return None
         holder = self.paths[blocks[0]].rsplit(".", 2)[0] if "." in self.paths[blocks[0]] else ""
         while True:
             owner = self.model.get_submodule(holder)
             for name, child in owner.named_children():
-                if name in (FINAL_NORMS if part == "language" else FINAL_NORMS[:-1]) and _norm_width(child) in (width, None):
+                if name in (FINAL_NORMS if part == "language" else FINAL_NORMS[:-1]) and _norm_width(child) in (
+                    width,
+                    None,
+                ):
                     return self.paths[child]
             if owner is root or not holder:
                 return None
@@ -222,7 +243,12 @@ class _Search:
         return None
 
     def projector(
-        self, language: nn.Module | None, vision: nn.Module | None, seen: Tower | None, said: Tower | None, override: Any
+        self,
+        language: nn.Module | None,
+        vision: nn.Module | None,
+        seen: Tower | None,
+        said: Tower | None,
+        override: Any,
     ) -> Projector | None:
         if override is False:
             return None
@@ -244,7 +270,12 @@ class _Search:
         for child in self.model.get_submodule(holder).children():
             inside = set(child.modules())
             apart = language not in inside and vision not in inside and child not in heads
-            if apart and not OTHER_SENSES.search(self.paths[child]) and not isinstance(child, nn.Embedding) and _multiplies(child):
+            if (
+                apart
+                and not OTHER_SENSES.search(self.paths[child])
+                and not isinstance(child, nn.Embedding)
+                and _multiplies(child)
+            ):
                 found.append(child)
         return found
 

@@ -4,8 +4,8 @@
     export(subject, "folder", patch)         a checkpoint others can load, with configuration and processor
     write_patch(patch, file), read_patch(file)
 
-A patched weight is a new tensor put in the parameter's place; the old tensor is never written to, so there is nothing to undo wrongly.
-What could not be restored exactly is refused: quantised, tied and offloaded weights.
+A patched weight is a new tensor put in the parameter's place; the old tensor is never written to, so there is
+nothing to undo wrongly. What could not be restored exactly is refused: quantised, tied and offloaded weights.
 """
 
 import json
@@ -107,14 +107,23 @@ def _checked(subject: "Subject", patch: Patch) -> dict[str, nn.Parameter]:
         parameter = known.get(name)
         if parameter is None:
             close = [other for other in known if other.endswith(name.rpartition(".")[0].rpartition(".")[2] + ".weight")]
-            raise BadInput(f"patch of {name}: no such weight in {subject.name}; {'is it ' + close[0] + '?' if close else 'see named_parameters()'}")
+            raise BadInput(
+                f"patch of {name}: no such weight in {subject.name}; "
+                f"{'is it ' + close[0] + '?' if close else 'see named_parameters()'}"
+            )
         if parameter.is_meta:
             raise BadInput(f"patch of {name}: this weight is offloaded; open the model on one device to patch it")
         if not parameter.is_floating_point() or getattr(model, "is_quantized", False):
-            raise BadInput(f"patch of {name}: the weight is quantised ({parameter.dtype}) and could not be restored exactly; open it unquantised")
+            raise BadInput(
+                f"patch of {name}: the weight is quantised ({parameter.dtype}) and could not be restored exactly; "
+                "open it unquantised"
+            )
         names = shared[id(parameter)]
         if len(names) > 1:
-            raise BadInput(f"patch of {name}: tied to {', '.join(n for n in names if n != name)}; untie them first, a patch would change both")
+            raise BadInput(
+                f"patch of {name}: tied to {', '.join(n for n in names if n != name)}; untie them first, "
+                "a patch would change both"
+            )
         delta.check(name, parameter.data)
         chosen[name] = parameter
     return chosen

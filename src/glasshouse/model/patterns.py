@@ -1,8 +1,10 @@
-"""How is an attention pattern read or replaced, whatever implementation the model uses? At transformers' own attention registry.
+"""How is an attention pattern read or replaced, whatever implementation the model uses? At transformers' own
+attention registry.
 
-For the time of a `with` block, the towers concerned call a function of ours in place of sdpa or eager. Modules nobody asked about are handed
-straight to the original function, so their result is the same to the last bit. For the others the family's own eager
-function computes the probabilities (with its own soft caps and sinks); an edit replaces them and the values are summed anew.
+For the time of a `with` block, the towers concerned call a function of ours in place of sdpa or eager. Modules
+nobody asked about are handed straight to the original function, so their result is the same to the last bit. For
+the others the family's own eager function computes the probabilities (with its own soft caps and sinks); an edit
+replaces them and the values are summed anew.
 """
 
 import sys
@@ -87,9 +89,13 @@ def _replacer(step: Step, place: Place, now: Callable[[], Pass]) -> Handler:
         chosen_keys = _token_mask(current, place, edit.keys, (rows, keys), old.device)
         where = chosen_queries[:, None, :, None].expand(rows, heads, queries, 1).clone()
         if place.chosen is not None:
-            where &= torch.isin(torch.arange(heads, device=old.device), torch.tensor(place.chosen, device=old.device))[:, None, None]
+            where &= torch.isin(torch.arange(heads, device=old.device), torch.tensor(place.chosen, device=old.device))[
+                :, None, None
+            ]
         if step.rows is not None:
-            where &= torch.isin(torch.arange(rows, device=old.device), torch.tensor(step.rows, device=old.device))[:, None, None, None]
+            where &= torch.isin(torch.arange(rows, device=old.device), torch.tensor(step.rows, device=old.device))[
+                :, None, None, None
+            ]
         return torch.where(where, _replaced(old, chosen_keys[:, None, None, :], edit), old)
 
     return replace
@@ -116,11 +122,15 @@ def _replaced(old: Tensor, keys: Bool[Tensor, "rows 1 1 keys"], edit: AttentionP
         prior = open_keys.to(old.dtype)
     prior = prior / prior.sum(-1, keepdim=True).clamp_min(torch.finfo(old.dtype).tiny)
     share = mass if edit.preserve else open_keys.sum(-1, keepdim=True) / (old > 0).sum(-1, keepdim=True).clamp_min(1)
-    outside = old * ~open_keys * ((1 - share) / (1 - mass).clamp_min(torch.finfo(old.dtype).eps) if not edit.preserve else 1)
+    outside = (
+        old * ~open_keys * ((1 - share) / (1 - mass).clamp_min(torch.finfo(old.dtype).eps) if not edit.preserve else 1)
+    )
     return old + edit.strength * (outside + share * prior - old)
 
 
-def _token_mask(now: Pass, place: Place, span: Span, shape: tuple[int, int], device: torch.device) -> Bool[Tensor, "rows tokens"]:
+def _token_mask(
+    now: Pass, place: Place, span: Span, shape: tuple[int, int], device: torch.device
+) -> Bool[Tensor, "rows tokens"]:
     """Which queries or keys a span means. While decoding, keys of the cache count as the prompt they were."""
     rows, tokens = shape
     if place.packed or now.real is None:
@@ -134,10 +144,12 @@ def _token_mask(now: Pass, place: Place, span: Span, shape: tuple[int, int], dev
     if span == "all":
         return torch.ones(shape, dtype=torch.bool, device=device)
     if now.prompt is None or now.prompt.shape[1] > tokens:
-        raise BadInput(f"AttentionPattern: keys of @{span} cannot be told once the prompt is in a cache this run did not fill")
+        raise BadInput(
+            f"AttentionPattern: keys of @{span} cannot be told once the prompt is in a cache this run did not fill"
+        )
     mask = torch.full(shape, span in ("answer", "text"), dtype=torch.bool, device=device)
     prompt = Pass(now.anatomy, now.prompt, now.prompt_real, False, now.known, now.inputs, rows)
-    mask[:, : now.prompt.shape[1]] = _token_mask(prompt, place, span, tuple(now.prompt.shape), device)
+    mask[:, : now.prompt.shape[1]] = _token_mask(prompt, place, span, (rows, now.prompt.shape[1]), device)
     return mask
 
 
@@ -175,14 +187,19 @@ def _register(original: str) -> None:
     if name in ALL_ATTENTION_FUNCTIONS:
         return
 
-    def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
+    def attend(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+    ) -> Any:
         eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
         mine = _handlers.get({}).get(module)
         if mine is None:
             function = ALL_ATTENTION_FUNCTIONS.get(original, eager)
             return function(module, query, key, value, mask, **options)
         if eager is None:
-            raise BadInput(f"{type(module).__name__}: this family has no eager attention to read a pattern from; edit its heads instead")
+            raise BadInput(
+                f"{type(module).__name__}: this family has no eager attention to read a pattern from; "
+                "edit its heads instead"
+            )
         options.setdefault("scaling", query.shape[-1] ** -0.5)
         _, probabilities = eager(module, query, key, value, _additive(mask, module, query, key, options), **options)
         new = probabilities
@@ -199,7 +216,9 @@ def _register(original: str) -> None:
     ALL_MASK_ATTENTION_FUNCTIONS.register(name, ALL_MASK_ATTENTION_FUNCTIONS[original])
 
 
-def _additive(mask: Tensor | None, module: nn.Module, query: Tensor, key: Tensor, options: dict[str, Any]) -> Tensor | None:
+def _additive(
+    mask: Tensor | None, module: nn.Module, query: Tensor, key: Tensor, options: dict[str, Any]
+) -> Tensor | None:
     """The mask as numbers to add, which is what eager functions expect; sdpa leaves a plain causal mask out."""
     lowest = torch.finfo(query.dtype).min
     if mask is None:
@@ -207,7 +226,9 @@ def _additive(mask: Tensor | None, module: nn.Module, query: Tensor, key: Tensor
         causal = getattr(module, "is_causal", True) if causal is None else causal
         if not causal or query.shape[2] == 1:
             return None
-        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril(key.shape[2] - query.shape[2])
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril(
+            key.shape[2] - query.shape[2]
+        )
     if mask.dtype != torch.bool:
         return mask
     return torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, lowest)

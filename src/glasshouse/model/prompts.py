@@ -1,9 +1,10 @@
 """How does an example become a model's inputs, and which of its tokens are the answer?
 
 1. The chat template where there is one, else the plain prompt with the image placeholder in front.
-2. The processor expands the placeholders and tokenises; padding is on the left, so the last column is the last word of every row.
-3. An answer is the tail that a prompt gains when the answer is appended, counted with the tokenizer alone: expanding images changes the
-   head of a prompt, never its tail.
+2. The processor expands the placeholders and tokenises; padding is on the left, so the last column is the last word
+   of every row.
+3. An answer is the tail that a prompt gains when the answer is appended, counted with the tokenizer alone:
+   expanding images changes the head of a prompt, never its tail.
 """
 
 import copy
@@ -44,6 +45,11 @@ class Prompts:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
     @property
+    def vocabulary(self) -> int:
+        """How many tokens there are to say."""
+        return len(self.tokenizer)
+
+    @property
     def pad_token(self) -> int | None:
         return None if self.tokenizer is None else self.tokenizer.pad_token_id
 
@@ -60,8 +66,10 @@ class Prompts:
             inputs = self.processor(images=[picture for row in pictures for picture in row], return_tensors="pt")
         else:
             texts = [self._prompt(example) for example in examples]
-            wholes = [text + (self._answer(example) if answers else "") for text, example in zip(texts, examples, strict=True)]
-            counts = [self._tail(text, whole) for text, whole in zip(texts, wholes, strict=True)]
+            wholes = [
+                text + (self._answer(example) if answers else "") for text, example in zip(texts, examples, strict=True)
+            ]
+            counts = [len(self._tail(text, whole)) for text, whole in zip(texts, wholes, strict=True)]
             inputs = self._process(examples, wholes, pictures)
         sizes = {picture.size for row in pictures for picture in row}
         alike = len(sizes) <= 1 and len({len(row) for row in pictures}) == 1
@@ -74,7 +82,12 @@ class Prompts:
 
     def _check(self, examples: Sequence[Example], pictures: Sequence[Sequence[Image]]) -> None:
         for example, row in zip(examples, pictures, strict=True):
-            if row and self.anatomy.vision is None and self.anatomy.projector is None and not hasattr(self.processor, "image_processor"):
+            if (
+                row
+                and self.anatomy.vision is None
+                and self.anatomy.projector is None
+                and not hasattr(self.processor, "image_processor")
+            ):
                 raise BadInput(f"example {example.id}: has an image, but {self.anatomy.family} reads only text")
             if not row and self.tokenizer is None:
                 raise BadInput(f"example {example.id}: has no image, and {self.anatomy.family} reads nothing else")
@@ -83,11 +96,13 @@ class Prompts:
         """The text before the answer, placeholders not yet expanded."""
         if getattr(self.processor, "chat_template", None) is None:
             # Processors with query tokens put the image in front themselves, and choke on a second placeholder.
-            token = "" if hasattr(self.processor, "num_query_tokens") else str(getattr(self.processor, "image_token", ""))
+            token = (
+                "" if hasattr(self.processor, "num_query_tokens") else str(getattr(self.processor, "image_token", ""))
+            )
             missing = len(example.images) - example.prompt.count(token) if token else 0
             turns = "".join(f"{user}\n{assistant}\n" for user, assistant in example.history)
             return token * max(0, missing) + (f"{example.system}\n" if example.system else "") + turns + example.prompt
-        part = _part if hasattr(self.processor, "tokenizer") else lambda text, images=0: text
+        part = _part if hasattr(self.processor, "tokenizer") else lambda text, **_: text
         messages = [{"role": "system", "content": part(example.system)}] if example.system else []
         users = [*(user for user, _ in example.history), example.prompt]
         for number, user in enumerate(users):
@@ -104,12 +119,21 @@ class Prompts:
         chat = getattr(self.processor, "chat_template", None) is not None
         return answer if chat or not answer or answer[0].isspace() else f" {answer}"
 
-    def _tail(self, text: str, whole: str) -> int:
+    def answer_tokens(self, example: Example) -> list[int]:
+        """The ids of the example's answer, as they would follow its prompt."""
+        text = self._prompt(example)
+        return self._tail(text, text + self._answer(example))
+
+    def _tail(self, text: str, whole: str) -> list[int]:
+        """The tokens that `whole` has beyond what it shares with `text`."""
         if text == whole:
-            return 0
+            return []
         before, after = (self.tokenizer(string, add_special_tokens=False)["input_ids"] for string in (text, whole))
-        same = next((i for i, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]), min(len(before), len(after)))
-        return len(after) - same
+        same = next(
+            (i for i, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]),
+            min(len(before), len(after)),
+        )
+        return after[same:]
 
     def _process(self, examples: Sequence[Example], texts: list[str], pictures: list[list[Image]]) -> Any:
         arguments: dict[str, Any] = {"text": texts, "return_tensors": "pt", "padding": True, "padding_side": "left"}
@@ -123,7 +147,9 @@ class Prompts:
             return self.processor(**arguments)
         except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as problem:
             line = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-            raise BadInput(f"examples {examples[0].id}-{examples[-1].id}: the processor refuses them ({line})") from None
+            raise BadInput(
+                f"examples {examples[0].id}-{examples[-1].id}: the processor refuses them ({line})"
+            ) from None
 
     def _start_token(self) -> int:
         config = self.config.get_text_config(decoder=True)

@@ -81,7 +81,9 @@ def prove(subject: "Subject") -> Certificate:
 
 def hook_count(subject: "Subject") -> int:
     """Our forward hooks on all modules; transformers lays some of its own on first use."""
-    hooks = (hook for m in subject.model.modules() for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values()))
+    hooks = (
+        hook for m in subject.model.modules() for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())
+    )
     return sum(str(getattr(hook, "__module__", "")).startswith("glasshouse") for hook in hooks)
 
 
@@ -133,7 +135,9 @@ def _reading(subject: "Subject", places: list[Place], example: Example) -> list[
     for place in places:
         wanted = _shape(subject, place)
         passed = wanted is None or found[place] == wanted
-        checks.append(Check(f"{place.site} has the shape the anatomy says", passed, f"found {found[place]}, expected {wanted}"))
+        checks.append(
+            Check(f"{place.site} has the shape the anatomy says", passed, f"found {found[place]}, expected {wanted}")
+        )
         if not finite[place]:
             checks.append(Check(f"{place.site} is finite", False, _not_finite(subject)))
     return checks
@@ -165,13 +169,17 @@ def _editing(subject: "Subject", places: list[Place], example: Example) -> list[
         voice = _voice(subject, encoded)
         checks = [Check("masks of ones leave the output identical to the bit", torch.equal(voice.detach(), bare))]
         weights = torch.randn(voice.shape, generator=seeded(1)).to(voice)
-        gradients = torch.autograd.grad((voice * weights).sum(), [mask.values for mask in masks.values()], allow_unused=True)
+        gradients = torch.autograd.grad(
+            (voice * weights).sum(), [mask.values for mask in masks.values()], allow_unused=True
+        )
     for place, gradient in zip(masks, gradients, strict=True):
         felt = gradient is not None and bool(gradient.abs().max() > 0)
         if not felt:
             with torch.no_grad(), edited(subject, Plan({place.site: Zero()})):
                 felt = not torch.equal(_voice(subject, encoded), bare)
-        checks.append(Check(f"an edit at {place.site} changes the output", felt, "neither gradient nor zeroing reaches it"))
+        checks.append(
+            Check(f"an edit at {place.site} changes the output", felt, "neither gradient nor zeroing reaches it")
+        )
     with torch.no_grad(), edited(subject, Plan({places[0].site: Scale(0.5)})):
         changed = not torch.equal(_voice(subject, encoded), bare)
     with torch.no_grad():
@@ -198,7 +206,10 @@ def _between(subject: "Subject", example: Example) -> list[Check]:
     anatomy, order = subject.anatomy, list[Part]()
     assert anatomy.projector is not None
     assert anatomy.language is not None
-    marks: list[tuple[Part, str]] = [("projector", anatomy.projector.paths[-1]), ("language", anatomy.language.blocks[0].path)]
+    marks: list[tuple[Part, str]] = [
+        ("projector", anatomy.projector.paths[-1]),
+        ("language", anatomy.language.blocks[0].path),
+    ]
     if anatomy.vision is not None and anatomy.vision.blocks:
         layer = anatomy.feature_layer if anatomy.feature_layer is not None else len(anatomy.vision.blocks) - 1
         marks.append(("vision", anatomy.vision.blocks[layer].path))
@@ -208,7 +219,9 @@ def _between(subject: "Subject", example: Example) -> list[Check]:
         subject.forward(subject.encode([example]))
     first = list(dict.fromkeys(order))
     wanted = [part for part in ("vision", "projector", "language") if part in dict(marks)]
-    return [Check("the projector runs between vision and language", first == wanted, " → ".join(first) or "nothing ran")]
+    return [
+        Check("the projector runs between vision and language", first == wanted, " → ".join(first) or "nothing ran")
+    ]
 
 
 def _only_with_image(subject: "Subject") -> list[Check]:

@@ -1,11 +1,14 @@
-"""Which token is what in the forward pass that is running now? Read off the model's own inputs, so it is right for any caller.
+"""Which token is what in the forward pass that is running now? Read off the model's own inputs, so it is right for
+any caller.
 
-A hook at the model's door builds one `Pass` per forward call: image tokens by the placeholder's id, padding by the attention mask, decoding
-by the cache that is already filled. Where an answer begins cannot be read off a model's inputs; whoever encoded the prompt says it
-through `answering`. During cached decoding every token that comes in was generated, so it belongs to the answer.
+A hook at the model's door builds one `Pass` per forward call: image tokens by the placeholder's id, padding by the
+attention mask, decoding by the cache that is already filled. Where an answer begins cannot be read off a model's
+inputs; whoever encoded the prompt says it through `answering`. During cached decoding every token that comes in was
+generated, so it belongs to the answer.
 
-On the image side the first axis need not be the rows of the batch: encoders see images, tiles or one long packed sequence. `image_rows` says which
-row each of their tokens belongs to, and refuses where that cannot be told for sure.
+On the image side the first axis need not be the rows of the batch: encoders see images, tiles or one long packed
+sequence. `image_rows` says which row each of their tokens belongs to, and refuses where that cannot be told for
+sure.
 """
 
 from collections.abc import Iterator, Mapping
@@ -106,14 +109,18 @@ class Pass:
         if self.known is None:
             if span == "last":
                 return self._tail(torch.ones(self.rows, dtype=torch.long))
-            raise BadInput("@answer: only Subject.logits, score and generate know where an answer begins; use one of them")
+            raise BadInput(
+                "@answer: only Subject.logits, score and generate know where an answer begins; use one of them"
+            )
         counts = self.known.answers
         return self._tail(counts + 1) & ~self._tail(counts) if span == "last" else self._tail(counts)
 
     @property
     def _image(self) -> Bool[Tensor, "rows tokens"]:
         if self.ids is None or self.real is None:
-            raise BadInput("@image: the model was called with embeddings, so image tokens cannot be told; pass input_ids")
+            raise BadInput(
+                "@image: the model was called with embeddings, so image tokens cannot be told; pass input_ids"
+            )
         if self.anatomy.image_token is None:
             if self.anatomy.vision is None:
                 return torch.zeros_like(self.real)
@@ -164,13 +171,15 @@ class Pass:
         elif alike and tokens % self.rows == 0:
             return torch.arange(self.rows).repeat_interleave(tokens // self.rows)
         else:
-            raise BadInput("cannot tell which example each image token belongs to; show one example at a time (batch_size=1)")
+            raise BadInput(
+                "cannot tell which example each image token belongs to; show one example at a time (batch_size=1)"
+            )
         return torch.arange(self.rows).repeat_interleave(share).repeat_interleave(each)
 
 
 def _cached_length(cache: Any) -> int:
-    length = getattr(cache, "get_seq_length", None)
-    return int(length()) if callable(length) else 0
+    length: Any = getattr(cache, "get_seq_length", None)
+    return int(length()) if length is not None else 0
 
 
 def _real(tokens: Tensor | None, mask: Any) -> Bool[Tensor, "rows tokens"] | None:

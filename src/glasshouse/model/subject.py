@@ -1,9 +1,11 @@
-"""What is being examined? A `Subject`: the untouched Hugging Face model, its processor, its anatomy, its proof and its identity.
+"""What is being examined? A `Subject`: the untouched Hugging Face model, its processor, its anatomy, its proof and
+its identity.
 
     subject = open_subject("path/or/name")           # safetensors, no remote code, no network unless asked
     subject.logits(examples), subject.score(examples), subject.generate(examples)
 
-`encode` owns what is easily done wrong: the chat template, image placeholders, left padding, and where the answer begins.
+`encode` owns what is easily done wrong: the chat template, image placeholders, left padding, and where the answer
+begins.
 """
 
 import hashlib
@@ -22,8 +24,8 @@ from glasshouse.data.examples import Example, Examples
 from glasshouse.model import checkpoint
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.finder import find_anatomy, unwrapped
-from glasshouse.model.proof import Certificate, prove
 from glasshouse.model.prompts import Encoded, Prompts
+from glasshouse.model.proof import Certificate, prove
 from glasshouse.model.spans import answering
 from glasshouse.values.codec import tensor_bytes
 from glasshouse.values.errors import BadInput
@@ -47,7 +49,15 @@ class Card:
 class Subject:
     """An opened model. Its weights and hooks are the same after every use as before."""
 
-    def __init__(self, model: PreTrainedModel, processor: Any, name: str, *, revision: str | None = None, adapter: str | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: Any,
+        name: str,
+        *,
+        revision: str | None = None,
+        adapter: str | None = None,
+    ) -> None:
         self.model, self.name, self.revision, self.adapter = model, name, revision, adapter
         self.anatomy: Anatomy = find_anatomy(model)
         self.prompts = Prompts(processor, self.anatomy, unwrapped(model).config)
@@ -144,7 +154,10 @@ class Subject:
             encoded = self.encode(examples[start : start + batch_size])
             with answering(encoded.known):
                 said = self.model.generate(  # pyright: ignore[reportCallIssue]
-                    **encoded.inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.prompts.pad_token
+                    **encoded.inputs,
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    pad_token_id=self.prompts.pad_token,
                 )
             seq2seq = getattr(self.model.config, "is_encoder_decoder", False)
             prompt = 0 if seq2seq else encoded.inputs["input_ids"].shape[1]
@@ -175,8 +188,8 @@ def open_subject(
 ) -> Subject:
     """Open a model by folder or hub name, or take one that is already loaded; find its anatomy and prove it.
 
-    `device` is a device ("cuda") or a device map ("auto"). Nothing is fetched without `download`, no repository's code runs without
-    `remote_code`, and a model whose proof fails is refused unless `unproved`.
+    `device` is a device ("cuda") or a device map ("auto"). Nothing is fetched without `download`, no repository's
+    code runs without `remote_code`, and a model whose proof fails is refused unless `unproved`.
     """
     if isinstance(source, nn.Module):
         model, name = source, str(getattr(source, "name_or_path", "") or type(source).__name__)
@@ -204,7 +217,9 @@ def open_subject(
     return subject
 
 
-def open_anatomy(source: str | Path, *, revision: str | None = None, download: bool = False, remote_code: bool = False) -> Anatomy:
+def open_anatomy(
+    source: str | Path, *, revision: str | None = None, download: bool = False, remote_code: bool = False
+) -> Anatomy:
     """The anatomy from the configuration alone: no weights are read."""
     config = checkpoint.read_config(str(source), revision=revision, download=download, remote_code=remote_code)
     return find_anatomy(checkpoint.on_meta(config))
@@ -222,7 +237,8 @@ def weight_hash(model: nn.Module) -> str:
 
 
 def _load_processor(name: str, hub: Mapping[str, Any], *, sees: bool) -> Any:
-    """The processor, tokenizer or image processor the folder has. One that drops the images of a model that sees is refused."""
+    """The processor, tokenizer or image processor the folder has. One that drops the images of a model that sees is
+    refused."""
     problems: list[str] = []
     for auto in (AutoProcessor, AutoTokenizer, AutoImageProcessor):
         try:
@@ -231,9 +247,15 @@ def _load_processor(name: str, hub: Mapping[str, Any], *, sees: bool) -> Any:
             problems.append(str(problem).splitlines()[0] if str(problem) else type(problem).__name__)
             continue
         if sees and not hasattr(found, "image_processor") and not hasattr(found, "size"):
-            raise BadInput(f"{name}: its processor came without image processing; this family needs torchvision: pip install torchvision")
+            raise BadInput(
+                f"{name}: its processor came without image processing; "
+                "this family needs torchvision: pip install torchvision"
+            )
         return found
-    raise BadInput(f"{name}: no processor or tokenizer could be loaded ({problems[0]}); add its files to the folder or pass processor=")
+    raise BadInput(
+        f"{name}: no processor or tokenizer could be loaded ({problems[0]}); "
+        "add its files to the folder or pass processor="
+    )
 
 
 def _with_adapter(model: PreTrainedModel, folder: Path) -> Any:

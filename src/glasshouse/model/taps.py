@@ -2,10 +2,10 @@
 
     record(subject, [language.residual], examples)            tensors at sites
     gather(subject, {vision.features: Moments()}, examples)   sums over sites, in constant memory, mergeable by a + b
-    with edited(subject, plan): ...                           changes at sites: in logits, in generate, under autograd, nested
+    with edited(subject, plan): ...                           changes at sites, in whatever the model is asked to do
 
-A recorder returns nothing, so it cannot change what it reads. An editor builds new tensors and leaves the old ones alone. Every hook lives on an
-ExitStack: when a block ends, however it ends, the model has as many hooks as before.
+A recorder returns nothing, so it cannot change what it reads. An editor builds new tensors and leaves the old ones
+alone. Every hook lives on an ExitStack: when a block ends, however it ends, the model has as many hooks as before.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +36,8 @@ Editor = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def record(subject: "Subject", sites: Site | Sequence[Site], examples: Examples, *, batch_size: int = 8) -> Activations:
-    """What the model holds at these sites for these examples. Layers deeper than the deepest asked for are not run."""
+    """What the model holds at these sites for these examples. Layers deeper than the deepest asked for are not
+    run."""
     places = _places(subject, sites)
     taken = Activations(places)
     for start, batch in subject.batches(examples, batch_size, alike=any(place.packed for place in places)):
@@ -57,7 +58,8 @@ def record(subject: "Subject", sites: Site | Sequence[Site], examples: Examples,
 
 @torch.no_grad()
 def gather(subject: "Subject", sums: Mapping[Site, A], examples: Examples, *, batch_size: int = 8) -> dict[Site, A]:
-    """An accumulator per concrete site, fed with every token the site selects. Memory does not grow with the examples."""
+    """An accumulator per concrete site, fed with every token the site selects. Memory does not grow with the
+    examples."""
     places = {place: accumulator.fresh() for site, accumulator in sums.items() for place in _places(subject, site)}
     for start, batch in subject.batches(examples, batch_size, alike=any(place.packed for place in places)):
         with _watching(subject) as watched, ExitStack() as stack:
@@ -95,7 +97,9 @@ class Watched:
 
     def __call__(self) -> Pass:
         if self.now is None:
-            raise BadInput("this part of the model was called on its own; call the whole model, so that tokens can be told apart")
+            raise BadInput(
+                "this part of the model was called on its own; call the whole model, so that tokens can be told apart"
+            )
         return self.now
 
 
@@ -137,8 +141,8 @@ _chains: dict[tuple[nn.Module, str], list[Editor]] = {}
 def tap_edit(stack: ExitStack, module: nn.Module, side: str, editor: Editor) -> None:
     """Let `editor` replace every tensor that passes this side of the module, after any editor that was there before.
 
-    One hook runs all editors of a side, and before any other hook: transformers collects hidden states with hooks of its own, and
-    those must see what was edited.
+    One hook runs all editors of a side, and before any other hook: transformers collects hidden states with hooks
+    of its own, and those must see what was edited.
     """
     place = (module, side)
     chain = _chains.setdefault(place, [])
@@ -180,7 +184,7 @@ def _places(subject: "Subject", sites: Site | Sequence[Site]) -> list[Place]:
     return list(dict.fromkeys(place for site in named for place in subject.anatomy.locate(site)))
 
 
-class _Enough(Exception):  # noqa: N818 - not an error: everything asked for has been seen
+class _Enough(Exception):
     """Ends a forward pass whose remaining layers nobody reads."""
 
 
@@ -273,12 +277,12 @@ def _first(
     module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Tensor, Callable[[Tensor], tuple[tuple[Any, ...], dict[str, Any]]]]:
     """The first tensor that goes in, and how to send another in its place."""
-    for place, argument in enumerate(args):
-        if isinstance(argument, Tensor):
-            return argument, lambda new: ((*args[:place], new, *args[place + 1 :]), kwargs)
-    for name, argument in kwargs.items():
-        if isinstance(argument, Tensor):
-            return argument, lambda new: (args, {**kwargs, name: new})
+    place = next((i for i, argument in enumerate(args) if isinstance(argument, Tensor)), None)
+    if place is not None:
+        return args[place], lambda new: ((*args[:place], new, *args[place + 1 :]), kwargs)
+    name = next((name for name, argument in kwargs.items() if isinstance(argument, Tensor)), None)
+    if name is not None:
+        return kwargs[name], lambda new: (args, {**kwargs, name: new})
     raise BadInput(f"{type(module).__name__} was called without a tensor; this site cannot be read in this model")
 
 
@@ -289,7 +293,9 @@ def _main(module: nn.Module, output: Any) -> Tensor:
     for item in output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ():
         if isinstance(item, Tensor):
             return item
-    raise BadInput(f"{type(module).__name__} returned {type(output).__name__} without a tensor; this site cannot be read here")
+    raise BadInput(
+        f"{type(module).__name__} returned {type(output).__name__} without a tensor; this site cannot be read here"
+    )
 
 
 def _with_main(output: Any, new: Tensor) -> Any:
@@ -298,9 +304,7 @@ def _with_main(output: Any, new: Tensor) -> Any:
         return new
     if isinstance(output, Mapping):
         name = next(name for name, item in output.items() if isinstance(item, Tensor))
-        changed = type(output)(output)  # pyright: ignore[reportCallIssue]
-        changed[name] = new
-        return changed
+        return type(output)({**output, name: new})  # pyright: ignore[reportCallIssue] - ModelOutput takes a mapping
     place = next(i for i, item in enumerate(output) if isinstance(item, Tensor))
     items = [*output[:place], new, *output[place + 1 :]]
     return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)

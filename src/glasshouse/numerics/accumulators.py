@@ -9,7 +9,7 @@ order and any split, so shards of one experiment can run anywhere. All of them h
 - `TopK`       for each feature, the tokens that excited it most, and where they stood
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, Self
 
 import torch
@@ -50,14 +50,14 @@ class Moments:
         if not len(values):
             return
         # Shifted by the chunk's own mean the squares stay small, so float32 products lose nothing; sums are float64.
-        mean = values.mean(0, dtype=torch.float64)
-        squares = (values - mean.to(values.dtype)).square_().sum(0, dtype=torch.float64)
-        merged = self + Moments(len(values), _finite(mean), squares)
+        mean, centred, missed = _centred(values)
+        squares = centred.square_().sum(0, dtype=torch.float64) - len(values) * missed.square()
+        merged = self + Moments(len(values), mean, squares.clamp_min(0))
         self.count, self.mean, self.squares = merged.count, merged.mean, merged.squares
 
     def __add__(self, other: "Moments") -> "Moments":
         if not self.count or not other.count:
-            return self if self.count else other
+            return replace(self if self.count else other)
         _same_shape(self.mean, other.mean)
         count = self.count + other.count
         step = other.mean - self.mean
@@ -78,7 +78,7 @@ class Gram:
 
     count: int = 0
     mean: Float[Tensor, " features"] = field(default_factory=lambda: EMPTY)
-    scatter: Float[Tensor, "features features"] = field(default_factory=lambda: EMPTY[:, None])
+    scatter: Float[Tensor, "features features"] = field(default_factory=lambda: EMPTY.reshape(0, 0))
     """Sum over tokens of the outer product of deviations from the mean."""
 
     def fresh(self) -> "Gram":
@@ -90,11 +90,9 @@ class Gram:
         del examples, positions
         if not len(values):
             return
-        flat = values.flatten(1)
-        flat = flat if flat.dtype == torch.float64 else flat.float()
-        mean = flat.mean(0, dtype=torch.float64)
-        centred = flat - mean.to(flat.dtype)
-        chunk = Gram(len(flat), _finite(mean), (centred.T @ centred).double())
+        mean, centred, missed = _centred(values.flatten(1))
+        scatter = (centred.T @ centred).double().addr_(missed, missed, alpha=-len(values))
+        chunk = Gram(len(values), mean, scatter)
         if not self.count:
             self.count, self.mean, self.scatter = chunk.count, chunk.mean, chunk.scatter
             return
@@ -106,7 +104,8 @@ class Gram:
 
     def __add__(self, other: "Gram") -> "Gram":
         if not self.count or not other.count:
-            return self if self.count else other
+            full = self if self.count else other
+            return replace(full, scatter=full.scatter.clone())  # `update` adds in place, so the sum needs its own
         _same_shape(self.mean, other.mean)
         count, step = self.count + other.count, other.mean - self.mean
         scatter = (self.scatter + other.scatter).addr_(step, step, alpha=self.count * other.count / count)
@@ -159,7 +158,8 @@ class Histogram:
 
     def __add__(self, other: "Histogram") -> "Histogram":
         if (self.low, self.high, self.bins) != (other.low, other.high, other.bins):
-            raise ValueError(f"histograms over {self.low}..{self.high} and {other.low}..{other.high} do not merge")
+            mine, theirs = (f"{each.bins} bins over {each.low}..{each.high}" for each in (self, other))
+            raise ValueError(f"histograms of {mine} and {theirs} do not merge")
         below, above = self.below + other.below, self.above + other.above
         return Histogram(self.low, self.high, self.bins, self.counts + other.counts, below, above)
 
@@ -172,6 +172,10 @@ class TopK:
     values: Num[Tensor, "found ..."] = field(default_factory=lambda: EMPTY)
     examples: Int[Tensor, "found ..."] = field(default_factory=lambda: EMPTY.long())
     positions: Int[Tensor, "found ..."] = field(default_factory=lambda: EMPTY.long())
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"the highest values need k of 1 or more, got {self.k}")
 
     def fresh(self) -> "TopK":
         return TopK(self.k)
@@ -193,18 +197,29 @@ class TopK:
         self.values, self.examples, self.positions = merged.values, merged.examples, merged.positions
 
     def __add__(self, other: "TopK") -> "TopK":
+        if self.k != other.k:
+            raise ValueError(f"the {self.k} highest and the {other.k} highest do not merge")
         if not len(self.values) or not len(other.values):
             parts = [self if len(self.values) else other]
         else:
+            _same_shape(self.values[0], other.values[0])
             parts = [self, other]
         values = torch.cat([part.values for part in parts])
         examples = torch.cat([part.examples for part in parts])
         positions = torch.cat([part.positions for part in parts])
         for key, descending in ((2, False), (1, False), (0, True)):  # least important key first; each sort is stable
             keys = (values, examples, positions)[key]
-            order = keys.sort(0, descending=descending, stable=True).indices
+            order = keys.sort(dim=0, descending=descending, stable=True).indices
             values, examples, positions = (column.gather(0, order) for column in (values, examples, positions))
         return TopK(self.k, values[: self.k], examples[: self.k], positions[: self.k])
+
+
+def _centred(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean in float64, the values less that mean in at least float32, and by how much rounding missed the mean."""
+    wide = values.to(torch.promote_types(values.dtype, torch.float32)) if values.is_floating_point() else values.double()
+    mean = _finite(wide.mean(0, dtype=torch.float64))
+    shift = mean.to(wide.dtype)
+    return mean, wide - shift, mean - shift
 
 
 def _finite(values: Tensor) -> Tensor:

@@ -49,13 +49,26 @@ def bootstrap(
     """`statistic` of resampled `sample`, `draws` times. Whole groups are drawn, with replacement; by default each item is one."""
     if len(sample) == 0:
         raise ValueError("the bootstrap needs at least one item")
-    members = [torch.tensor([i]) for i in range(len(sample))]
-    if groups is not None:
-        members = [(groups == group).nonzero()[:, 0] for group in groups.unique()]
+    members = by_group(torch.arange(len(sample)) if groups is None else groups)
     picks = torch.randint(len(members), (draws, len(members)), generator=generator)
     if groups is None:
         return torch.stack([statistic(sample[pick]).double() for pick in picks])
     return torch.stack([statistic(sample[torch.cat([members[int(g)] for g in pick])]).double() for pick in picks])
+
+
+def by_group(groups: Int[Tensor, " items"]) -> tuple[Int[Tensor, " members"], ...]:
+    """The places of each group's items, one tensor per group."""
+    groups = groups.cpu()
+    order = groups.argsort(stable=True)
+    return order.tensor_split(groups[order].diff().nonzero()[:, 0] + 1)
+
+
+def bootstrap_means(sample: Float[Tensor, " items"], generator: Generator, *, draws: int = 1000) -> Float[Tensor, " draws"]:
+    """Means of resampled `sample`: what `bootstrap` gives for a mean of independent items, all draws at once."""
+    if len(sample) == 0:
+        raise ValueError("the bootstrap needs at least one item")
+    picks = torch.randint(len(sample), (draws, len(sample)), generator=generator)
+    return sample.double()[picks].mean(1)
 
 
 def holm(p_values: Float[Tensor, " tests"]) -> Float[Tensor, " tests"]:
@@ -77,12 +90,14 @@ def equivalent(differences: Float[Tensor, " draws"], margin: float, level: float
 def quantiles(draws: Float[Tensor, " draws"], level: float = 0.95) -> tuple[float, float]:
     """The middle `level` of the draws."""
     ends = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
-    low, high = torch.quantile(draws.double(), ends).tolist()
+    low, high = map(float, torch.quantile(draws.double(), ends))
     return low, high
 
 
 def auroc(scores: Float[Tensor, " items"], positive: Bool[Tensor, " items"]) -> float:
     """Chance that a positive scores above a negative; a tie counts half. By ranks, so it needs no threshold."""
+    if scores.isnan().any():
+        raise ValueError("a score is not a number (NaN)")
     wins, losses = scores[positive].double(), scores[~positive].double().sort().values
     if not len(wins) or not len(losses):
         raise ValueError("AUROC needs at least one positive and one negative")

@@ -9,7 +9,7 @@ Everything but `Mask` is frozen and compared by content; `Mask` holds a paramete
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -81,7 +81,7 @@ class Project(Edit):
     strength: float = 1.0
 
     def on(self, values: Tensor, rows: Int[Tensor, " tokens"], units: int) -> Tensor:
-        basis = torch.linalg.qr(self.directions.to(values.device, torch.float32).T).Q
+        basis = _basis(self.directions.to(values.device, torch.float32))
         inside = (values.float() @ basis @ basis.T).to(values.dtype)
         return values - self.strength * (values - inside if self.keep else inside)
 
@@ -126,10 +126,10 @@ class Mean(Edit):
     """Each selected token becomes the mean of its row's selected tokens: which is which is lost, what they share stays."""
 
     def on(self, values: Tensor, rows: Int[Tensor, " tokens"], units: int) -> Tensor:
-        names, group = rows.unique(return_inverse=True)
-        sums = values.new_zeros(len(names), *values.shape[1:]).index_add(0, group, values)
-        counts = torch.bincount(group).to(values.dtype)
-        return (sums / counts.reshape(-1, *[1] * (values.ndim - 1)))[group]
+        wide = values.to(torch.promote_types(values.dtype, torch.float32))  # bfloat16 cannot even count to 257
+        counts = torch.bincount(rows).clamp_min(1)
+        sums = wide.new_zeros(len(counts), *values.shape[1:]).index_add(0, rows, wide)
+        return (sums / counts.reshape(-1, *[1] * (values.ndim - 1)))[rows].to(values.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,11 +226,14 @@ class Plan:
     steps: tuple[Step, ...]
 
     def __init__(self, steps: Mapping[Site, Edit] | Iterable[Step]) -> None:
-        steps = [Step(site, edit) for site, edit in steps.items()] if isinstance(steps, Mapping) else list(steps)
+        if isinstance(steps, Mapping):
+            edits = cast(Mapping[Site, Edit], steps)
+            steps = [Step(site, edit) for site, edit in edits.items()]
+        steps = tuple(steps)
         for step in steps:
             if isinstance(step.edit, AttentionPattern) != (step.site.kind == "pattern"):
                 raise BadInput(f"{step.site}: AttentionPattern goes with pattern sites, and only it does")
-        object.__setattr__(self, "steps", tuple(steps))
+        object.__setattr__(self, "steps", steps)
 
     def __or__(self, later: "Plan") -> "Plan":
         return Plan((*self.steps, *later.steps))
@@ -250,6 +253,14 @@ class Plan:
     def digest(self) -> str:
         """Names the content: equal plans, equal digest."""
         return digest(self)
+
+
+def _basis(directions: Tensor) -> Tensor:
+    """Orthonormal columns with the span of the rows; dependent rows bring none, so nothing outside the span is removed."""
+    unit = torch.nn.functional.normalize(directions, dim=1, eps=torch.finfo(directions.dtype).tiny)
+    decomposed = torch.linalg.svd(unit.T, full_matrices=False)  # pyright: ignore[reportUnknownMemberType] - no stub
+    basis, sizes, _ = cast(tuple[Tensor, Tensor, Tensor], decomposed)
+    return basis[:, sizes > max(unit.shape) * torch.finfo(unit.dtype).eps]
 
 
 def _like(tensor: Tensor, values: Tensor) -> Tensor:

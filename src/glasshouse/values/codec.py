@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import torch
+from jaxtyping import AbstractArray
 from torch import Tensor
 
 from glasshouse.values.errors import BadInput
@@ -25,7 +26,7 @@ from glasshouse.values.sites import Site
 T = TypeVar("T")
 Tree = Any
 """Whatever JSON can hold."""
-_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_NOT_FINITE: tuple[Tree, ...] = ({"number": "nan"}, {"number": "inf"}, {"number": "-inf"})
 
 
 def pack(value: object) -> tuple[Tree, dict[str, Tensor]]:
@@ -46,16 +47,17 @@ def _pack(value: object, tensors: dict[str, Tensor]) -> Tree:
         case Enum():
             return value.value
         case float() if not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+            return {"number": str(value)}  # JSON has none, and a text of its own could be a text
         case None | bool() | int() | float() | str():
             return value
         case Mapping():
-            return {str(key): _pack(item, tensors) for key, item in cast(Mapping[object, object], value).items()}
+            entries = cast(Mapping[object, object], value).items()
+            return {str(_pack(key, {})): _pack(item, tensors) for key, item in entries}
         case _ if is_dataclass(value) and not isinstance(value, type):
             tree = {field.name: _pack(getattr(value, field.name), tensors) for field in fields(value)}
             return {"is": type(value).__name__, **tree}
-        case Iterable():
-            return [_pack(item, tensors) for item in cast(Iterable[object], value)]
+        case Sequence():  # not any iterable: a set has no order, so its digest would change from run to run
+            return [_pack(item, tensors) for item in cast(Sequence[object], value)]
         case _:
             raise TypeError(f"{type(value).__name__} cannot be packed: use dataclasses, tuples, mappings, tensors, numbers")
 
@@ -66,11 +68,12 @@ def unpack(kind: type[T], tree: Tree, tensors: Mapping[str, Tensor] | None = Non
 
 
 def _unpack(kind: Any, tree: Tree, tensors: Mapping[str, Tensor], place: str) -> object:  # noqa: C901 - one case per type
-    origin, inner = get_origin(kind), get_args(kind)
+    origin, inner, wanted = get_origin(kind), get_args(kind), cast(str, getattr(kind, "__name__", str(kind)))
     if origin in (Union, types.UnionType):
         return _unpack_union(inner, tree, tensors, place)
     if origin is typing.Literal:
-        return tree if tree in inner else _refuse(place, tree, " or ".join(map(repr, inner)))
+        exact = [choice for choice in inner if choice == tree and type(choice) is type(tree)]
+        return exact[0] if exact else _refuse(place, tree, " or ".join(map(repr, inner)))
     if origin in (tuple, list, Sequence):
         if not isinstance(tree, list):
             _refuse(place, tree, "a list")
@@ -84,27 +87,39 @@ def _unpack(kind: Any, tree: Tree, tensors: Mapping[str, Tensor], place: str) ->
         if not isinstance(tree, dict):
             _refuse(place, tree, "a mapping")
         entries = cast(dict[str, Tree], tree)
-        return {key: _unpack(inner[1], item, tensors, f"{place}.{key}") for key, item in entries.items()}
+        return {
+            _unpack_key(inner[0], key, place): _unpack(inner[1], item, tensors, f"{place}.{key}")
+            for key, item in entries.items()
+        }
     if kind is Site:
         return Site.parse(tree) if isinstance(tree, str) else _refuse(place, tree, "a site, like language.residual[3]")
-    if isinstance(kind, type) and issubclass(kind, Tensor):
+    if isinstance(kind, type) and issubclass(kind, Tensor | AbstractArray):
         return _unpack_tensor(kind, tree, tensors, place)
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(tree) if tree in [m.value for m in kind] else _refuse(place, tree, ", ".join(str(m.value) for m in kind))
     if isinstance(kind, type) and is_dataclass(kind):
         return _unpack_dataclass(kind, tree, tensors, place)
-    if kind is float and isinstance(tree, str) and tree in _NOT_FINITE:
-        return _NOT_FINITE[tree]
+    if kind is float and tree in _NOT_FINITE:
+        return float(tree["number"])
     if kind is float and isinstance(tree, int) and not isinstance(tree, bool):
         return float(tree)
     if kind in (str, int, float, bool, type(None)) and type(tree) is kind:
         return tree
-    return _refuse(place, tree, getattr(kind, "__name__", str(kind)))
+    return _refuse(place, tree, wanted)
+
+
+def _unpack_key(kind: Any, key: str, place: str) -> object:
+    if kind not in (int, float):
+        return _unpack(kind, key, {}, f"{place}: the key {key!r}")
+    try:
+        return kind(key)
+    except ValueError:
+        return _refuse(f"{place}: the key {key!r}", key, kind.__name__)
 
 
 def _unpack_union(kinds: Sequence[Any], tree: Tree, tensors: Mapping[str, Tensor], place: str) -> object:
     problems: list[BadInput] = []
-    for kind in kinds:
+    for kind in sorted(kinds, key=lambda kind: type(tree) is not kind):  # an int stays one where a float may stand too
         try:
             return _unpack(kind, tree, tensors, place)
         except BadInput as problem:
@@ -116,7 +131,7 @@ def _unpack_tensor(kind: type, tree: Tree, tensors: Mapping[str, Tensor], place:
     name = cast(dict[str, Tree], tree).get("tensor") if isinstance(tree, dict) else None
     if not isinstance(name, str) or name not in tensors:
         _refuse(place, tree, "a stored tensor; is arrays.safetensors from the same run?")
-    tensor = tensors[cast(str, name)]
+    tensor = tensors[name]
     return tensor if isinstance(tensor, kind) else cast(Tensor, _refuse(place, list(tensor.shape), str(kind)))
 
 
@@ -124,7 +139,7 @@ def _unpack_dataclass(kind: type, tree: Tree, tensors: Mapping[str, Tensor], pla
     if not isinstance(tree, dict):
         _refuse(place, tree, f"the fields of {kind.__name__}")
     entries = dict(cast(dict[str, Tree], tree))
-    named = entries.pop("is", kind.__name__)
+    named = str(entries.pop("is", kind.__name__))
     chosen = {candidate.__name__: candidate for candidate in _family(kind)}.get(named)
     if chosen is None:
         raise BadInput(f"{place}: {named!r} is not a kind of {kind.__name__}")
@@ -137,7 +152,10 @@ def _unpack_dataclass(kind: type, tree: Tree, tensors: Mapping[str, Tensor], pla
         if name not in entries and field.default is MISSING and field.default_factory is MISSING:
             raise BadInput(f"{place}: {name!r} is missing")
     made = {name: _unpack(hints[name], item, tensors, f"{place}.{name}") for name, item in entries.items()}
-    return chosen(**made)
+    try:
+        return chosen(**made)
+    except ValueError as problem:
+        raise BadInput(f"{place}: {problem}") from None
 
 
 def _family(kind: type) -> Iterable[type]:
@@ -153,17 +171,30 @@ def _refuse(place: str, found: Tree, wanted: str) -> typing.NoReturn:
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
     """The tensor's memory in logical order; works for every dtype, bfloat16 and float8 included."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def digest(value: object) -> str:
     """SHA-256 of the value's content: its packed tree with every tensor replaced by type, shape and bytes."""
     tree, tensors = pack(value)
-    running = hashlib.sha256(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode())
+    running = hashlib.sha256(json.dumps(_equal_numbers(tree), sort_keys=True, separators=(",", ":")).encode())
     for name, tensor in tensors.items():
         running.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         running.update(tensor_bytes(tensor))
     return running.hexdigest()
+
+
+def _equal_numbers(tree: Tree) -> Tree:
+    """1 and 1.0 are equal, so they are written alike: a float field given as 1 comes back from disk as 1.0."""
+    match tree:
+        case dict():
+            return {key: _equal_numbers(item) for key, item in cast(dict[str, Tree], tree).items()}
+        case list():
+            return [_equal_numbers(item) for item in cast(list[Tree], tree)]
+        case float() if tree.is_integer():
+            return int(tree)
+        case _:
+            return tree
 
 
 class ByContent:

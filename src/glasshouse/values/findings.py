@@ -16,7 +16,7 @@ from glasshouse.values.surfaces import rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from pandas import DataFrame
+    from pandas import DataFrame  # pyright: ignore[reportMissingTypeStubs]
 
 __all__ = ["Finding", "Interval", "Verdict"]
 
@@ -50,7 +50,7 @@ class Finding(ByContent):
     def to_frame(self) -> "DataFrame":
         """The finding's first table as a pandas frame; an interval becomes three columns."""
         try:
-            from pandas import DataFrame
+            from pandas import DataFrame  # pyright: ignore[reportMissingTypeStubs]
         except ImportError:
             raise BadInput("to_frame needs pandas: pip install pandas") from None
         return DataFrame(self.rows())

@@ -46,16 +46,23 @@ class Interval:
         level: float = 0.95,
     ) -> Self:
         """A statistic of a sample; whole groups (images, prompts) are resampled."""
-        n = len(sample) if groups is None else len(groups.unique())
+        n = len(sample) if groups is None else len(statistics.by_group(groups))
         drawn = statistics.bootstrap(statistic, sample, seeded(seed), groups=groups, draws=draws)
         low, high = statistics.quantiles(drawn, level)
         return cls(float(statistic(sample)), low, high, n, level, "bootstrap")
 
     @classmethod
+    def mean(cls, sample: Float[Tensor, " items"], *, seed: int, draws: int = 1000, level: float = 0.95) -> Self:
+        """A mean over independent items, by the bootstrap."""
+        drawn = statistics.bootstrap_means(sample, seeded(seed), draws=draws)
+        low, high = statistics.quantiles(drawn, level)
+        return cls(float(sample.double().mean()), low, high, len(sample), level, "bootstrap")
+
+    @classmethod
     def of(cls, draws: Float[Tensor, " draws"], level: float = 0.95) -> Self:
         """The band in which the middle `level` of draws from a null fall; its value is their median."""
         low, high = statistics.quantiles(draws, level)
-        return cls(float(draws.double().median()), low, high, len(draws), level, "quantiles of draws")
+        return cls(statistics.quantiles(draws, 0)[0], low, high, len(draws), level, "quantiles of draws")
 
     def __str__(self) -> str:
         n = "" if self.n is None else f" n={self.n}"

@@ -43,6 +43,10 @@ class Pick:
     stop: int | None = None
     step: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.step == 0:
+            raise BadInput(f"a range of layers or units with step 0: {self}; leave the step out or make it 1 or more")
+
     @classmethod
     def of(cls, index: "Index") -> "Pick | None":
         """Read what stood between the brackets; a full range is `None`: all of them."""
@@ -60,8 +64,10 @@ class Pick:
     def parse(cls, text: str) -> "Pick | None":
         """`3`, `-1`, `1+4+9`, `0:12`, `:`, `::2`."""
         if ":" in text:
-            start, stop, step = (int(bound) if bound else None for bound in (text + "::").split(":")[:3])
-            return cls.of(slice(start, stop, step))
+            start, stop, *step = (int(bound) if bound else None for bound in text.split(":"))
+            if len(step) > 1:
+                raise ValueError(f"{text} has more than start, stop and step")
+            return cls.of(slice(start, stop, *step))
         return cls.of([int(member) for member in text.split("+")])
 
     def __str__(self) -> str:
@@ -72,10 +78,9 @@ class Pick:
 
     def among(self, count: int, what: str) -> tuple[int, ...]:
         """The numbers meant when there are `count`. Never shrinks silently: a number that is not there is refused."""
-        named = self.members or tuple(bound for bound in (self.start, self.stop) if bound is not None)
-        top = count if self.members else count + 1  # a range may end one past the last
-        for number in named:
-            if not -count <= number < top:
+        named = [(number, count) for number in (*self.members, self.start)]
+        for number, past in (*named, (self.stop, count + 1)):  # a range may end one past the last
+            if number is not None and not -count <= number < past:
                 raise BadInput(f"{what} {number}: there are {count} (0-{count - 1})")
         if self.members:
             return tuple(member % count for member in self.members)
@@ -117,23 +122,24 @@ class Site:
     @classmethod
     def parse(cls, text: str) -> "Site":
         """Read the text form. `Site.parse(str(site)) == site`."""
-        match = _FORM.fullmatch(re.sub(r"\s+", "", text))
+        match = _FORM.fullmatch(re.sub(r"\s*([][.,:+@])\s*", r"\1", text.strip()))
         if match is None:
             raise BadInput(f"{text!r} is not a site; write part.kind[layers,units]@span, like language.heads[12,3]@last")
-        layers, units = match["layers"], match["units"]
         try:
-            picks = [None if pick is None else Pick.parse(pick) for pick in (layers, units)]
+            layers, units = (None if pick is None else Pick.parse(pick) for pick in (match["layers"], match["units"]))
         except ValueError:
             raise BadInput(f"{text!r}: layers and units are numbers, sums or ranges, like 3, 1+4+9 or 0:12") from None
-        return cls(cast(Part, match["part"]), match["kind"], *picks, cast(Span, match["span"] or "all"))
+        return cls(cast(Part, match["part"]), match["kind"], layers, units, cast(Span, match["span"] or "all"))
 
     def __str__(self) -> str:
         inside = f"{self.layers or ':'},{self.units}" if self.units else f"{self.layers or ''}"
         return f"{self.part}.{self.kind}{f'[{inside}]' if inside else ''}{'' if self.span == 'all' else '@' + self.span}"
 
     def __getitem__(self, index: Index | tuple[Index, Index]) -> Self:
-        layers, units = index if isinstance(index, tuple) and len(index) == 2 else (index, None)
-        return replace(self, layers=Pick.of(cast(Index, layers)), units=Pick.of(cast(Index, units)))
+        if isinstance(index, tuple) and len(index) != 2:
+            raise BadInput(f"{self}{list(index)}: write [layers, units], and several of either as a list, like [[1, 4], 3]")
+        layers, units = index if isinstance(index, tuple) else (index, None)
+        return replace(self, layers=Pick.of(layers), units=Pick.of(units))
 
     def __matmul__(self, span: Span) -> Self:
         return replace(self, span=span)
@@ -141,7 +147,8 @@ class Site:
     @property
     def layer(self) -> int:
         """The one layer of a site that names just one; what a located site always has."""
-        assert self.layers is not None and len(self.layers.members) == 1, f"{self} does not name one layer"
+        assert self.layers is not None, f"{self} does not name one layer"
+        assert len(self.layers.members) == 1, f"{self} does not name one layer"
         return self.layers.members[0]
 
 

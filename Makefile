@@ -1,0 +1,43 @@
+# Each target does all its own set-up on a fresh machine that has Python >= 3.11, git and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export HF_HUB_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: audit test test-slow check bench clean
+
+# The lens on a model built from its configuration: what there is until organisms and backdoor methods exist.
+# The seedling has learned nothing, so "inconclusive" (status 3) is the right answer; only bad input (2) is a failure.
+audit: $(STAMP)
+	@echo "No organism is grown yet: this audits organism:seedling, an untrained LLaVA built from its configuration,"
+	@echo "with the methods there are. It has learned nothing, so the right verdict is 'inconclusive'."
+	@$(BIN)/glasshouse run lens --model organism:seedling; status=$$?; test $$status -ne 2 -a $$status -lt 100
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
+	$(BIN)/python bench/capture.py
+	$(BIN)/python bench/gather.py
+	$(BIN)/python bench/startup.py
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "glasshouse needs Python >= 3.11, found $$($(PYTHON) --version); set PYTHON=python3.12 or similar"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) runs

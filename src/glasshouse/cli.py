@@ -1,0 +1,242 @@
+"""What can be typed: list · anatomy · run · report · compare · export. Flags come from dataclasses, never written
+twice.
+
+Exit status: 0 pass, 1 concern or fail, 2 bad input, 3 inconclusive; so a pipeline can gate on it.
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from glasshouse.values.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from glasshouse.engine.scale import Progress
+
+STATUS = {"pass": 0, "concern": 1, "fail": 1, "inconclusive": 3}
+NEEDED = {
+    "weights": "weights alone",
+    "activations": "forward passes",
+    "gradients": "gradients",
+    "endpoint": "an endpoint",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The `glasshouse` command."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    from glasshouse.report.inert import inert
+
+    try:
+        status = _dispatch(given)
+    except BadInput as problem:
+        print(f"glasshouse: {inert(problem)}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("glasshouse: interrupted; finished shards are kept, the same command goes on", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:
+        status = 0  # the reader of our output (head, less) has left
+    sys.exit(status)
+
+
+def _dispatch(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help", "help"):
+        return _overview()
+    name, rest = given[0], given[1:]
+    if name not in COMMANDS:
+        raise BadInput(f"{name}: no such command; there are {', '.join(COMMANDS)}")
+    return COMMANDS[name](rest)
+
+
+def _overview() -> int:
+    lines = ["glasshouse opens a multimodal model and answers, with evidence, whether to trust it.", ""]
+    lines += [f"  glasshouse {name:<8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines += ["", "Next: glasshouse list, or glasshouse run lens --model organism:seedling"]
+    print("\n".join(lines))
+    return 0
+
+
+def list_methods(rest: list[str]) -> int:
+    """The questions that can be asked, and what each needs."""
+    from glasshouse.engine.catalogue import NEEDS, catalogue
+
+    if rest and rest != ["--json"]:
+        raise BadInput(f"list takes only --json, found {rest[0]}")
+    entries = catalogue()
+    if rest:
+        print(
+            json.dumps([{"name": e.name, "question": e.question, "needs": e.needs, "paper": e.paper} for e in entries])
+        )
+        return 0
+    for need in NEEDS:
+        group = [entry for entry in entries if entry.needs == need]
+        if group:
+            print(f"Needs {NEEDED[need]}:")
+            for entry in group:
+                paper = f"  ({entry.paper})" if entry.paper else ""
+                print(f"  {entry.name:<14} {entry.question}{paper}")
+    print(f"\nNext: glasshouse run {entries[0].name} --help")
+    return 0
+
+
+def anatomy(rest: list[str]) -> int:
+    """Draw a model from its configuration, or with --prove from its weights too."""
+    from glasshouse import flags
+    from glasshouse.engine.binding import anatomy_of, open_model
+    from glasshouse.report.inert import inert
+    from glasshouse.report.terminal import console
+    from glasshouse.values.codec import pack
+
+    form = flags.anatomy(rest)
+    opening = form.opening
+    certificate = None
+    if form.prove:
+        subject = open_model(form.model, **{**_shallow(opening), "unproved": True})
+        drawn, certificate = subject.anatomy, subject.certificate
+    else:
+        drawn = anatomy_of(form.model, opening)
+    if form.json:
+        print(json.dumps({"anatomy": pack(drawn)[0], "proof": pack(certificate)[0] if certificate else None}))
+        return 1 if certificate and certificate.failures else 0
+    screen = console()
+    for line in drawn.lines():
+        screen.print(inert(line), soft_wrap=True)
+    for check in certificate.checks if certificate else ():
+        screen.print(
+            f"  {'proved' if check.passed else 'FAILED'}  {inert(check.what)}{'' if check.passed else f' ({inert(check.detail)})'}"
+        )
+    if not certificate:
+        screen.print(f"Next: glasshouse anatomy {shlex.quote(form.model)} --prove")
+    return 1 if certificate and certificate.failures else 0
+
+
+def run(rest: list[str]) -> int:
+    """Ask one question: glasshouse run METHOD --model MODEL [--data DATA]."""
+    from glasshouse import flags
+    from glasshouse.engine.binding import answer
+    from glasshouse.engine.method import load
+    from glasshouse.values.codec import pack
+
+    if not rest or rest[0].startswith("-"):
+        raise BadInput(
+            "run: name a method first, for example glasshouse run lens --model organism:seedling; see glasshouse list"
+        )
+    method = load(rest[0])
+    form, request = flags.run(method, rest[1:])
+    if form.dry_run:
+        tree = pack(request)[0]
+        tree.pop("is")
+        tree["opening"].pop("is")
+        print(json.dumps(tree, indent=1))
+        return 0
+    with _progress(quiet=form.json) as progress:
+        made = answer(
+            method, request, root=form.runs, command=shlex.join(["glasshouse", "run", *rest]), progress=progress
+        )
+    return _tell(made, as_json=form.json)
+
+
+def report(rest: list[str]) -> int:
+    """Show a run again: glasshouse report RUN."""
+    from glasshouse import flags
+    from glasshouse.engine.runs import Run
+
+    form = flags.report(rest)
+    return _tell(Run.read(form.run), as_json=form.json)
+
+
+def compare(rest: list[str]) -> int:
+    """What differs between two runs: glasshouse compare RUN RUN."""
+    from glasshouse import flags
+    from glasshouse.engine.runs import Run
+    from glasshouse.engine.runs import compare as differences
+    from glasshouse.report.terminal import console, show_rows
+
+    form = flags.compare(rest)
+    found = differences(Run.read(form.first), Run.read(form.second))
+    if form.json:
+        print(json.dumps(found))
+    elif found:
+        show_rows(console(), "", ("what", "first", "second"), [tuple(row.values()) for row in found])
+    else:
+        print("no difference")
+    return 0
+
+
+def export(rest: list[str]) -> int:
+    """Write a checkpoint others can load, patched if asked: glasshouse export MODEL FOLDER [--patch FILE]."""
+    from glasshouse import flags
+    from glasshouse.engine.binding import open_model
+    from glasshouse.model.patches import export as write
+    from glasshouse.model.patches import read_patch
+
+    form = flags.export(rest)
+    if form.folder.exists():
+        raise BadInput(f"{form.folder}: exists already; name a new folder")
+    patch = read_patch(form.patch) if form.patch else None
+    folder = write(open_model(form.model, **_shallow(form.opening)), form.folder, patch)
+    print(f"{folder}\nNext: glasshouse anatomy {shlex.quote(str(folder))} --prove")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "list": list_methods,
+    "anatomy": anatomy,
+    "run": run,
+    "report": report,
+    "compare": compare,
+    "export": export,
+}
+
+
+def _tell(made: Any, *, as_json: bool) -> int:
+    """A run's finding, where it is, and what to type next."""
+    from glasshouse.report.terminal import console, show_finding
+    from glasshouse.values.codec import pack
+
+    if as_json:
+        facts = {"run": str(made.folder), **made.facts, "finding": pack(made.finding)[0]}
+        print(json.dumps(facts))
+    else:
+        screen = console()
+        show_finding(screen, made.finding)
+        screen.print(
+            f"\nRun:  {made.folder}\nPage: {made.folder / 'report.html'}\nNext: glasshouse report {made.folder}",
+            soft_wrap=True,
+        )
+    return STATUS[str(made.finding.verdict)]
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> "Iterator[Progress | None]":
+    """One live line with the time left; plain lines when nobody is watching."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from glasshouse.report.terminal import console
+
+    screen = console(stderr=True)
+    if quiet or not screen.is_terminal:
+        yield None
+        return
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=screen
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=total)
+            bars.update(tasks[name], completed=done)
+
+        yield show
+
+
+def _shallow(opening: Any) -> dict[str, Any]:
+    return {f.name: getattr(opening, f.name) for f in fields(opening)}

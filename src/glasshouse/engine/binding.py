@@ -1,0 +1,161 @@
+"""How do words become values? A model's name a Subject, a file's name Examples, text an options dataclass."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from glasshouse.data.examples import Examples
+from glasshouse.engine.method import Method
+from glasshouse.engine.runs import Run, run
+from glasshouse.engine.scale import Progress
+from glasshouse.model.anatomy import Anatomy
+from glasshouse.model.subject import Subject, open_anatomy, open_subject
+from glasshouse.organisms import shelf
+from glasshouse.values.codec import unpack
+from glasshouse.values.errors import BadInput
+from glasshouse.values.findings import Finding
+
+DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How models are opened."""
+
+    adapter: str | None = None
+    """Folder of a PEFT adapter to put on the model."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model."""
+    dtype: str = "auto"
+    """auto, float32, bfloat16 or float16."""
+    device: str | None = None
+    """cpu, cuda, or auto to spread over all devices."""
+    download: bool = False
+    """Fetch from the hub what is not in the local cache."""
+    remote_code: bool = False
+    """Run code that the model's repository brings. Only if you trust it."""
+    unproved: bool = False
+    """Go on when the anatomy cannot be proved."""
+
+
+def open_model(
+    source: str | Path | PreTrainedModel,
+    *,
+    processor: Any = None,
+    adapter: str | Path | None = None,
+    revision: str | None = None,
+    dtype: torch.dtype | str = "auto",
+    device: str | Mapping[str, Any] | None = None,
+    download: bool = False,
+    remote_code: bool = False,
+    unproved: bool = False,
+) -> Subject:
+    """Open a folder, a hub name, `organism:NAME` or a loaded model; see `open_subject`."""
+    if isinstance(source, str) and shelf.is_organism(source):
+        return shelf.take(source)
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise BadInput(f"dtype {dtype}: write one of {', '.join(DTYPES)}")
+        dtype = DTYPES[dtype]
+    return open_subject(
+        source, processor=processor, adapter=adapter, revision=revision, dtype=dtype, device=device,
+        download=download, remote_code=remote_code, unproved=unproved,
+    )  # fmt: skip
+
+
+def anatomy_of(source: str, opening: Opening) -> Anatomy:
+    """The anatomy of a name, from its configuration alone."""
+    if shelf.is_organism(source):
+        return shelf.take(source).anatomy
+    return open_anatomy(source, revision=opening.revision, download=opening.download, remote_code=opening.remote_code)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A question with everything it needs, by name. This is what a dry run prints and `--from` reads."""
+
+    method: str
+    models: Mapping[str, str]
+    data: Mapping[str, str]
+    options: Mapping[str, Any]
+    opening: Opening
+    limit: int | None = None
+
+    @classmethod
+    def read(cls, file: Path) -> "Request":
+        try:
+            tree = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as problem:
+            raise BadInput(f"{file}: not a readable request ({problem}); a dry run prints one") from None
+        plain = {name: value for name, value in tree.items() if name != "options"} if isinstance(tree, dict) else tree
+        request = unpack(_RequestForm, plain)
+        options = tree.get("options", {})
+        if not isinstance(options, dict):
+            raise BadInput(f"{file}: options must be an object")
+        return cls(request.method, request.models, request.data, options, request.opening, request.limit)
+
+
+@dataclass(frozen=True)
+class _RequestForm:
+    """A Request as a file holds it, options apart: their types are the method's business."""
+
+    method: str
+    models: Mapping[str, str]
+    data: Mapping[str, str]
+    opening: Opening = Opening()
+    limit: int | None = None
+
+
+def bind_options(method: Method[..., Finding], given: Mapping[str, Any]) -> Any:
+    """The method's options dataclass; an unknown or ill-typed option is refused by name."""
+    try:
+        return unpack(method.options, dict(given))
+    except BadInput as problem:
+        raise BadInput(f"{method.name} {problem}") from None
+
+
+def bind(method: Method[..., Finding], request: Request) -> dict[str, Subject | Examples]:
+    """Open everything the method asks for."""
+    supplied: dict[str, Subject | Examples] = {}
+    for name, required in method.subjects.items():
+        if name in request.models:
+            settings = {field: getattr(request.opening, field) for field in Opening.__dataclass_fields__}
+            supplied[name] = open_model(request.models[name], **settings)
+        elif required:
+            raise BadInput(
+                f"{method.name} needs a model: --{flag(name)} NAME, for example --{flag(name)} organism:seedling"
+            )
+    main = next(iter(request.models.values()), "")
+    for name, required in method.examples.items():
+        if name in request.data:
+            examples = Examples.read(request.data[name])
+        elif shelf.is_organism(main):
+            examples = shelf.food(main)
+        elif required:
+            raise BadInput(
+                f"{method.name} needs examples: --{flag(name)} FILE.jsonl, FILE.parquet or a folder of images"
+            )
+        else:
+            continue
+        if request.limit is not None and request.limit < 1:
+            raise BadInput(f"--limit {request.limit}: must be at least 1")
+        supplied[name] = examples if request.limit is None else examples[: request.limit]
+    return supplied
+
+
+def answer(
+    method: Method[..., Finding], request: Request, *, root: Path, command: str, progress: Progress | None
+) -> Run:
+    """Bind and run."""
+    options = bind_options(method, request.options)
+    return run(method, bind(method, request), options, root=root, command=command, progress=progress)
+
+
+def flag(parameter: str) -> str:
+    """What a parameter is called on the command line."""
+    return {"subject": "model", "examples": "data"}.get(parameter, parameter.replace("_", "-"))

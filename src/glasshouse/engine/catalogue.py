@@ -1,0 +1,96 @@
+"""Which questions can be asked? Read off the method files without importing them, so that listing them needs no
+torch.
+
+A method is a function decorated with `@method(question=…)` in a file of `glasshouse/methods/THEME/`, or in a module
+that another package names under the entry-point group `glasshouse.methods`. Its arguments must be plain strings,
+because they are read, not run.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from glasshouse.values.errors import BadInput
+
+NEEDS = ("weights", "activations", "gradients", "endpoint")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method, as its file describes it."""
+
+    name: str
+    theme: str
+    module: str
+    file: Path
+    question: str
+    paper: str
+    needs: str
+    subjects: tuple[str, ...]
+    examples: tuple[str, ...]
+
+
+@cache
+def catalogue() -> tuple[Entry, ...]:
+    """All methods, in order of theme and name."""
+    found = [*_own(), *_others()]
+    names = [entry.name for entry in found]
+    for entry in found:
+        if names.count(entry.name) > 1:
+            raise BadInput(f"two methods are called {entry.name}; one is in {entry.file}: rename it")
+    return tuple(sorted(found, key=lambda entry: (entry.theme, entry.name)))
+
+
+def find(name: str) -> Entry:
+    """The method of that name."""
+    for entry in catalogue():
+        if entry.name == name:
+            return entry
+    known = ", ".join(entry.name for entry in catalogue())
+    raise BadInput(f"{name}: no such method; there are {known} (see glasshouse list)")
+
+
+def _own() -> Iterator[Entry]:
+    spec = find_spec("glasshouse.methods")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    room = Path(next(iter(spec.submodule_search_locations)))
+    for file in sorted(room.glob("*/*.py")):
+        if not file.name.startswith("_"):
+            yield from _read(file, file.parent.name, f"glasshouse.methods.{file.parent.name}.{file.stem}")
+
+
+def _others() -> Iterator[Entry]:
+    for point in entry_points(group="glasshouse.methods"):
+        spec = find_spec(point.module)
+        if spec is None or spec.origin is None:
+            raise BadInput(f"the package behind method {point.name} is gone ({point.module}); reinstall or remove it")
+        yield from (entry for entry in _read(Path(spec.origin), "other", point.module) if entry.name == point.name)
+
+
+def _read(file: Path, theme: str, module: str) -> Iterator[Entry]:
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        for decorator in node.decorator_list:
+            if (
+                isinstance(decorator, ast.Call)
+                and isinstance(decorator.func, ast.Name)
+                and decorator.func.id == "method"
+            ):
+                said = {keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords}
+                wants = {kind: tuple(_parameters(node, kind)) for kind in ("Subject", "Examples")}
+                yield Entry(
+                    node.name, theme, module, file, said["question"], said.get("paper", ""),
+                    said.get("needs", "activations"), wants["Subject"], wants["Examples"],
+                )  # fmt: skip
+
+
+def _parameters(function: ast.FunctionDef, kind: str) -> Iterator[str]:
+    for argument in function.args.args:
+        if argument.annotation is not None and ast.unparse(argument.annotation).split(" |")[0] == kind:
+            yield argument.arg

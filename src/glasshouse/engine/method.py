@@ -1,0 +1,110 @@
+"""How does a plain function become a method that can be listed, bound, run and recorded?
+
+    @method(question="What does each layer already say?", paper="arXiv:2410.02762", needs="activations")
+    def lens(subject: Subject, examples: Examples, options: Options = Options()) -> LensFinding: ...
+
+The types of its parameters say what must be supplied; its Options, a frozen dataclass of at most eight documented
+fields, become flags.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
+
+from glasshouse.data.examples import Examples
+from glasshouse.engine import catalogue
+from glasshouse.model.subject import Subject
+from glasshouse.values.findings import Finding
+
+P = ParamSpec("P")
+F = TypeVar("F", bound=Finding)
+Needs = Literal["weights", "activations", "gradients", "endpoint"]
+MOST_OPTIONS = 8
+
+
+@dataclass(frozen=True)
+class Method(Generic[P, F]):
+    """A question, and the function that answers it. Calling it calls the function."""
+
+    name: str
+    question: str
+    paper: str
+    needs: Needs
+    function: Callable[P, F]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> F:
+        return self.function(*args, **kwargs)
+
+    @property
+    def options(self) -> type[Any]:
+        """The dataclass of its options."""
+        return self._hints["options"]
+
+    @property
+    def finding(self) -> type[F]:
+        return self._hints["return"]
+
+    @property
+    def subjects(self) -> dict[str, bool]:
+        """Names of its models, and whether each must be given."""
+        return self._parameters(Subject)
+
+    @property
+    def examples(self) -> dict[str, bool]:
+        """Names of its sets of examples, and whether each must be given."""
+        return self._parameters(Examples)
+
+    @property
+    def page(self) -> str:
+        """The docstring of its file: the question, the paper, the steps, how to read it, when it misleads."""
+        return inspect.getdoc(inspect.getmodule(self.function)) or ""
+
+    @property
+    def _hints(self) -> dict[str, Any]:
+        return get_type_hints(self.function)
+
+    def _parameters(self, kind: type) -> dict[str, bool]:
+        signature = inspect.signature(self.function)
+        wanted: dict[str, bool] = {}
+        for name, hint in self._hints.items():
+            alone = hint is kind
+            if name != "return" and (alone or kind in getattr(hint, "__args__", ())):
+                wanted[name] = alone and signature.parameters[name].default is inspect.Parameter.empty
+        return wanted
+
+
+def method(*, question: str, paper: str = "", needs: Needs = "activations") -> Callable[[Callable[P, F]], Method[P, F]]:
+    """Make a method of a function, and refuse one that does not keep to the form."""
+
+    def wrap(function: Callable[P, F]) -> Method[P, F]:
+        made = Method(function.__name__, question, paper, needs, function)
+        options = made.options
+        if not (is_dataclass(options) and options.__dataclass_params__.frozen):  # pyright: ignore[reportAttributeAccessIssue]
+            raise TypeError(f"{made.name}: options must be a frozen dataclass")
+        if len(fields(options)) > MOST_OPTIONS:
+            raise TypeError(
+                f"{made.name}: {len(fields(options))} options; at most {MOST_OPTIONS}, so that its help stays readable"
+            )
+        return made
+
+    return wrap
+
+
+def load(name: str) -> Method[..., Finding]:
+    """Import the one file that holds this method."""
+    entry = catalogue.find(name)
+    return getattr(importlib.import_module(entry.module), entry.name)
+
+
+class Methods:
+    """`gh.methods.lens(subject, examples)`: every method by name, its file imported when it is asked for."""
+
+    def __getattr__(self, name: str) -> Method[..., Finding]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return load(name)
+
+    def __dir__(self) -> list[str]:
+        return [entry.name for entry in catalogue.catalogue()]

@@ -1,0 +1,111 @@
+"""Which flags does each command take? Made from dataclasses: a method's own Options, and how models are opened."""
+
+from collections.abc import Sequence
+from dataclasses import MISSING, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from glasshouse.engine.binding import Opening, Request, bind_options, flag
+from glasshouse.engine.method import Method
+from glasshouse.values.codec import pack
+from glasshouse.values.errors import BadInput
+from glasshouse.values.findings import Finding
+
+Column = tuple[str, Any, Any, str]
+"""Name, type, default and help of one flag; a default of MISSING makes it positional."""
+MODEL = "Folder, hub name or organism:NAME"
+JSON: Column = ("json", bool, False, "Print JSON and nothing else.")
+OPENING: Column = ("opening", Opening, Opening(), "How models are opened.")
+
+
+def anatomy(rest: Sequence[str]) -> Any:
+    return _read(
+        "anatomy",
+        rest,
+        ("model", str, MISSING, f"{MODEL}."),
+        OPENING,
+        ("prove", bool, False, "Load the weights and prove it."),
+        JSON,
+    )
+
+
+def report(rest: Sequence[str]) -> Any:
+    return _read("report", rest, ("run", Path, MISSING, "A run folder."), JSON)
+
+
+def compare(rest: Sequence[str]) -> Any:
+    folders = [(name, Path, MISSING, "A run folder.") for name in ("first", "second")]
+    return _read("compare", rest, *folders, JSON)
+
+
+def export(rest: Sequence[str]) -> Any:
+    folder = ("folder", Path, MISSING, "A new folder for the checkpoint.")
+    patch = ("patch", Path | None, None, "A patch file to apply first.")
+    return _read("export", rest, ("model", str, MISSING, f"{MODEL}."), folder, patch, OPENING)
+
+
+def run(method: Method[..., Finding], rest: Sequence[str]) -> tuple[Any, Request]:
+    """The flags of one method, and the request they make. What `--from` names stands where no flag says otherwise."""
+    file = _from(rest)
+    saved = Request.read(file) if file else Request(method.name, {}, {}, {}, Opening())
+    if saved.method != method.name:
+        raise BadInput(f"--from {file}: that file asks {saved.method}, the command says {method.name}")
+    needed = {**method.subjects, **method.examples}
+    given = {**saved.models, **saved.data}
+    for name in given:
+        if name not in needed:
+            raise BadInput(f"--from {file}: {method.name} takes no {name!r}; it takes {', '.join(needed)}")
+    shown = {name: flag(name).replace("-", "_") for name in needed}
+    form = _read(
+        f"run {method.name}", rest,
+        *((shown[name], str | None, given.get(name), _input_help(name in method.subjects, needed[name])) for name in needed),
+        ("options", method.options, bind_options(method, saved.options), "Options of this method."),
+        ("opening", Opening, saved.opening, "How models are opened."),
+        ("limit", int | None, saved.limit, "Use only the first so many examples."),
+        ("runs", Path, Path("runs"), "Where run folders are kept."),
+        ("dry_run", bool, False, "Print the bound question as a file that --from takes, and stop."),
+        ("from", Path | None, None, "Take what no flag says from a file that a dry run printed."),
+        JSON,
+    )  # fmt: skip
+    chosen = {name: str(value) for name in needed if (value := getattr(form, shown[name])) is not None}
+    models = {name: value for name, value in chosen.items() if name in method.subjects}
+    data = {name: value for name, value in chosen.items() if name in method.examples}
+    options = {name: value for name, value in pack(form.options)[0].items() if name != "is"}
+    return form, Request(method.name, models, data, options, form.opening, form.limit)
+
+
+def _from(rest: Sequence[str]) -> Path | None:
+    for place, word in enumerate(rest):
+        if word == "--from" and place + 1 < len(rest):
+            return Path(rest[place + 1])
+        if word.startswith("--from="):
+            return Path(word.removeprefix("--from="))
+    return None
+
+
+def _read(name: str, rest: Sequence[str], *columns: Column) -> Any:
+    settings = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    made: list[tuple[str, Any, Any]] = []
+    for column, kind, default, help_text in columns:
+        annotation = tyro.conf.Positional[kind] if default is MISSING else kind
+        # A flag may be called `from`, a field may not.
+        extra = tyro.conf.arg(help=help_text, name=column.replace("_", "-"))
+        called = f"{column}_" if column == "from" else column
+        plain = column in ("options", "opening")
+        made.append(
+            (
+                called,
+                kind if plain else Annotated[annotation, extra],
+                field() if default is MISSING else field(default=default),
+            )
+        )
+    return tyro.cli(
+        make_dataclass("Flags", made, frozen=True), args=list(rest), prog=f"glasshouse {name}", config=settings
+    )
+
+
+def _input_help(is_model: bool, required: bool) -> str:
+    kind = MODEL if is_model else "A .jsonl, a .parquet or a folder of images; organisms bring their own"
+    return f"{kind}{'' if required else ' (may be left out)'}."

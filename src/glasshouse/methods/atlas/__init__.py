@@ -1,0 +1,1 @@
+"""The survey's map: what is where, layer by layer."""

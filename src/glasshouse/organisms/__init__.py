@@ -1,0 +1,1 @@
+"""Floor 4: small real models with known truth."""

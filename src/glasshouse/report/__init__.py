@@ -1,0 +1,1 @@
+"""Floor 7: blocks made visible. Knows blocks and runs, not methods."""

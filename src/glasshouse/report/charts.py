@@ -1,0 +1,140 @@
+"""What does a block look like as a picture? One visual language: effects in colour, nulls in grey, intervals always
+drawn.
+
+Figures are matplotlib objects made without its global state, so nothing a user has set is changed. The same figure
+serves a paper (`finding.plot()`) and, as SVG with a text alternative, the page.
+"""
+
+import io
+import re
+from functools import singledispatch
+
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from glasshouse.report.inert import inert
+from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Series
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe and Ito's palette: told apart by all kinds of colour vision."""
+NULL = "#8a8a8a"
+INK = "#777777"
+"""Readable on white and on near-black, so that one drawing serves the light and the dark page."""
+LONGEST_LABEL = 24
+
+
+@singledispatch
+def figure(block: Block) -> Figure:
+    """The block as a matplotlib figure."""
+    raise TypeError(f"{type(block).__name__} is no picture")
+
+
+@figure.register
+def _(block: Metric) -> Figure:
+    named = {block.name: block.value} | ({"null": block.null} if block.null else {})
+    return figure(Chart.intervals("", named, nulls=("null",)))
+
+
+@figure.register
+def _(block: Chart) -> Figure:
+    drawing, axes = _axes(width=6.4, height=3.2)
+    for number, series in enumerate(block.series):
+        _draw(
+            axes, series, COLOURS[number % len(COLOURS)] if series.role == "effect" else NULL, points=bool(block.labels)
+        )
+    if block.labels:
+        axes.set_xticks(range(len(block.labels)), [_label(name) for name in block.labels])
+        axes.set_xlim(-0.6, len(block.labels) - 0.4)
+    elif len(block.series) > 1:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    axes.set_xlabel(_label(block.x, 80))
+    axes.set_ylabel(_label(block.y, 80))
+    axes.grid(axis="y", linewidth=0.4, alpha=0.4)
+    return drawing
+
+
+@figure.register
+def _(block: Heatmap) -> Figure:
+    rows, columns = block.values.shape
+    drawing, axes = _axes(width=min(11.0, 1.6 + 0.62 * columns), height=min(12.0, 1.1 + 0.28 * rows))
+    image = axes.imshow(block.values.double().numpy(), aspect="auto", cmap="cividis")
+    axes.set_xticks(range(columns), [_label(name, 12) for name in block.columns], rotation=45, ha="right", fontsize=7)
+    axes.set_yticks(range(rows), [_label(name, 16) for name in block.rows], fontsize=7)
+    middle = (float(block.values.min()) + float(block.values.max())) / 2
+    for row, texts in enumerate(block.texts):
+        for column, text in enumerate(texts):
+            colour = "black" if float(block.values[row, column]) > middle else "white"
+            axes.text(column, row, _label(text, 9), ha="center", va="center", fontsize=6, color=colour)
+    axes.set_xlabel(_label(block.x, 80))
+    axes.set_ylabel(_label(block.y, 80))
+    bar = drawing.colorbar(image, ax=axes, pad=0.02)
+    bar.ax.tick_params(labelsize=7, colors=INK)
+    return drawing
+
+
+def svg(block: Block) -> str:
+    """The figure as an inline SVG element, its own names made unique so that several stand on one page."""
+    buffer = io.StringIO()
+    drawing = figure(block)
+    # A fixed salt makes ids depend on content alone, and no date is written: same finding, same page.
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "glasshouse", "svg.fonttype": "none"}):
+        drawing.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    body = text[text.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
+    return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'aria-hidden="true"', body, count=1)
+
+
+def alternative(block: Block) -> str:
+    """What a reader who cannot see the picture is told: its numbers."""
+    match block:
+        case Chart():
+            lines = (f"{s.name}{' (null)' if s.role == 'null' else ''}: {_numbers(s.y)}" for s in block.series)
+            return inert(f"{block.title}. {block.y} over {block.x or ', '.join(block.labels)}. " + "; ".join(lines))
+        case Heatmap():
+            low, high = float(block.values.min()), float(block.values.max())
+            row, column = divmod(int(block.values.argmax()), block.values.shape[1])
+            most = f"{high:.3g} at {block.rows[row]}, {block.columns[column]}"
+            return inert(
+                f"{block.title}. {len(block.rows)} rows by {len(block.columns)} columns, from {low:.3g} to {most}."
+            )
+        case _:
+            return ""
+
+
+def _axes(width: float, height: float):
+    drawing = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasSVG(drawing)
+    axes = drawing.add_subplot()
+    axes.tick_params(labelsize=8, colors=INK)
+    for spine in axes.spines.values():
+        spine.set_color(INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    return drawing, axes
+
+
+def _draw(axes, series: Series, colour: str, *, points: bool) -> None:
+    style = {"color": colour, "label": _label(series.name)}
+    if points:
+        down = [y - low for y, low in zip(series.y, series.low or series.y, strict=True)]
+        up = [high - y for y, high in zip(series.y, series.high or series.y, strict=True)]
+        axes.errorbar(series.x, series.y, yerr=[down, up], fmt="o", capsize=4, **style)
+        return
+    axes.plot(series.x, series.y, marker="o", markersize=3, linestyle="--" if series.role == "null" else "-", **style)
+    if series.low:
+        axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _label(text: str, longest: int = LONGEST_LABEL) -> str:
+    """Inert, short, and without the dollar signs in which matplotlib would look for mathematics."""
+    plain = inert(text, 200).replace("\n", "⏎").replace("$", r"\$")
+    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    shown = ", ".join(f"{value:.3g}" for value in values[:24])
+    return shown + (" …" if len(values) > 24 else "")

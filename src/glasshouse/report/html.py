@@ -1,0 +1,136 @@
+"""How does a finding become a page that opens anywhere? One self-contained HTML file: inline SVG, inline images, no
+script, no request.
+
+Everything a model or a data set said is escaped by the template engine, and made inert before (`inert.py`). A
+content security policy in the page forbids scripts and requests, so that even a mistake of ours stays harmless.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Protocol
+
+import jinja2
+from markupsafe import Markup
+from PIL import Image
+
+from glasshouse.report import charts
+from glasshouse.report.inert import inert
+from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Picture, Table
+from glasshouse.values.findings import Finding
+from glasshouse.values.intervals import Interval
+
+
+class Facts(Protocol):
+    """What the page needs of a run."""
+
+    @property
+    def facts(self) -> Any: ...
+    @property
+    def finding(self) -> Finding: ...
+
+
+def page(run: Facts) -> str:
+    """A whole page for a run."""
+    from glasshouse.engine.method import load
+
+    pages = load(run.facts["method"]["name"]).page
+    return _environment().get_template("page.html.j2").render(run=run, finding=run.finding, page=pages)
+
+
+def fragment(value: Any) -> str:
+    """A piece of HTML for a notebook: a finding's blocks, or an anatomy's drawing."""
+    if isinstance(value, Finding):
+        return _environment().get_template("fragment.html.j2").render(finding=value)
+    return str(Markup("<pre>{}</pre>").format("\n".join(inert(line) for line in value.lines())))
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("glasshouse.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "inert": inert,
+        "svg": _svg,
+        "alternative": charts.alternative,
+        "cell": cell,
+        "picture": _picture,
+    }
+    environment.filters |= {"kind": lambda block: type(block).__name__.lower(), "table_of": _table_of}
+    return environment
+
+
+def cell(value: Any) -> str:
+    """One cell of a table as text."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else inert(value)
+
+
+def _svg(block: Block) -> Markup:
+    return Markup(charts.svg(block))  # noqa: S704 - matplotlib escapes the texts it draws
+
+
+def _table_of(block: Block) -> Table | None:
+    """The numbers behind a picture, for readers who want or need them as a table."""
+    if isinstance(block, Chart) and not block.labels:
+        xs = sorted({x for series in block.series for x in series.x})
+        columns: dict[str, Sequence[Any]] = {block.x or "x": xs}
+        for series in block.series:
+            values = {x: _point(series, place) for place, x in enumerate(series.x)}
+            columns[series.name] = [values.get(x) for x in xs]
+        return Table.of(block.title, columns)
+    if isinstance(block, Chart):
+        rows = {series.name: _point(series, 0) for series in block.series if series.x}
+        return Table.of(block.title, {"": list(rows), block.y or "value": list(rows.values())})
+    if isinstance(block, Metric):
+        return None
+    if isinstance(block, Heatmap):
+        columns = {"": block.rows}
+        for number, name in enumerate(block.columns):
+            columns[f"{number + 1}. {name}"] = [float(value) for value in block.values[:, number]]
+        return Table.of(block.title, columns)
+    return None
+
+
+def _point(series: Any, place: int) -> Any:
+    if not series.low:
+        return series.y[place]
+    return Interval(series.y[place], series.low[place], series.high[place])
+
+
+def _picture(picture: Picture) -> str:
+    """A PNG as a data address, its overlay blended in and its box drawn."""
+    image = Image.fromarray(picture.pixels.numpy()).convert("RGB")
+    scale = max(1, 192 // max(image.size))
+    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    if picture.overlay is not None:
+        image = _overlaid(image, picture)
+    if picture.box is not None:
+        from PIL import ImageDraw
+
+        left, top, right, bottom = picture.box
+        corners = (left * image.width, top * image.height, right * image.width - 1, bottom * image.height - 1)
+        ImageDraw.Draw(image).rectangle(corners, outline=(255, 255, 255), width=2)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _overlaid(image: Image.Image, picture: Picture) -> Image.Image:
+    import numpy
+    from matplotlib import colormaps
+
+    assert picture.overlay is not None
+    heat = picture.overlay.double().numpy()
+    spread = heat.max() - heat.min()
+    heat = (heat - heat.min()) / spread if spread > 0 else numpy.zeros_like(heat)
+    colours = (colormaps["cividis"](heat)[..., :3] * 255).astype("uint8")
+    layer = Image.fromarray(colours).resize(image.size, Image.Resampling.NEAREST)
+    return Image.blend(image, layer, 0.55)
