@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from glasshouse import methods as methods
     from glasshouse.data.examples import Example as Example
     from glasshouse.data.examples import Examples as Examples
     from glasshouse.engine.binding import open_model as open  # noqa: A004 - gh.open is the front door
-    from glasshouse.engine.method import Methods
     from glasshouse.engine.method import method as method
     from glasshouse.engine.runs import Run as Run
     from glasshouse.engine.runs import compare as compare
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from glasshouse.values.sites import projector as projector
     from glasshouse.values.sites import vision as vision
 
-    methods: Methods
 
 _WHERE = {
     "data.examples": ("Example", "Examples"),
@@ -64,7 +63,7 @@ def __getattr__(name: str) -> Any:
     if name == "open":
         value: Any = import_module("glasshouse.engine.binding").open_model
     elif name == "methods":
-        value = import_module("glasshouse.engine.method").Methods()
+        value = import_module("glasshouse.methods")
     elif name in _HOME:
         value = getattr(import_module(f"glasshouse.{_HOME[name]}"), name)
     else:

@@ -158,11 +158,12 @@ def compare(rest: list[str]) -> int:
     from glasshouse.engine.runs import Run
     from glasshouse.engine.runs import compare as differences
     from glasshouse.report.terminal import console, show_rows
+    from glasshouse.values.codec import pack
 
     form = flags.compare(rest)
     found = differences(Run.read(form.first), Run.read(form.second))
     if form.json:
-        print(json.dumps(found))
+        print(json.dumps(pack(found)[0], allow_nan=False))
     elif found:
         show_rows(console(), "", ("what", "first", "second"), [tuple(row.values()) for row in found])
     else:

@@ -126,9 +126,17 @@ class TestBootstrap:
         assert not torch.equal(first, other)
         assert torch.equal(torch.get_rng_state(), before)
 
-    def test_of_nothing_is_refused(self):
+    def test_means_all_at_once_are_the_means_one_by_one(self):
+        sample = torch.randn(40, generator=seeded(0))
+        one_by_one = statistics.bootstrap(torch.mean, sample, seeded(1))
+        torch.testing.assert_close(statistics.bootstrap_means(sample, seeded(1)), one_by_one, rtol=0, atol=1e-6)
+
+    @pytest.mark.parametrize(
+        "bootstrap", [lambda *given: statistics.bootstrap(torch.mean, *given), statistics.bootstrap_means]
+    )
+    def test_of_nothing_is_refused(self, bootstrap):
         with pytest.raises(ValueError, match="at least one item"):
-            statistics.bootstrap(torch.mean, torch.empty(0), seeded(0))
+            bootstrap(torch.empty(0), seeded(0))
 
 
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=40))
@@ -186,7 +194,9 @@ class TestQuantiles:
 
 
 class TestAuroc:
-    @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2).filter(lambda s: len({p for _, p in s}) == 2))
+    @given(
+        st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=2).filter(lambda s: len({p for _, p in s}) == 2)
+    )
     @thorough
     def test_is_the_share_of_pairs_won_with_half_for_ties(self, scored):
         pairs = product([s for s, p in scored if p], [s for s, p in scored if not p])

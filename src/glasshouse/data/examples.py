@@ -1,11 +1,11 @@
-"""What is shown to a model? `Examples`: an ordered, immutable set of prompts with images and answers, named by its content.
+"""What is shown to a model? `Examples`: an ordered, immutable set of prompts, images and answers, named by content.
 
     Examples.read("data.jsonl")     one JSON object a line; images by path (relative to the file) or {"bytes": base64}
     Examples.read("data.parquet")   the same columns; images as paths, bytes, or the {bytes, path} of `datasets`
     Examples.read("folder/")        every image in it, in order of name, without a prompt
 
-Columns: `prompt`, `image` or `images`, `answer`, `id`, `system`, `history` (pairs of what user and assistant said before); any other
-column with a plain value becomes a tag.
+Columns: `prompt`, `image` or `images`, `answer`, `id`, `system`, `history` (pairs of what user and assistant said
+before); any other column with a plain value becomes a tag.
 """
 
 import base64
@@ -125,7 +125,7 @@ def _jsonl(path: Path) -> Iterator[Example]:
             except (ValueError, RecursionError) as problem:
                 raise BadInput(f"{place}: this line is not JSON ({problem}); mend or remove it") from None
             if not isinstance(record, dict):
-                raise BadInput(f"{place}: this line is not a JSON object; write {{\"prompt\": …, \"image\": …}}")
+                raise BadInput(f'{place}: this line is not a JSON object; write {{"prompt": …, "image": …}}')
             yield _example(record, place, path.parent)
 
 
@@ -133,18 +133,18 @@ def _parquet(path: Path) -> Iterator[Example]:
     import pyarrow.parquet as parquet
     from pyarrow import ArrowException
 
+    number = 0
     try:
         file = parquet.ParquetFile(path)
+        names = file.schema_arrow.names
+        if not {"prompt", "image", "images"} & set(names):
+            raise BadInput(f"{path}: needs a column 'prompt', 'image' or 'images'; it has {', '.join(names) or 'none'}")
+        for batch in file.iter_batches(batch_size=256):
+            for record in batch.to_pylist():
+                yield _example(record, f"{path} row {number}", path.parent)
+                number += 1
     except (ArrowException, OSError) as problem:
         raise BadInput(f"{path}: not a readable Parquet file ({problem})") from None
-    names = file.schema_arrow.names
-    if not {"prompt", "image", "images"} & set(names):
-        raise BadInput(f"{path}: needs a column 'prompt', 'image' or 'images'; it has {', '.join(names) or 'none'}")
-    number = 0
-    for batch in file.iter_batches(batch_size=256):
-        for record in batch.to_pylist():
-            yield _example(record, f"{path} row {number}", path.parent)
-            number += 1
 
 
 def _folder(path: Path) -> Iterator[Example]:
@@ -157,7 +157,9 @@ def _folder(path: Path) -> Iterator[Example]:
 def _example(record: Mapping[str, Any], place: str, folder: Path) -> Example:
     given = {name: value for name, value in record.items() if value is not None}
     if not {"prompt", "image", "images"} & set(given):
-        raise BadInput(f"{place}: needs 'prompt', 'image' or 'images'; it has {', '.join(map(str, given)) or 'nothing'}")
+        raise BadInput(
+            f"{place}: needs 'prompt', 'image' or 'images'; it has {', '.join(map(str, given)) or 'nothing'}"
+        )
     tags = given.get("tags", {})
     if not isinstance(tags, Mapping) or not all(isinstance(tag, Tag | None) for tag in tags.values()):
         raise BadInput(f"{place}: 'tags' must be an object of plain values")
@@ -197,13 +199,15 @@ def _image(value: Any, place: str, folder: Path) -> StoredImage:
     if isinstance(value, Mapping):
         encoded = value.get("bytes")
         try:
-            value = base64.b64decode(encoded, validate=True) if isinstance(encoded, str) else encoded or value.get("path")
+            value = (
+                base64.b64decode(encoded, validate=True) if isinstance(encoded, str) else encoded or value.get("path")
+            )
         except (binascii.Error, ValueError):
             raise BadInput(f"{place}: image bytes must be base64") from None
     if isinstance(value, bytes | bytearray):
         return StoredImage(data=bytes(value))
     if not isinstance(value, str):
-        raise BadInput(f"{place}: an image is a path or {{\"bytes\": base64}}, found {type(value).__name__}")
+        raise BadInput(f'{place}: an image is a path or {{"bytes": base64}}, found {type(value).__name__}')
     file = folder / value
     if not os.path.isfile(file):  # not Path.is_file, which fails on names too long, such as base64 in the wrong place
         shown = value if len(value) < 200 else f"{value[:60]}… ({len(value)} characters)"

@@ -2,7 +2,7 @@
 
 1. The header is read first: format, size, frames, mode. Nothing is decoded that would not fit.
 2. What has more than one reading is refused with its cure, not guessed: frames, transparency, CMYK, 16 bits.
-3. What has one reading is normalised: palette and grey to RGB, the camera's rotation applied, fully opaque alpha dropped.
+3. What has one reading is normalised: palette and grey to RGB, the camera's rotation applied, opaque alpha dropped.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from glasshouse.values.errors import BadInput
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF")
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 128 * 2**20
 
@@ -80,7 +80,8 @@ def _check(image: Image.Image, place: str) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadInput(f"{place}: {width}x{height} pixels, the limit is {MAX_PIXELS:,}; downscale it first")
-    if getattr(image, "n_frames", 1) > 1:
+    # A phone's MPO is a JPEG with a preview behind it: every viewer shows its first picture.
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise BadInput(f"{place}: animated ({getattr(image, 'n_frames', 2)} frames); save the frame you mean as PNG")
     if image.mode == "CMYK":
         raise BadInput(f"{place}: CMYK, whose colours depend on a print profile; save it as RGB")
@@ -95,5 +96,7 @@ def _rgb(image: Image.Image, place: str) -> Image.Image:
         image = image.convert("RGBA")
         low, _ = image.getchannel("A").getextrema()
         if low < 255:
-            raise BadInput(f"{place}: has transparency, and models differ in what they put behind it; flatten it to RGB")
+            raise BadInput(
+                f"{place}: has transparency, and models differ in what they put behind it; flatten it to RGB"
+            )
     return image.convert("RGB")

@@ -91,6 +91,6 @@ def _read(file: Path, theme: str, module: str) -> Iterator[Entry]:
 
 
 def _parameters(function: ast.FunctionDef, kind: str) -> Iterator[str]:
-    for argument in function.args.args:
+    for argument in (*function.args.args, *function.args.kwonlyargs):
         if argument.annotation is not None and ast.unparse(argument.annotation).split(" |")[0] == kind:
             yield argument.arg

@@ -96,15 +96,3 @@ def load(name: str) -> Method[..., Finding]:
     """Import the one file that holds this method."""
     entry = catalogue.find(name)
     return getattr(importlib.import_module(entry.module), entry.name)
-
-
-class Methods:
-    """`gh.methods.lens(subject, examples)`: every method by name, its file imported when it is asked for."""
-
-    def __getattr__(self, name: str) -> Method[..., Finding]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return load(name)
-
-    def __dir__(self) -> list[str]:
-        return [entry.name for entry in catalogue.catalogue()]

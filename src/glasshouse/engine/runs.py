@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,16 @@ class Run:
         try:
             facts = json.loads((folder / "run.json").read_text("utf-8"))
             arrays = load_file(folder / "arrays.safetensors")
-        except (OSError, SafetensorError, ValueError) as problem:
+            schema = facts.get("schema")
+        except (OSError, SafetensorError, ValueError, RecursionError, AttributeError) as problem:
             raise BadInput(f"{folder}: not a whole run folder ({problem}); runs are made by glasshouse run") from None
-        if facts.get("schema") != SCHEMA:
-            raise BadInput(
-                f"{folder}: written with schema {facts.get('schema')}, this version reads {SCHEMA}; run it again"
-            )
-        tree = facts.pop("finding")
-        return cls(folder, facts, unpack(load(facts["method"]["name"]).finding, tree, arrays))
+        if schema != SCHEMA:
+            raise BadInput(f"{folder}: written with schema {schema}, this version reads {SCHEMA}; run it again")
+        try:
+            tree, name = facts.pop("finding"), str(facts["method"]["name"])
+        except (KeyError, TypeError) as problem:
+            raise BadInput(f"{folder}: its run.json was changed ({problem} is not there); run it again") from None
+        return cls(folder, facts, unpack(load(name).finding, tree, arrays))
 
 
 def run(
@@ -107,10 +110,9 @@ def run(
     except BadInput:
         _discard_empty(reversed(made))  # a refused question leaves nothing behind, but never costs finished shards
         raise
-    except OSError as problem:
-        raise BadInput(
-            f"{root}: writing the run failed ({problem.strerror or problem}); finished shards are kept, run it again"
-        ) from None
+    except (OSError, SafetensorError) as problem:  # safetensors has an error of its own for a full disk
+        reason = getattr(problem, "strerror", None) or problem
+        raise BadInput(f"{root}: writing the run failed ({reason}); finished shards are kept, run it again") from None
     shutil.rmtree(work, ignore_errors=True)
     _discard_empty([work.parent])
     return Run(folder, facts, finding)
@@ -120,15 +122,16 @@ def compare(first: Run, second: Run) -> list[dict[str, Any]]:
     """Where two runs differ: provenance, verdict, and every number of their tables, side by side."""
     differences: list[dict[str, Any]] = []
     for name, (one, two) in _paired(_flat(first.facts), _flat(second.facts)).items():
-        if one != two and name.split(".")[0] not in ("started", "seconds", "command", "resumed_shards"):
+        if not _same(one, two) and name.split(".")[0] not in ("started", "seconds", "command", "resumed_shards"):
             differences.append({"what": name, "first": one, "second": two})
     if type(first.finding) is type(second.finding):
-        rows = zip(first.finding.rows(), second.finding.rows(), strict=False)
+        rows = zip_longest(first.finding.rows(), second.finding.rows(), fillvalue={})
         for number, (one, two) in enumerate(rows):
-            label = next(iter(one.values()), number)
-            changed = {column: (one[column], two.get(column)) for column in one if one[column] != two.get(column)}
+            label = next(iter((one or two).values()), number)
             differences += [
-                {"what": f"{label}: {column}", "first": a, "second": b} for column, (a, b) in changed.items()
+                {"what": f"{label}: {column}", "first": a, "second": b}
+                for column, (a, b) in _paired(one, two).items()
+                if not _same(a, b)
             ]
     return differences
 
@@ -206,6 +209,10 @@ def _flat(tree: Any, place: str = "") -> dict[str, Any]:
         for key, item in tree.items()
         for name, leaf in _flat(item, f"{place}.{key}" if place else str(key)).items()
     }
+
+
+def _same(one: Any, two: Any) -> bool:
+    return one == two or (one != one and two != two)  # NaN is like NaN here
 
 
 def _paired(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from glasshouse.model.anatomy import Place
 from glasshouse.model.patterns import select_pattern
-from glasshouse.model.spans import Pass
+from glasshouse.model.spans import Pass, Places
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Site
 
@@ -119,7 +119,7 @@ def select(place: Place, value: Tensor, now: Pass) -> Selected:
     return (flat if place.chosen is None else flat[:, list(place.chosen)]), rows, positions
 
 
-def token_index(site: Site, value: Tensor, now: Pass) -> Int[Tensor, " selected"] | None:
+def token_index(site: Site, value: Tensor, now: Pass) -> Places | None:
     """Places of the site's tokens in the flattened value; None for all of them."""
     tokens = value.shape[:-1].numel()
     if tokens != now.rows * now.tokens:

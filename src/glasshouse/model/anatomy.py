@@ -88,6 +88,8 @@ class Anatomy:
     """The vision layer whose residual is read; later blocks may run, but nothing looks at them."""
     image_token: int | None = None
     """The id that stands for the image in the prompt."""
+    answer_token_type: int = 0
+    """What `token_type_ids` say of an answer's tokens, in families that have them."""
     notes: tuple[str, ...] = ()
 
     def tower(self, part: Part) -> Tower:

@@ -123,7 +123,12 @@ def load_model(source: str, config: PreTrainedConfig, options: Mapping[str, Any]
     """The weights, from safetensors only, none of them left to chance."""
     try:
         model, info = auto_class(config).from_pretrained(
-            source, config=config, use_safetensors=True, output_loading_info=True, **options
+            source,
+            config=config,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
         )
     except (OSError, RuntimeError, ValueError, SafetensorError, ImportError) as problem:
         line = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__)

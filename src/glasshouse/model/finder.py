@@ -75,6 +75,7 @@ def find_anatomy(model: PreTrainedModel) -> Anatomy:
         projector=joined,
         feature_layer=_feature_layer(base.config, seen),
         image_token=_image_token(base.config),
+        answer_token_type=int(override.get("answer_token_type", 0)),
         notes=tuple(override.get("notes", ())),
     )
 

@@ -62,8 +62,9 @@ def export(subject: "Subject", folder: str | Path, patch: Patch | None = None) -
         if subject.prompts.given is not None:
             subject.prompts.given.save_pretrained(aside)
         aside.rename(folder)
-    except OSError as problem:
-        raise BadInput(f"{folder}: writing failed ({problem.strerror or problem}); nothing was left there") from None
+    except (OSError, SafetensorError) as problem:  # safetensors has an error of its own for a full disk
+        reason = getattr(problem, "strerror", None) or problem
+        raise BadInput(f"{folder}: writing failed ({reason}); nothing was left there") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
@@ -77,9 +78,9 @@ def write_patch(patch: Patch, file: str | Path) -> Path:
     try:
         save_file(tensors, aside, metadata={"glasshouse.patch": json.dumps(tree)})
         aside.rename(file)
-    except OSError as problem:
+    except (OSError, SafetensorError) as problem:
         aside.unlink(missing_ok=True)
-        raise BadInput(f"{file}: cannot be written ({problem.strerror or problem})") from None
+        raise BadInput(f"{file}: cannot be written ({getattr(problem, 'strerror', None) or problem})") from None
     return file
 
 

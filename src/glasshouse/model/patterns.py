@@ -54,7 +54,7 @@ def pattern_edits(subject: "Subject", group: Sequence[tuple[Step, Place]], now: 
 
 
 def select_pattern(place: Place, probabilities: Tensor, now: Pass) -> tuple[Tensor, Tensor, Tensor]:
-    """(queries, heads, keys) of the span's queries; keys are counted from each row's first real token."""
+    """(queries, heads, keys) of the span's queries; keys are the row's real tokens, in order."""
     rows, _, queries, keys = probabilities.shape
     if place.packed or now.real is None:
         chosen = probabilities.transpose(1, 2).flatten(0, 1)
@@ -64,15 +64,11 @@ def select_pattern(place: Place, probabilities: Tensor, now: Pass) -> tuple[Tens
         index = torch.arange(rows * queries, device=probabilities.device) if index is None else index
         numbers = index // queries
         chosen = probabilities.transpose(1, 2).flatten(0, 1)[index]
-        if now.positions is not None:
-            shift = (~now.real).sum(1)[numbers]  # left padding: slide each row so that its first real token is key 0
-            columns = torch.arange(keys, device=index.device) + shift[:, None]
-            inside = (columns < keys)[:, None]
-            columns = columns.clamp_max(keys - 1)[:, None].expand(-1, chosen.shape[1], -1)
-            chosen = chosen.gather(2, columns) * inside
-            positions = now.positions[index]
-        else:
-            positions = index % queries
+        # Real keys first, in order, wherever a processor has put the padding; nothing looks at the rest.
+        order = (~now.real).to(torch.uint8).argsort(dim=1, stable=True)[numbers]
+        inside = torch.arange(keys, device=index.device) < now.real.sum(1)[numbers, None]
+        chosen = chosen.gather(2, order[:, None].expand(-1, chosen.shape[1], -1)) * inside[:, None]
+        positions = now.positions[index]
     if place.chosen is not None:
         chosen = chosen[:, list(place.chosen)]
     return chosen, numbers.to(chosen.device), positions.to(chosen.device)

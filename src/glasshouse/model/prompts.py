@@ -3,8 +3,8 @@
 1. The chat template where there is one, else the plain prompt with the image placeholder in front.
 2. The processor expands the placeholders and tokenises; padding is on the left, so the last column is the last word
    of every row.
-3. An answer is the tail that a prompt gains when the answer is appended, counted with the tokenizer alone:
-   expanding images changes the head of a prompt, never its tail.
+3. An answer's tokens are those the prompt's text gains when the answer is appended; they are put behind the processed
+   prompt, where generation would have put them.
 """
 
 import copy
@@ -61,21 +61,19 @@ class Prompts:
             raise BadInput("there are no examples in this batch")
         pictures = [[image.open() for image in example.images] for example in examples]
         self._check(examples, pictures)
-        counts = [0] * len(examples)
+        tails: list[list[int]] = [[] for _ in examples]
         if self.tokenizer is None:
             inputs = self.processor(images=[picture for row in pictures for picture in row], return_tensors="pt")
         else:
-            texts = [self._prompt(example) for example in examples]
-            wholes = [
-                text + (self._answer(example) if answers else "") for text, example in zip(texts, examples, strict=True)
-            ]
-            counts = [len(self._tail(text, whole)) for text, whole in zip(texts, wholes, strict=True)]
-            inputs = self._process(examples, wholes, pictures)
+            inputs = self._process(examples, [self._prompt(example) for example in examples], pictures)
+            tails = [self.answer_tokens(example) for example in examples] if answers else tails
         sizes = {picture.size for row in pictures for picture in row}
         alike = len(sizes) <= 1 and len({len(row) for row in pictures}) == 1
-        known = Answering(torch.tensor(counts), tuple(map(len, pictures)), alike)
+        known = Answering(torch.tensor([len(tail) for tail in tails]), tuple(map(len, pictures)), alike)
         # Some processors add labels; with them a model computes a loss nobody asked for.
         kept = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
+        if any(tails):
+            kept = self._with_answers(kept, tails)
         if getattr(self.config, "is_encoder_decoder", False):
             kept["decoder_input_ids"] = torch.full((len(examples), 1), self._start_token())
         return Encoded(kept, known)
@@ -121,19 +119,45 @@ class Prompts:
 
     def answer_tokens(self, example: Example) -> list[int]:
         """The ids of the example's answer, as they would follow its prompt."""
-        text = self._prompt(example)
-        return self._tail(text, text + self._answer(example))
-
-    def _tail(self, text: str, whole: str) -> list[int]:
-        """The tokens that `whole` has beyond what it shares with `text`."""
-        if text == whole:
+        if not example.answer:
             return []
-        before, after = (self.tokenizer(string, add_special_tokens=False)["input_ids"] for string in (text, whole))
-        same = next(
-            (i for i, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]),
-            min(len(before), len(after)),
+        text = self._prompt(example)
+        before, after = (
+            self.tokenizer(string, add_special_tokens=False)["input_ids"]
+            for string in (text, text + self._answer(example))
         )
+        pairs = zip(before, after, strict=False)
+        same = next((i for i, (one, two) in enumerate(pairs) if one != two), min(len(before), len(after)))
         return after[same:]
+
+    def _with_answers(self, inputs: dict[str, Tensor], tails: list[list[int]]) -> dict[str, Tensor]:
+        """Put each row's answer behind its prompt, and padding in front so that all rows end together."""
+        rows, tokens = inputs["input_ids"].shape
+        longest = max(map(len, tails))
+        grown = dict(inputs)
+        for name, old in inputs.items():
+            if old.ndim < 2 or old.shape[:2] != (rows, tokens) or name.startswith("pixel"):
+                continue
+            new = old.new_zeros(rows, tokens + longest, *old.shape[2:])
+            for row, tail in enumerate(tails):
+                start = longest - len(tail)
+                new[row, :start] = (self.pad_token or 0) if name == "input_ids" else 0
+                new[row, start : start + tokens] = old[row]
+                new[row, start + tokens :] = self._answer_value(name, old[row], tail)
+            grown[name] = new
+        return grown
+
+    def _answer_value(self, name: str, old: Tensor, tail: list[int]) -> Tensor | int:
+        """What an input that is aligned with tokens holds for the answer's."""
+        match name:
+            case "input_ids":
+                return torch.tensor(tail, dtype=old.dtype)
+            case "attention_mask":
+                return 1
+            case "token_type_ids":
+                return self.anatomy.answer_token_type
+            case _:  # one number per token marks images, more say which of them a token sees
+                return 0 if old.ndim == 1 else old[-1:].expand(len(tail), *old.shape[1:])
 
     def _process(self, examples: Sequence[Example], texts: list[str], pictures: list[list[Image]]) -> Any:
         arguments: dict[str, Any] = {"text": texts, "return_tensors": "pt", "padding": True, "padding_side": "left"}

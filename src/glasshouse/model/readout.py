@@ -7,7 +7,7 @@ right, and if none does, reading off is refused.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -34,7 +34,7 @@ class Readout:
     @torch.no_grad()
     def of(cls, subject: Subject, examples: Examples) -> "Readout":
         """The one that reproduces the model's own logits on the first of these examples."""
-        first = examples[:1]
+        first = Examples([replace(examples[0], answer=None)])  # an answer may retokenise the prompt's end
         truth = subject.logits(first)
         residual = record(subject, language.residual[-1] @ "last", first).stacked()[0]
         for finish in _finishes(subject):

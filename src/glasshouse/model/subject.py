@@ -9,6 +9,7 @@ begins.
 """
 
 import hashlib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -118,6 +119,10 @@ class Subject:
         inputs: dict[str, Any] = dict(encoded.inputs)
         if self.anatomy.language is not None:
             inputs["use_cache"] = False
+        mask = inputs.get("attention_mask")
+        if self.anatomy.vision is None and isinstance(mask, Tensor) and self._takes_positions and not bool(mask.all()):
+            # Learned positions must count from each row's first real token, as they do in `generate`.
+            inputs["position_ids"] = (mask.long().cumsum(1) - 1).clamp_min(0)
         with answering(encoded.known):
             return self.model(**inputs, **options)
 
@@ -163,6 +168,10 @@ class Subject:
             prompt = 0 if seq2seq else encoded.inputs["input_ids"].shape[1]
             answers += self.prompts.tokenizer.batch_decode(said[:, prompt:], skip_special_tokens=True)
         return [answer.strip() for answer in answers]
+
+    @cached_property
+    def _takes_positions(self) -> bool:
+        return "position_ids" in inspect.signature(unwrapped(self.model).forward).parameters
 
     def _needs_language(self, what: str) -> None:
         if self.anatomy.language is None or self.anatomy.language.unembedding is None:

@@ -13,16 +13,17 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from glasshouse.data.examples import Examples
 from glasshouse.model.activations import Activations, select, token_index
 from glasshouse.model.anatomy import Place
+from glasshouse.model.finder import unwrapped
 from glasshouse.model.patterns import pattern_edits, pattern_recorder
-from glasshouse.model.spans import Pass
+from glasshouse.model.spans import Pass, Places
 from glasshouse.numerics.accumulators import Accumulator
-from glasshouse.values.changes import Noise, Plan, Step
+from glasshouse.values.changes import Mask, Mean, Noise, Plan, Step
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Site
 
@@ -105,17 +106,35 @@ class Watched:
 
 @contextmanager
 def _watching(subject: "Subject") -> Iterator[Watched]:
-    watched, door = Watched(), subject.model
+    """Know what each forward pass is about, from the inputs at the model's door.
+
+    Some composite models generate by calling their language model alone; then its own door has to do, which sees
+    embeddings in place of token ids.
+    """
+    door, watched, inside = unwrapped(subject.model), Watched(), False
     seq2seq = bool(getattr(door.config, "is_encoder_decoder", False))
 
     def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal inside
+        inside = True
         watched.now = Pass.of(subject.anatomy, args, kwargs, seq2seq).after(watched.now)
 
-    handle = door.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
-    try:
+    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        nonlocal inside
+        inside = False
+
+    def enter_language(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not inside:
+            watched.now = Pass.of(subject.anatomy, args, kwargs, seq2seq).after(watched.now)
+
+    with ExitStack() as stack:
+        before = {"with_kwargs": True, "prepend": True}
+        stack.callback(door.register_forward_pre_hook(enter, **before).remove)
+        stack.callback(door.register_forward_hook(leave, always_call=True).remove)
+        if subject.anatomy.language is not None and subject.anatomy.language.path:
+            own_door = subject.module(subject.anatomy.language.path)
+            stack.callback(own_door.register_forward_pre_hook(enter_language, **before).remove)
         yield watched
-    finally:
-        handle.remove()
 
 
 def tap_read(stack: ExitStack, module: nn.Module, side: str, reader: Reader) -> None:
@@ -136,6 +155,8 @@ def tap_read(stack: ExitStack, module: nn.Module, side: str, reader: Reader) -> 
 
 _chains: dict[tuple[nn.Module, str], list[Editor]] = {}
 """The editors at work now, per side of a module. Empty whenever no `edited` block is open."""
+_chain_hooks: dict[tuple[nn.Module, str], RemovableHandle] = {}
+"""The one hook that runs each of those chains."""
 
 
 def tap_edit(stack: ExitStack, module: nn.Module, side: str, editor: Editor) -> None:
@@ -145,19 +166,26 @@ def tap_edit(stack: ExitStack, module: nn.Module, side: str, editor: Editor) -> 
     of its own, and those must see what was edited.
     """
     place = (module, side)
-    chain = _chains.setdefault(place, [])
-    chain.append(editor)
-    if len(chain) == 1:
-        _lay_edit_hook(stack, place, chain)
-    else:
-        stack.callback(chain.remove, editor)
+    if place not in _chains:
+        _chains[place] = []
+        _lay_edit_hook(place)
+    _chains[place].append(editor)
+    stack.callback(_leave_chain, place, editor)
 
 
-def _lay_edit_hook(stack: ExitStack, place: tuple[nn.Module, str], chain: list[Editor]) -> None:
+def _leave_chain(place: tuple[nn.Module, str], editor: Editor) -> None:
+    """Blocks may end in any order; the hook goes with the last editor."""
+    _chains[place].remove(editor)
+    if not _chains[place]:
+        del _chains[place]
+        _chain_hooks.pop(place).remove()
+
+
+def _lay_edit_hook(place: tuple[nn.Module, str]) -> None:
     module, side = place
 
     def changed(value: Tensor) -> Tensor:
-        for editor in chain:
+        for editor in _chains[place]:
             value = editor(value)
         return value
 
@@ -168,15 +196,10 @@ def _lay_edit_hook(stack: ExitStack, place: tuple[nn.Module, str], chain: list[E
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         return _with_main(output, changed(_main(module, output)))
 
-    def lift() -> None:
-        handle.remove()
-        del _chains[place]
-
     if side == "input":
-        handle = module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
+        _chain_hooks[place] = module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
     else:
-        handle = module.register_forward_hook(after, prepend=True)
-    stack.callback(lift)
+        _chain_hooks[place] = module.register_forward_hook(after, prepend=True)
 
 
 def _places(subject: "Subject", sites: Site | Sequence[Site]) -> list[Place]:
@@ -231,10 +254,9 @@ def _editor(group: Sequence[tuple[Step, Place]], watched: Watched) -> Editor:
     edits = [(step, place, step.edit.drawing() if isinstance(step.edit, Noise) else step.edit) for step, place in group]
 
     def edit(value: Tensor) -> Tensor:
-        now = watched()
         flat = value.reshape(-1, value.shape[-1])
         for step, place, change in edits:
-            index, rows = _selection(step, place, value, now)
+            index, rows = _selection(step, place, value, watched)
             if index is not None and not len(index):
                 continue
             chosen = flat if index is None else flat[index]
@@ -252,23 +274,21 @@ def _editor(group: Sequence[tuple[Step, Place]], watched: Watched) -> Editor:
     return edit
 
 
-def _selection(
-    step: Step, place: Place, value: Tensor, now: Pass
-) -> tuple[Int[Tensor, " selected"] | None, Int[Tensor, " selected"]]:
+def _selection(step: Step, place: Place, value: Tensor, watched: Watched) -> tuple[Places | None, Places]:
     """Which tokens of the flattened value a step edits (None: all), and the row of the batch of each."""
+    tokens = value.shape[:-1].numel()
+    if place.packed and step.rows is None and not isinstance(step.edit, Mask | Mean):
+        return None, torch.zeros(tokens, dtype=torch.long, device=value.device)  # rows do not matter
+    now = watched()
     if place.packed or now.real is None:
-        alone = step.rows is None and type(step.edit).__name__ != "Mask"
-        rows = torch.zeros(value.shape[:-1].numel(), dtype=torch.long) if alone else now.image_rows(value.shape)
-        index = None
+        index, rows = None, now.image_rows(value.shape).to(value.device)
     else:
-        rows = now.token_rows
-        index = token_index(place.site, value, now)
-    rows = rows.to(value.device)
+        index, rows = token_index(place.site, value, now), now.token_rows.to(value.device)
     if step.rows is not None:
         wanted = torch.tensor(step.rows, device=value.device)
         if int(wanted.max()) >= now.rows:
             raise BadInput(f"{step.site}: row {int(wanted.max())} of a batch of {now.rows}")
-        candidates = torch.arange(len(rows), device=value.device) if index is None else index
+        candidates = torch.arange(tokens, device=value.device) if index is None else index
         index = candidates[torch.isin(rows[candidates], wanted)]
     return index, rows if index is None else rows[index]
 

@@ -1,7 +1,8 @@
 """How can a million tokens be summed up in the memory of a few?
 
-Each accumulator sees chunks of tokens one after the other (`update`) and merges with another that saw other tokens (`a + b`), in any
-order and any split, so shards of one experiment can run anywhere. All of them hold plain tensors and are packed to disk like a finding.
+Each accumulator sees chunks of tokens one after the other (`update`) and merges with another that saw other tokens
+(`a + b`), in any order and any split, so shards of one experiment can run anywhere. All of them hold plain tensors and
+are packed to disk like a finding.
 
 - `Moments`    count, mean, variance of each feature (Chan, Golub and LeVeque's merge: no cancellation)
 - `Gram`       the same for pairs of features: covariance, second moments
@@ -216,9 +217,10 @@ class TopK:
 
 def _centred(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The mean in float64, the values less that mean in at least float32, and by how much rounding missed the mean."""
-    wide = values.to(torch.promote_types(values.dtype, torch.float32)) if values.is_floating_point() else values.double()
+    enough = torch.promote_types(values.dtype, torch.float32) if values.is_floating_point() else torch.float64
+    wide = values.to(enough)
     mean = _finite(wide.mean(0, dtype=torch.float64))
-    shift = mean.to(wide.dtype)
+    shift = mean.to(enough)
     return mean, wide - shift, mean - shift
 
 

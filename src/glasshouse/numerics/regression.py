@@ -51,5 +51,5 @@ def nearest_to_identity(pairs: Pairs, ridge: float) -> Affine:
     crossed = pairs.xy / pairs.count - torch.outer(mean_x, mean_y)
     penalty = ridge * covariance.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     eye = torch.eye(len(covariance), dtype=torch.float64)
-    weight: Tensor = torch.linalg.solve(covariance + penalty * eye, crossed - covariance)  # pyright: ignore
+    weight: Tensor = torch.linalg.solve(covariance + penalty * eye, crossed - covariance)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - torch's stub
     return Affine(weight.float(), (mean_y - mean_x - mean_x @ weight).float())

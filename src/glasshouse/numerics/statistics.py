@@ -1,7 +1,7 @@
 """How sure can one be of a rate, a mean, a difference, and of several at once?
 
 1. A rate: Wilson's score interval, or Clopper and Pearson's exact one when coverage must never fall short.
-2. Anything else: the bootstrap, resampling whole *groups* (images, prompts), because tokens of one image are not independent.
+2. Anything else: the bootstrap, resampling whole *groups* (images, prompts): tokens of one image are not independent.
 3. Several tests at once: Holm's step-down correction.
 4. "No effect": two one-sided tests against a stated margin, never a difference that failed to be significant.
 """
@@ -46,7 +46,7 @@ def bootstrap(
     groups: Int[Tensor, " items"] | None = None,
     draws: int = 1000,
 ) -> Float[Tensor, " draws"]:
-    """`statistic` of resampled `sample`, `draws` times. Whole groups are drawn, with replacement; by default each item is one."""
+    """`statistic` of resampled `sample`, `draws` times, each of whole groups drawn with replacement (or of items)."""
     if len(sample) == 0:
         raise ValueError("the bootstrap needs at least one item")
     members = by_group(torch.arange(len(sample)) if groups is None else groups)
@@ -63,7 +63,9 @@ def by_group(groups: Int[Tensor, " items"]) -> tuple[Int[Tensor, " members"], ..
     return order.tensor_split(groups[order].diff().nonzero()[:, 0] + 1)
 
 
-def bootstrap_means(sample: Float[Tensor, " items"], generator: Generator, *, draws: int = 1000) -> Float[Tensor, " draws"]:
+def bootstrap_means(
+    sample: Float[Tensor, " items"], generator: Generator, *, draws: int = 1000
+) -> Float[Tensor, " draws"]:
     """Means of resampled `sample`: what `bootstrap` gives for a mean of independent items, all draws at once."""
     if len(sample) == 0:
         raise ValueError("the bootstrap needs at least one item")
@@ -117,7 +119,11 @@ def _binomial_cdf(k: int, n: int, rate: float) -> float:
     if rate <= 0 or rate >= 1:
         return 1.0 if rate <= 0 or k >= n else 0.0
     logs: Sequence[float] = [
-        math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * math.log(rate) + (n - i) * math.log1p(-rate)
+        math.lgamma(n + 1)
+        - math.lgamma(i + 1)
+        - math.lgamma(n - i + 1)
+        + i * math.log(rate)
+        + (n - i) * math.log1p(-rate)
         for i in range(k + 1)
     ]
     return min(1.0, math.fsum(map(math.exp, logs)))

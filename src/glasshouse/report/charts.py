@@ -7,6 +7,7 @@ serves a paper (`finding.plot()`) and, as SVG with a text alternative, the page.
 
 import io
 import re
+import warnings
 from functools import singledispatch
 
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -46,7 +47,8 @@ def _(block: Chart) -> Figure:
         axes.set_xticks(range(len(block.labels)), [_label(name) for name in block.labels])
         axes.set_xlim(-0.6, len(block.labels) - 0.4)
     elif len(block.series) > 1:
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+        names = [_label(series.name) for series in block.series]  # by name: it would leave out what begins with _
+        axes.legend(axes.get_lines(), names, frameon=False, fontsize=8, labelcolor=INK)
     axes.set_xlabel(_label(block.x, 80))
     axes.set_ylabel(_label(block.y, 80))
     axes.grid(axis="y", linewidth=0.4, alpha=0.4)
@@ -79,7 +81,8 @@ def svg(block: Block) -> str:
     # A fixed salt makes ids depend on content alone, and no date is written: same finding, same page.
     from matplotlib import rc_context
 
-    with rc_context({"svg.hashsalt": "glasshouse", "svg.fonttype": "none"}):
+    with rc_context({"svg.hashsalt": "glasshouse", "svg.fonttype": "none"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # texts stay texts: the browser has the font
         drawing.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     body = text[text.index("<svg") :]

@@ -4,6 +4,9 @@ templates besides."""
 import unicodedata
 
 LONGEST = 2000
+INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn")
+"""Escape and its kin; direction overrides, zero-width and other unseen marks; surrogates, private use and unassigned:
+no character at all, some of which XML does not allow."""
 
 
 def inert(text: object, longest: int = LONGEST) -> str:
@@ -17,6 +20,4 @@ def inert(text: object, longest: int = LONGEST) -> str:
 def _visible(character: str) -> str:
     if character in "\n\t":
         return character
-    # Cc: escape and its kin. Cf: direction overrides, zero-width and other invisible marks. Cs, Co: no character at
-    # all.
-    return f"\\x{ord(character):02x}" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co") else character
+    return f"\\x{ord(character):02x}" if unicodedata.category(character) in INVISIBLE else character

@@ -4,7 +4,6 @@ terminal."""
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -55,7 +54,7 @@ def show_block(screen: Console, block: Block) -> None:
 
 def show_rows(screen: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     table = RichTable(
-        title=escape(inert(title)) or None, title_justify="left", box=None, pad_edge=False, header_style="bold"
+        title=Text(inert(title)) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold"
     )
     for name in columns:
         table.add_column(Text(inert(name)), overflow="fold")

@@ -44,7 +44,9 @@ class Table(Block):
     def __post_init__(self) -> None:
         for number, row in enumerate(self.rows):
             if len(row) != len(self.columns):
-                raise ValueError(f"table {self.title!r}: row {number} has {len(row)} cells for {len(self.columns)} columns")
+                raise ValueError(
+                    f"table {self.title!r}: row {number} has {len(row)} cells for {len(self.columns)} columns"
+                )
 
     @classmethod
     def of(cls, title: str, columns: Mapping[str, Sequence[Cell]]) -> Self:
@@ -105,7 +107,9 @@ class Heatmap(Block):
 
     def __post_init__(self) -> None:
         if tuple(self.values.shape) != (len(self.rows), len(self.columns)):
-            raise ValueError(f"heatmap {self.title!r}: {tuple(self.values.shape)} values, {len(self.rows)}x{len(self.columns)} names")
+            raise ValueError(
+                f"heatmap {self.title!r}: {tuple(self.values.shape)} values, {len(self.rows)}x{len(self.columns)} names"
+            )
 
 
 @dataclass(frozen=True)

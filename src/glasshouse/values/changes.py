@@ -2,9 +2,10 @@
 
     Plan({language.heads[12, 3]: Scale(0.0), projector.output: Add(direction, scale=2.0)})
 
-An edit is a pure function of the values at a site. It sees them packed: one row per selected token, so spans, padding and single rows of
-a batch are no concern of its own. `model/taps.py` carries plans out; nothing here touches a model.
-Everything but `Mask` is frozen and compared by content; `Mask` holds a parameter, and is frozen into a `Scale` when training ends.
+An edit is a pure function of the values at a site. It sees them packed: one row per selected token, so spans, padding
+and single rows of a batch are no concern of its own. `model/taps.py` carries plans out; nothing here touches a model.
+Everything but `Mask` is frozen and compared by content; `Mask` holds a parameter, and is frozen into a `Scale` when
+training ends.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,7 +24,7 @@ from glasshouse.values.sites import Site, Span
 
 @dataclass(frozen=True, eq=False)
 class Edit(ByContent):
-    """One change of the values at a site. `units` is the axis that numbers heads or neurons (or features of a residual)."""
+    """One change of the values at a site. `units` is the axis of heads or neurons (or of features in a residual)."""
 
     def on(self, values: Tensor, rows: Int[Tensor, " tokens"], units: int) -> Tensor:
         """The new values. `rows` says which row of the batch each token belongs to."""
@@ -107,7 +108,7 @@ class Clamp(Edit):
 
 @dataclass(frozen=True, eq=False)
 class Replace(Edit):
-    """Something else instead: a number, one vector for every token, or one row per selected token (activation patching)."""
+    """Something else instead: a number, a vector for every token, or a row per selected token (activation patching)."""
 
     values: float | Float[Tensor, "..."]
 
@@ -117,13 +118,13 @@ class Replace(Edit):
             return _like(new, values).expand_as(values)
         except RuntimeError:
             raise BadInput(
-                f"Replace: the site selects values of shape {tuple(values.shape)}, the replacement is {tuple(new.shape)}"
+                f"Replace: the site selects values of {tuple(values.shape)}, the replacement is {tuple(new.shape)}"
             ) from None
 
 
 @dataclass(frozen=True, eq=False)
 class Mean(Edit):
-    """Each selected token becomes the mean of its row's selected tokens: which is which is lost, what they share stays."""
+    """Each selected token becomes the mean of its row's selected tokens: what they share stays, the rest is lost."""
 
     def on(self, values: Tensor, rows: Int[Tensor, " tokens"], units: int) -> Tensor:
         wide = values.to(torch.promote_types(values.dtype, torch.float32))  # bfloat16 cannot even count to 257
@@ -164,9 +165,10 @@ class _Drawing:
 class AttentionPattern(Edit):
     """Attention of the span's queries over `keys` is replaced; only for `pattern` sites.
 
-    `uniform` spreads it evenly over the keys a query may see, `cut` takes the keys away before the softmax, and a tensor gives one
-    weight per selected key, the same for every query. `preserve` leaves the keys the total mass they had, so only *where* inside
-    them is replaced; without it the replaced weights sum to their share of all keys. `strength` mixes new and old.
+    `uniform` spreads it evenly over the keys a query may see, `cut` takes the keys away before the softmax, and a
+    tensor gives one weight per selected key, the same for every query. `preserve` leaves the keys the total mass they
+    had, so only *where* inside them is replaced; without it the replaced weights sum to their share of all keys.
+    `strength` mixes new and old.
     """
 
     source: Literal["uniform", "cut"] | Float[Tensor, " keys"] = "uniform"
@@ -256,10 +258,12 @@ class Plan:
 
 
 def _basis(directions: Tensor) -> Tensor:
-    """Orthonormal columns with the span of the rows; dependent rows bring none, so nothing outside the span is removed."""
+    """Orthonormal columns with the span of the rows. Dependent rows bring none, so nothing else is removed."""
     unit = torch.nn.functional.normalize(directions, dim=1, eps=torch.finfo(directions.dtype).tiny)
-    decomposed = torch.linalg.svd(unit.T, full_matrices=False)  # pyright: ignore[reportUnknownMemberType] - no stub
-    basis, sizes, _ = cast(tuple[Tensor, Tensor, Tensor], decomposed)
+    basis, sizes, _ = cast(
+        tuple[Tensor, Tensor, Tensor],
+        torch.linalg.svd(unit.T, full_matrices=False),  # pyright: ignore[reportUnknownMemberType] - torch has no type
+    )
     return basis[:, sizes > max(unit.shape) * torch.finfo(unit.dtype).eps]
 
 

@@ -1,9 +1,9 @@
 """How does a frozen value get to disk and back, typed, without pickle?
 
-`pack` turns a dataclass into a JSON tree and the tensors it holds; `unpack` builds it again from the annotations and refuses what they do
-not allow: unknown fields, missing fields, wrong types. Dataclasses carry their class name, so a field annotated with a base class (a
-`Block`, an `Edit`) gets its real class back, and nothing but its subclasses can be named: a file cannot make us build anything else.
-`digest` names a value by its content.
+`pack` turns a dataclass into a JSON tree and the tensors it holds; `unpack` builds it again from the annotations and
+refuses what they do not allow: unknown fields, missing fields, wrong types. Dataclasses carry their class name, so a
+field annotated with a base class (a `Block`, an `Edit`) gets its real class back, and nothing but its subclasses can be
+named: a file cannot make us build anything else. `digest` names a value by its content.
 """
 
 import hashlib
@@ -59,7 +59,8 @@ def _pack(value: object, tensors: dict[str, Tensor]) -> Tree:
         case Sequence():  # not any iterable: a set has no order, so its digest would change from run to run
             return [_pack(item, tensors) for item in cast(Sequence[object], value)]
         case _:
-            raise TypeError(f"{type(value).__name__} cannot be packed: use dataclasses, tuples, mappings, tensors, numbers")
+            known = "dataclasses, tuples, mappings, tensors, numbers"
+            raise TypeError(f"{type(value).__name__} cannot be packed: use {known}")
 
 
 def unpack(kind: type[T], tree: Tree, tensors: Mapping[str, Tensor] | None = None) -> T:
@@ -81,7 +82,8 @@ def _unpack(kind: Any, tree: Tree, tensors: Mapping[str, Tensor], place: str) ->
         kinds = inner if origin is tuple and inner[-1] is not Ellipsis else [inner[0]] * len(items)
         if len(kinds) != len(items):
             _refuse(place, tree, f"{len(kinds)} items")
-        made = [_unpack(k, item, tensors, f"{place}[{i}]") for i, (k, item) in enumerate(zip(kinds, items, strict=True))]
+        pairs = enumerate(zip(kinds, items, strict=True))
+        made = [_unpack(each, item, tensors, f"{place}[{i}]") for i, (each, item) in pairs]
         return tuple(made) if origin is tuple else made
     if origin in (dict, Mapping):
         if not isinstance(tree, dict):
@@ -96,7 +98,8 @@ def _unpack(kind: Any, tree: Tree, tensors: Mapping[str, Tensor], place: str) ->
     if isinstance(kind, type) and issubclass(kind, Tensor | AbstractArray):
         return _unpack_tensor(kind, tree, tensors, place)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return kind(tree) if tree in [m.value for m in kind] else _refuse(place, tree, ", ".join(str(m.value) for m in kind))
+        exact = [member for member in kind if member.value == tree and type(member.value) is type(tree)]
+        return exact[0] if exact else _refuse(place, tree, ", ".join(str(member.value) for member in kind))
     if isinstance(kind, type) and is_dataclass(kind):
         return _unpack_dataclass(kind, tree, tensors, place)
     if kind is float and tree in _NOT_FINITE:

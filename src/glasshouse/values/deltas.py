@@ -2,7 +2,7 @@
 
     Patch({"model.multi_modal_projector.linear_2.weight": LowRank(left, right)})
 
-Every delta is added to a weight, but for `Whole`, which takes its place to the bit. `model/patches.py` carries patches out.
+Every delta is added to a weight, but for `Whole`, which takes its place to the bit. `model/patches.py` applies them.
 """
 
 from collections.abc import Mapping

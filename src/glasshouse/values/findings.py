@@ -1,9 +1,9 @@
-"""What does a method answer? A `Finding`: a frozen value with a headline, a verdict, numbers that carry their doubt, and blocks.
+"""What does a method answer? A `Finding`: a frozen value with headline, verdict, numbers with their doubt, and blocks.
 
-A finding does not print, plot or write. It packs to disk and back (`values/codec.py`), and any surface shows its blocks.
+A finding does not print, plot or write. It packs to disk and back (`values/codec.py`), and surfaces show its blocks.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class Finding(ByContent):
+class Finding(ByContent, ABC):
     """The answer of one method. Subclasses are frozen dataclasses (`eq=False`: equality is by content)."""
 
     @property

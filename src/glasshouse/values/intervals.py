@@ -1,4 +1,4 @@
-"""How is a number written down with its doubt? As an `Interval`: the estimate, its bounds, the n behind it, and how it was made."""
+"""How is a number written down with its doubt? As an `Interval`: estimate, bounds, n, and how it was made."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -2,8 +2,8 @@
 
     language.heads[12, 3] @ "answer"      Site.parse("language.heads[12,3]@answer")
 
-A site is `part.kind[layers,units]@span`. Layers and units are one number (`3`, `-1`), a few (`1+4+9`) or a range (`0:12`, `:`);
-leaving them out means all. A span says which tokens:
+A site is `part.kind[layers,units]@span`. Layers and units are one number (`3`, `-1`), a few (`1+4+9`) or a range
+(`0:12`, `:`); leaving them out means all. A span says which tokens:
 
 - `all`     every token that is not padding (the default, not written)
 - `image`   the tokens that stand for the image
@@ -106,16 +106,11 @@ class Site:
     span: Span = "all"
 
     def __post_init__(self) -> None:
-        if self.part not in KINDS:
-            raise BadInput(f"{self.part}.{self.kind}: no part is called {self.part}; parts are {', '.join(KINDS)}")
-        if self.kind not in KINDS[self.part]:
-            raise BadInput(f"{self.part}.{self.kind}: {self.part} has {', '.join(KINDS[self.part])}")
+        _check_names(self.part, self.kind, self.span)
         if self.layers is not None and self.kind not in IN_BLOCKS:
             raise BadInput(f"{self}: {self.part}.{self.kind} exists once, so it takes no layer")
         if self.units is not None and self.kind not in WITH_UNITS:
             raise BadInput(f"{self}: {self.kind} has no units; only {', '.join(WITH_UNITS)} take [layer,unit]")
-        if self.span not in get_args(Span):
-            raise BadInput(f"{self}: no span is called {self.span}; spans are {', '.join(get_args(Span))}")
         if self.span != "all" and self.part != "language":
             raise BadInput(f"{self}: spans tell tokens of the prompt apart; in {self.part} every token is of an image")
 
@@ -124,20 +119,28 @@ class Site:
         """Read the text form. `Site.parse(str(site)) == site`."""
         match = _FORM.fullmatch(re.sub(r"\s*([][.,:+@])\s*", r"\1", text.strip()))
         if match is None:
-            raise BadInput(f"{text!r} is not a site; write part.kind[layers,units]@span, like language.heads[12,3]@last")
+            raise BadInput(
+                f"{text!r} is not a site; write part.kind[layers,units]@span, like language.heads[12,3]@last"
+            )
         try:
             layers, units = (None if pick is None else Pick.parse(pick) for pick in (match["layers"], match["units"]))
         except ValueError:
             raise BadInput(f"{text!r}: layers and units are numbers, sums or ranges, like 3, 1+4+9 or 0:12") from None
-        return cls(cast(Part, match["part"]), match["kind"], layers, units, cast(Span, match["span"] or "all"))
+        part, kind, span = match["part"], match["kind"], match["span"] or "all"
+        _check_names(part, kind, span)
+        return cls(cast(Part, part), kind, layers, units, cast(Span, span))
 
     def __str__(self) -> str:
         inside = f"{self.layers or ':'},{self.units}" if self.units else f"{self.layers or ''}"
-        return f"{self.part}.{self.kind}{f'[{inside}]' if inside else ''}{'' if self.span == 'all' else '@' + self.span}"
+        return (
+            f"{self.part}.{self.kind}{f'[{inside}]' if inside else ''}{'' if self.span == 'all' else '@' + self.span}"
+        )
 
     def __getitem__(self, index: Index | tuple[Index, Index]) -> Self:
         if isinstance(index, tuple) and len(index) != 2:
-            raise BadInput(f"{self}{list(index)}: write [layers, units], and several of either as a list, like [[1, 4], 3]")
+            raise BadInput(
+                f"{self}{list(index)}: write [layers, units], and several of either as a list, like [[1, 4], 3]"
+            )
         layers, units = index if isinstance(index, tuple) else (index, None)
         return replace(self, layers=Pick.of(layers), units=Pick.of(units))
 
@@ -150,6 +153,17 @@ class Site:
         assert self.layers is not None, f"{self} does not name one layer"
         assert len(self.layers.members) == 1, f"{self} does not name one layer"
         return self.layers.members[0]
+
+
+def _check_names(part: str, kind: str, span: str) -> None:
+    """Words a user wrote, before they pass for a part and a span."""
+    if part not in KINDS:
+        raise BadInput(f"{part}.{kind}: no part is called {part}; parts are {', '.join(KINDS)}")
+    kinds = KINDS[part]
+    if kind not in kinds:
+        raise BadInput(f"{part}.{kind}: {part} has {', '.join(kinds)}")
+    if span not in get_args(Span):
+        raise BadInput(f"{part}.{kind}@{span}: no span is called {span}; spans are {', '.join(get_args(Span))}")
 
 
 class language:  # noqa: N801 - so that the Python text of a site is its text form

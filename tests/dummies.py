@@ -1,0 +1,106 @@
+"""The methods of another package: quick, without a model, and able to be slow, to fail and to say hostile things."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from glasshouse.data.examples import Example, Examples
+from glasshouse.engine.method import method
+from glasshouse.engine.scale import over_shards
+from glasshouse.values.blocks import Block, Chart, Metric, Note, Series, Table
+from glasshouse.values.findings import Finding, Interval, Verdict
+
+SHARD = 2
+NAP = "GLASSHOUSE_TEST_NAP"
+"""Seconds a shard takes. No option, because options decide which unfinished run is gone on with."""
+worked: list[str] = []
+"""Prompts that were looked at, in order: what a resumed run must not do again."""
+before_shard: Callable[[int], None] = lambda number: None  # noqa: E731 - a switch that tests turn
+"""Called with the number of shards done so far."""
+
+
+@dataclass(frozen=True)
+class Options:
+    verdict: Literal["pass", "concern", "fail", "inconclusive"] = "pass"
+    """What to answer."""
+    seed: int = 0
+    """Seed of the one random number."""
+    factor: float = 1.0
+    """Lengths are multiplied by it."""
+
+
+@dataclass
+class Lengths:
+    values: Float[Tensor, " prompts"]
+
+    def __add__(self, other: "Lengths") -> "Lengths":
+        return Lengths(torch.cat([self.values, other.values]))
+
+
+@dataclass(frozen=True, eq=False)
+class CountFinding(Finding):
+    lengths: Float[Tensor, " prompts"]
+    mean: Interval
+    prompts: tuple[str, ...]
+    said: str
+    drawn: float
+    """Not a number from time to time, so that what is not finite goes to disk too."""
+
+    @property
+    def headline(self) -> str:
+        return f"{len(self.lengths)} prompts are {self.mean} long."
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(self.said)
+
+    def blocks(self) -> list[Block]:
+        series = Series("length", tuple(map(float, range(len(self.lengths)))), tuple(self.lengths.tolist()))
+        return [
+            Metric("mean length", self.mean),
+            Table.of("Prompts", {
+                "prompt": self.prompts, "length": self.lengths.tolist(), "mean": [self.mean] * len(self.prompts),
+                "drawn": [self.drawn] * len(self.prompts),
+            }),
+            Chart("Lengths", (series,), x="prompt", y="letters"),
+            Note(f"The number drawn is {self.drawn}."),
+        ]  # fmt: skip
+
+
+@method(question="How long are the prompts?", paper="none", needs="weights")
+def count(examples: Examples, options: Options = Options()) -> CountFinding:
+    """Count letters, shard by shard."""
+
+    def look(shard: Examples) -> Lengths:
+        before_shard(len(worked) // SHARD)
+        time.sleep(float(os.environ.get(NAP, "0")))
+        worked.extend(example.prompt for example in shard)
+        return Lengths(torch.tensor([len(example.prompt) * options.factor for example in shard]))
+
+    found = over_shards(look, examples, Lengths, name="lengths", size=SHARD)
+    drawn = float(torch.rand((), generator=torch.Generator().manual_seed(options.seed)))
+    return CountFinding(
+        found.values, Interval.mean(found.values, seed=options.seed), tuple(example.prompt for example in examples),
+        options.verdict, drawn if options.seed else float("nan"),
+    )  # fmt: skip
+
+
+def prompts(n: int) -> Examples:
+    """Prompts of growing length."""
+    return Examples((Example(prompt="a" * (number + 1)) for number in range(n)), source="dummies")
+
+
+def installed(folder: Path) -> Path:
+    """What pip would write for a package that brings `count`; to be put on the path."""
+    about = folder / "dummies-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: dummies\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[glasshouse.methods]\ncount = dummies:count\n")
+    return folder

@@ -1,0 +1,342 @@
+"""An answer is kept whole or not at all, with where it came from, and a killed run goes on where it was."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from pyarrow import parquet
+
+import dummies
+from glasshouse.engine import runs
+from glasshouse.engine.method import load
+from glasshouse.engine.runs import Run, compare, run
+from glasshouse.values.codec import digest, unpack
+from glasshouse.values.errors import BadInput
+
+FILES = {"arrays.safetensors", "report.html", "rows.parquet", "run.json"}
+DATA = dummies.prompts(7)
+
+
+@pytest.fixture(autouse=True)
+def _installed(installed: Path) -> None:
+    """Every run here is of another package's method."""
+
+
+def ask(root: Path, **options) -> Run:
+    return run(load("count"), {"examples": DATA}, dummies.Options(**options), root=root)
+
+
+def strict(text: str):
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def folders(root: Path) -> list[Path]:
+    return sorted(folder for folder in root.iterdir() if not folder.name.startswith("."))
+
+
+def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# What is kept
+
+
+@pytest.mark.parametrize("seed", [0, 1], ids=["a finding with NaN", "a finding with numbers"])
+def test_a_run_is_whole_and_comes_back(tmp_path: Path, seed: int):
+    made = ask(tmp_path, seed=seed)
+    assert {file.name for file in made.folder.iterdir()} == FILES
+    assert list(tmp_path.iterdir()) == [made.folder]
+    tree = strict((made.folder / "run.json").read_text("utf-8"))
+    assert tree["data"]["examples"] == {"digest": DATA.digest, "count": 7, "source": "dummies"}
+    assert tree["options"] == {"verdict": "pass", "seed": seed, "factor": 1.0}
+    assert tree["schema"] == runs.SCHEMA
+    assert tree["method"] == {"name": "count", "question": "How long are the prompts?", "paper": "none"}
+    assert set(runs.PACKAGES) < set(tree["versions"])
+    back = Run.read(made.folder)
+    assert back.finding == made.finding
+    assert digest(back.finding) == digest(made.finding)
+    assert back.facts == made.facts
+    assert back.folder == made.folder
+
+
+def test_the_identity_of_a_model_is_kept(finished: Run, seedling):
+    card = finished.facts["subjects"]["subject"]
+    assert card["weights"] == seedling.card.weights
+    assert (card["name"], card["architecture"]) == ("organism:seedling", "LlavaForConditionalGeneration")
+    assert len(finished.facts["proofs"]["subject"]) == len(seedling.certificate.checks)
+    assert all(check["passed"] for check in finished.facts["proofs"]["subject"])
+    assert finished.facts["device"].startswith("cpu")
+
+
+def test_rows_are_the_findings_rows(tmp_path: Path, finished: Run):
+    for made in (ask(tmp_path), finished):
+        kept = parquet.read_table(made.folder / "rows.parquet").to_pylist()
+        assert repr(kept) == repr(made.finding.rows())  # repr, because what is not a number is not equal to itself
+
+
+def test_same_seed_same_finding(tmp_path: Path):
+    one, two = (ask(tmp_path / place, seed=3).finding for place in ("a", "b"))
+    assert digest(one) == digest(two)
+    assert digest(ask(tmp_path / "c", seed=4).finding) != digest(one)
+
+
+def test_runs_within_one_second_are_all_kept(tmp_path: Path):
+    made = [ask(tmp_path).folder for _ in range(3)]
+    assert len({*made}) == 3
+    assert folders(tmp_path) == sorted(made)
+
+
+# What fails
+
+
+@pytest.mark.parametrize("place", ["save_file", "_write_rows", "rendered"])
+def test_a_full_disk_leaves_no_half_written_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str):
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, place, full)
+        with pytest.raises(BadInput, match=r"No space left on device.*run it again"):
+            ask(tmp_path)
+    assert folders(tmp_path) == []
+    assert list(tmp_path.rglob("*.part")) == []
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 4
+    dummies.worked.clear()
+    again = ask(tmp_path)
+    assert dummies.worked == []
+    assert again.facts["resumed_shards"] == 4
+    assert list(tmp_path.iterdir()) == [again.folder]
+
+
+def test_a_disk_that_fills_up_between_shards_keeps_the_finished_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fill(done: int) -> None:
+        if done == 2:
+            monkeypatch.setattr("os.fsync", full)
+
+    monkeypatch.setattr(dummies, "before_shard", fill)
+    with pytest.raises(BadInput, match="No space left on device"):
+        ask(tmp_path)
+    monkeypatch.undo()
+    assert folders(tmp_path) == []
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+@pytest.mark.parametrize("limit", [16, 700], ids=["at the arrays", "at run.json"])
+def test_a_real_refusal_to_write_is_told_as_a_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int):
+    """The system lets no file grow beyond the limit, so that each real writer fails in its own way."""
+    write, (soft, hard) = runs._write, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limited(*args):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            return write(*args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    monkeypatch.setattr(runs, "_write", limited)
+    with pytest.raises(BadInput, match=r"File too large.*run it again"):
+        ask(tmp_path)
+    assert folders(tmp_path) == []
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 4
+
+
+def under_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "file").write_text("mine")
+    return tmp_path / "file" / "runs"
+
+
+def read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def refuse(self: Path, *args, **kwargs) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize("place", [under_a_file, read_only])
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Callable[[Path, pytest.MonkeyPatch], Path]
+):
+    root = place(tmp_path, monkeypatch)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BadInput, match="choose another folder with --runs"):
+        ask(root)
+    monkeypatch.undo()
+    assert dummies.worked == []
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def refuse_at(shards: int) -> Callable[[int], None]:
+    def refuse(done: int) -> None:
+        if done >= shards:
+            raise BadInput("prompt 0: too short; write more")
+
+    return refuse
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new folder", "the user's own empty folder"])
+def test_a_refused_question_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: bool):
+    root = tmp_path / "runs"
+    if existing:
+        root.mkdir()
+    monkeypatch.setattr(dummies, "before_shard", refuse_at(0))
+    with pytest.raises(BadInput, match="too short"):
+        ask(root)
+    assert sorted(tmp_path.rglob("*")) == ([root] if existing else [])
+
+
+def test_a_question_refused_late_does_not_cost_finished_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(dummies, "before_shard", refuse_at(2))
+    with pytest.raises(BadInput):
+        ask(tmp_path)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
+
+
+def missing(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def rewritten(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def rewrite(folder: Path) -> None:
+        tree = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(change(tree)))
+
+    return rewrite
+
+
+DAMAGE = {
+    "no run.json": missing("run.json"),
+    "no arrays": missing("arrays.safetensors"),
+    "truncated run.json": lambda folder: os.truncate(folder / "run.json", 100),
+    "truncated arrays": lambda folder: os.truncate(folder / "arrays.safetensors", 20),
+    "run.json of bytes": lambda folder: (folder / "run.json").write_bytes(b"\xff\xfe\x00"),
+    "deeply nested": lambda folder: (folder / "run.json").write_text("[" * 100_000),
+    "a list": rewritten(lambda tree: [tree]),
+    "a later schema": rewritten(lambda tree: {**tree, "schema": 99}),
+    "no schema": rewritten(lambda tree: {}),
+    "no finding": rewritten(lambda tree: {name: item for name, item in tree.items() if name != "finding"}),
+    "no method": rewritten(lambda tree: {name: item for name, item in tree.items() if name != "method"}),
+    "an unknown method": rewritten(lambda tree: {**tree, "method": {"name": "divination"}}),
+    "another finding": rewritten(lambda tree: {**tree, "finding": {"is": "Popen", "args": ["true"]}}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_run_folder_is_refused_in_one_line(tmp_path: Path, damage: Callable[[Path], None]):
+    made = ask(tmp_path)
+    damage(made.folder)
+    with pytest.raises(BadInput) as refused:
+        Run.read(made.folder)
+    assert len(str(refused.value)) > 10
+    assert "\n" not in str(refused.value)
+
+
+# What differs
+
+
+def test_equal_runs_do_not_differ(tmp_path: Path):
+    assert compare(ask(tmp_path, seed=0), ask(tmp_path, seed=0)) == []
+
+
+def test_differences_are_exactly_what_differs(tmp_path: Path):
+    one, two = ask(tmp_path), ask(tmp_path, factor=2.0, verdict="concern")
+    found = {row["what"]: (row["first"], row["second"]) for row in compare(one, two)}
+    first, second = one.finding.rows()[0], two.finding.rows()[0]
+    means = {name: (first[name], second[name]) for name in ("mean", "mean low", "mean high")}
+    expected = {
+        "options.factor": (1.0, 2.0),
+        "options.verdict": ("pass", "concern"),
+        "verdict": ("pass", "concern"),
+        "headline": (one.finding.headline, two.finding.headline),
+    }
+    for number in range(len(DATA)):
+        prompt, length = "a" * (number + 1), float(number + 1)
+        expected[f"{prompt}: length"] = (length, 2 * length)
+        expected |= {f"{prompt}: {name}": pair for name, pair in means.items()}
+    assert found == expected
+
+
+def test_rows_that_only_one_run_has_are_told(tmp_path: Path):
+    supplied = ({"examples": dummies.prompts(n)} for n in (3, 5))
+    one, two = (run(load("count"), given, root=tmp_path) for given in supplied)
+    found = [row["what"] for row in compare(one, two)]
+    assert "data.examples.count" in found
+    assert sum(name.startswith("aaaaa:") for name in found) > 0
+
+
+# Killed
+
+
+SLOW = """
+import dummies
+from glasshouse.engine.method import load
+from glasshouse.engine.runs import run
+run(load("count"), {"examples": dummies.prompts(7)}, root="runs")
+"""
+
+
+def test_kill_9_in_the_middle_loses_no_shard_and_leaves_no_half_run(tmp_path: Path, installed: Path):
+    path = os.pathsep.join([str(installed), str(Path(dummies.__file__).parent)])
+    environment = {**os.environ, "PYTHONPATH": path, dummies.NAP: "0.4"}
+    process = subprocess.Popen([sys.executable, "-c", SLOW], cwd=tmp_path, env=environment)
+    root = tmp_path / "runs"
+    try:
+        deadline = time.monotonic() + 90
+        while len(list(root.glob(".unfinished/*/*.safetensors"))) < 2:
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    shards = sorted(root.glob(".unfinished/*/*.safetensors"))
+    assert folders(root) == []
+    assert 2 <= len(shards) < 4
+    # What a kill in the middle of writing the next shard leaves; it must not be taken for one.
+    torn = shards[-1].with_name(f".{shards[-1].name}.{process.pid}.part")
+    torn.write_bytes(shards[-1].read_bytes()[:40])
+
+    again = ask(root)
+    assert again.facts["resumed_shards"] == len(shards)
+    assert len(dummies.worked) == len(DATA) - dummies.SHARD * len(shards)
+    assert digest(again.finding) == digest(ask(tmp_path / "uninterrupted").finding)
+    assert list(root.iterdir()) == [again.folder]
+
+
+def test_ctrl_c_keeps_finished_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(done: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dummies, "before_shard", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ask(tmp_path)
+    assert folders(tmp_path) == []
+    assert ask(tmp_path).facts["resumed_shards"] == 2
+
+
+def test_shards_of_other_options_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "_write_rows", full)
+        with pytest.raises(BadInput):
+            ask(tmp_path)
+    made = ask(tmp_path, factor=2.0)
+    assert made.facts["resumed_shards"] == 0
+    assert torch.equal(made.finding.lengths, 2.0 * torch.arange(1.0, 8))
+
+
+def test_what_a_file_names_is_all_that_is_built():
+    """A run folder from a stranger cannot make us build anything but the method's finding."""
+    with pytest.raises(BadInput, match="not a kind of CountFinding"):
+        unpack(dummies.CountFinding, {"is": "Run"})

@@ -1,0 +1,278 @@
+"""Is a model opened safely, asked rightly, and named by what it is?"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny
+from glasshouse.data.examples import Example, Examples
+from glasshouse.model.subject import Subject, open_anatomy, open_subject, weight_hash
+from glasshouse.values.errors import BadInput
+
+from .conftest import examples_for, noise
+
+SPEAKS = tuple(f for f in tiny.CHECKPOINTS if f not in tiny.VISION_ONLY)
+
+
+# Asking -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", SPEAKS)
+def test_a_score_is_the_sum_of_the_answers_log_probabilities(opened, family: str):
+    subject: Subject = opened(family)
+    examples = examples_for(subject, 2, answers=True)
+    scores = subject.score(examples)
+    for number, example in enumerate(examples):
+        encoded = subject.encode([example], answers=True)
+        ids, count = encoded.inputs["input_ids"][0], int(encoded.known.answers[0])
+        with torch.no_grad():
+            steps = subject.forward(encoded).logits[0].float().log_softmax(-1)
+        by_hand = sum(float(steps[len(ids) - count + i - 1, ids[len(ids) - count + i]]) for i in range(count))
+        assert float(scores[number]) == pytest.approx(by_hand, abs=2e-3)
+        said = subject.prompts.tokenizer.decode(ids[-count:], skip_special_tokens=True).strip()
+        assert said == example.answer
+
+
+@pytest.mark.parametrize("family", SPEAKS)
+def test_batches_with_padding_say_what_single_prompts_say(opened, family: str):
+    subject: Subject = opened(family)
+    examples = examples_for(subject, 3)
+    together = subject.logits(examples)
+    alone = torch.cat([subject.logits([example]) for example in examples])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    one_by_one = [subject.generate([example], max_new_tokens=4)[0] for example in examples]
+    assert subject.generate(examples, max_new_tokens=4) == one_by_one
+
+
+@pytest.mark.parametrize("family", [f for f in SPEAKS if f in (*tiny.VISION_LANGUAGE, "llava_siglip")])
+def test_the_image_reaches_the_answer(opened, family: str):
+    subject: Subject = opened(family)
+    one, two = (Example("what is this", (noise(seed),)) for seed in (1, 2))
+    assert not torch.equal(subject.logits([one]), subject.logits([two]))
+
+
+def test_history_and_system_turns_reach_the_prompt(opened):
+    subject: Subject = opened("llava")
+    plain = Example("what is this", (noise(1),))
+    richer = Example("what is this", (noise(1),), system="be brief", history=(("is it red", "no"),))
+    texts = [subject.prompts.tokenizer.decode(subject.encode([e]).inputs["input_ids"][0]) for e in (plain, richer)]
+    assert "be brief" not in texts[0]
+    for said in ("be brief", "is it red", "no", "what is this"):
+        assert said in texts[1]
+
+
+@pytest.mark.parametrize(
+    ("family", "call", "cure"),
+    [
+        ("llama", lambda s: s.encode([Example("a", (noise(0),))]), "reads only text"),
+        ("vit", lambda s: s.encode([Example("a")]), "has no image"),
+        ("vit", lambda s: s.generate([Example("", (noise(0),))]), "no language model"),
+        ("vit", lambda s: s.logits([Example("", (noise(0),))]), "no language model"),
+        ("llava", lambda s: s.score([Example("a", (noise(0),))]), "needs an answer"),
+        ("llava", lambda s: s.encode([]), "no examples"),
+        ("llava", lambda s: s.encode([Example("a", (noise(0),)), Example("b")]), "with and without images"),
+    ],
+)
+def test_what_a_model_cannot_be_asked_is_said(opened, family: str, call, cure: str):
+    with pytest.raises(BadInput, match=cure):
+        call(opened(family))
+
+
+def test_a_prompt_that_names_the_image_token_itself_is_refused_not_crashed(opened):
+    with pytest.raises(BadInput, match="the processor refuses"):
+        opened("llava").encode([Example("what is <image><image> this", (noise(0),))])
+
+
+# Identity -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_card_names_the_weights_not_the_files(folder, tmp_path: Path):
+    place = folder("llama")
+    subject = open_subject(place)
+    shards = tmp_path / "sharded"
+    subject.model.save_pretrained(shards, max_shard_size="50KB")
+    subject.processor.save_pretrained(shards)
+    again = open_subject(shards)
+    assert len(list(shards.glob("*.safetensors"))) > 1
+    assert again.card.weights == subject.card.weights
+    assert again.card.parameters == sum(p.numel() for p in subject.model.parameters())
+    with torch.no_grad():
+        again.model.get_parameter("lm_head.weight")[0, 0] += 1e-3
+    assert weight_hash(again.model) != subject.card.weights
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_opened_proved_and_hashed(folder, dtype: torch.dtype):
+    subject = open_subject(folder("llava"), dtype=dtype)
+    assert subject.model.dtype == dtype
+    assert subject.certificate.failures == ()
+    assert len(subject.card.weights) == 64
+    assert subject.logits(examples_for(subject, 2)).isfinite().all()
+
+
+def test_a_loaded_model_is_taken_as_it_is(folder):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    place = folder("llava")
+    model = AutoModelForImageTextToText.from_pretrained(place)
+    subject = open_subject(model, processor=AutoProcessor.from_pretrained(place))
+    assert subject.model is model
+    assert subject.certificate.failures == ()
+    bare = open_subject(model)
+    assert bare.certificate is None
+    with pytest.raises(BadInput, match="without a processor"):
+        bare.encode([Example("a")])
+
+
+# Opening what is broken or hostile ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(folder, tmp_path: Path) -> Path:
+    """A LLaVA checkpoint of one's own to break."""
+    return shutil.copytree(folder("llava"), tmp_path / "checkpoint")
+
+
+def listing(place: Path) -> dict[str, int]:
+    return {str(file): file.stat().st_size for file in place.rglob("*") if file.is_file()}
+
+
+def _pickle_only(place: Path) -> None:
+    weights = load_file(place / "model.safetensors")
+    (place / "model.safetensors").unlink()
+    torch.save(weights, place / "pytorch_model.bin")
+
+
+def _missing_shard(place: Path) -> None:
+    weights = load_file(place / "model.safetensors")
+    names = sorted(weights)
+    halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for file, part in halves.items():
+        save_file({name: weights[name] for name in part}, place / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {name: file for file, part in halves.items() for name in part}}
+    (place / "model.safetensors.index.json").write_text(json.dumps(index))
+    (place / "model.safetensors").unlink()
+    (place / "model-00002-of-00002.safetensors").unlink()
+
+
+def _truncated(place: Path) -> None:
+    file = place / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def _edit_weights(place: Path, change) -> None:
+    weights = load_file(place / "model.safetensors")
+    change(weights)
+    save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
+
+
+def _nan(weights: dict[str, torch.Tensor]) -> None:
+    name = next(name for name in weights if "linear_2.weight" in name)
+    weights[name][0, 0] = float("nan")
+
+
+def _wrong_shape(weights: dict[str, torch.Tensor]) -> None:
+    name = next(name for name in weights if "linear_2.weight" in name)
+    weights[name] = torch.zeros(3, 3)
+
+
+def _weight_gone(weights: dict[str, torch.Tensor]) -> None:
+    del weights[next(name for name in weights if "linear_2.weight" in name)]
+
+
+def _remote_code(place: Path) -> None:
+    config = json.loads((place / "config.json").read_text())
+    config |= {"auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}, "model_type": "evil"}
+    (place / "config.json").write_text(json.dumps(config))
+    (place / "evil.py").write_text(f"open({str(place / 'ran')!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
+
+
+@pytest.mark.parametrize(
+    ("breaking", "cure"),
+    [
+        (_pickle_only, r"only pickle weights \(pytorch_model\.bin\).*sandbox"),
+        (_missing_shard, r"1 of 2 shards are missing, first model-00002-of-00002\.safetensors"),
+        (_truncated, "not a whole safetensors file.*download it again"),
+        (lambda p: _edit_weights(p, _nan), r"linear_2\.weight holds NaN"),
+        (lambda p: _edit_weights(p, _wrong_shape), r"linear_2\.weight.*shape|linear_2\.weight.*\(3, 3\)|size mismatch"),
+        (lambda p: _edit_weights(p, _weight_gone), r"1 weights are missing, first .*linear_2\.weight"),
+        (lambda p: (p / "config.json").write_text("{ not json"), "configuration cannot be read"),
+        (lambda p: (p / "config.json").unlink(), r"no config\.json"),
+        (_remote_code, "--remote-code"),
+        (lambda p: (p / "model.safetensors").unlink(), "no safetensors weights"),
+    ],
+    ids=["pickle", "shard", "truncated", "nan", "shape", "missing", "json", "no config", "remote code", "no weights"],
+)
+def test_a_broken_checkpoint_is_refused_in_one_line_and_left_alone(broken: Path, breaking, cure: str):
+    breaking(broken)
+    before = listing(broken)
+    with pytest.raises(BadInput, match=cure) as refusal:
+        open_subject(broken)
+    assert "\n" not in str(refusal.value)
+    assert listing(broken) == before
+
+
+def test_a_pickle_is_never_read_even_beside_safetensors(broken: Path):
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(broken / "ran"), "w"))
+
+    (broken / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    open_subject(broken)
+    assert not (broken / "ran").exists()
+
+
+def test_names_that_are_nowhere_are_not_looked_for_on_the_network():
+    with pytest.raises(BadInput, match=r"neither a folder nor in the local cache.*--download"):
+        open_subject("nobody/no-such-model-anywhere")
+
+
+def test_an_adapter_folder_alone_says_what_to_do(tmp_path: Path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"this is an adapter.*--adapter"):
+        open_subject(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "cure"),
+    [
+        ({}, "no adapter_config"),
+        ({"adapter_config.json": "{}", "adapter_model.bin": "x"}, "pickle adapters are not read"),
+        ({"adapter_config.json": "{}", "adapter_model.safetensors": "x"}, "not a whole safetensors file"),
+    ],
+    ids=["empty", "pickle", "truncated"],
+)
+def test_adapters_are_as_suspect_as_models(folder, tmp_path: Path, files: dict[str, str], cure: str):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(BadInput, match=cure):
+        open_subject(folder("llava"), adapter=tmp_path)
+
+
+def test_a_processor_without_images_is_refused(broken: Path):
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        (broken / name).unlink(missing_ok=True)
+    with pytest.raises(BadInput, match=r"image processing|no processor"):
+        open_subject(broken)
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_vl", "llama", "vit"])
+def test_the_anatomy_from_the_configuration_is_the_loaded_ones(folder, family: str):
+    place = folder(family)
+    alone = open_anatomy(place)
+    assert alone == open_subject(place).anatomy
+    for file in place.glob("*.safetensors"):
+        file.unlink()
+    assert open_anatomy(place) == alone
+
+
+def test_examples_are_encoded_whatever_their_number_of_images(opened):
+    subject: Subject = opened("idefics3")
+    examples = Examples([Example("a", (noise(0), noise(1))), Example("b", (noise(2),))])
+    assert subject.logits(list(examples)).isfinite().all()

@@ -1,0 +1,114 @@
+"""Drawings are the same each time, leave matplotlib as it was, and can be read without eyes."""
+
+import copy
+import math
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from glasshouse.report.charts import COLOURS, LONGEST_LABEL, NULL, alternative, figure, svg
+from glasshouse.values.blocks import Chart, Heatmap, Metric, Note, Series
+from hostile import SOME
+from showing import SURE, drawings
+
+DRAWN = {**drawings("one", "two"), "metric": Metric("number", SURE, null=SURE)}
+NAN = math.nan
+each = pytest.mark.parametrize("block", DRAWN.values(), ids=DRAWN)
+
+
+@each
+def test_a_drawing_is_the_same_each_time(block):
+    assert svg(block) == svg(block)
+
+
+@each
+def test_a_drawing_is_one_whole_element_without_a_size_of_its_own(block):
+    drawn = svg(block)
+    root = ElementTree.fromstring(drawn)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert root.get("aria-hidden") == "true"
+    assert root.get("viewBox")
+    assert root.get("width") is None
+    assert "<metadata" not in drawn
+
+
+@each
+def test_what_a_user_has_set_stays_set(block):
+    with matplotlib.rc_context({"svg.hashsalt": "mine", "font.size": 7.5}):
+        before = copy.copy(matplotlib.rcParams)
+        svg(block)
+        assert isinstance(figure(block), Figure)
+        assert before == matplotlib.rcParams
+
+
+@pytest.mark.parametrize("texts", SOME, ids=range(len(SOME)))
+@pytest.mark.parametrize("kind", drawings("word"))
+def test_every_text_can_be_drawn(kind: str, texts: tuple[str, ...]):
+    """Mathematics, other scripts and everything hostile: without an error, and without a warning."""
+    drawn = svg(drawings(*texts)[kind])
+    root = ElementTree.fromstring(drawn)
+    assert not [element for element in root.iter() if "script" in element.tag]
+    assert len(drawn) < 2_000_000
+
+
+@pytest.mark.parametrize("text", ["$x^2$", r"\$x\$", "$", "$$", r"\frac $a$ b", "a_b^c"])
+def test_dollars_are_dollars(text: str):
+    said = {element.text for element in ElementTree.fromstring(svg(drawings(text)["heatmap"])).iter()}
+    assert text in said
+
+
+def test_labels_are_cut():
+    said = [element.text or "" for element in ElementTree.fromstring(svg(drawings("x" * 500)["points"])).iter()]
+    assert "x" * (LONGEST_LABEL - 1) + "…" in said
+
+
+def test_nulls_are_grey_and_effects_are_not():
+    lines = (Series("effect", (0.0, 1.0), (0.0, 1.0)), Series("null", (0.0, 1.0), (1.0, 0.0), role="null"))
+    axes = figure(Chart("both", lines)).axes[0]
+    assert [line.get_color() for line in axes.get_lines()] == [COLOURS[0], NULL]
+    drawn = svg(Metric("number", SURE, null=SURE))
+    assert COLOURS[0] in drawn
+    assert NULL in drawn
+
+
+def test_every_series_is_named_in_the_legend():
+    lines = tuple(Series(name, (0.0, 1.0), (0.0, 1.0)) for name in ("_a token", "other"))
+    legend = figure(Chart("both", lines)).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["_a token", "other"]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        Heatmap("one cell", torch.ones(1, 1), ("r",), ("c",), texts=(("t",),)),
+        Heatmap("no numbers", torch.full((2, 2), NAN), ("a", "b"), ("c", "d"), texts=(("", ""), ("", ""))),
+        Heatmap("one is none", torch.tensor([[1.0, NAN]]), ("a",), ("c", "d")),
+        Heatmap("large", torch.rand(64, 80), tuple(map(str, range(64))), tuple(map(str, range(80)))),
+        Chart("one point", (Series("s", (0.0,), (1.0,)),)),
+        Chart("no points", (Series("s", (), ()),)),
+        Chart("not a number", (Series("s", (0.0, 1.0), (NAN, 1.0), (NAN, 0.0), (NAN, 2.0)),)),
+        Chart("infinite", (Series("s", (0.0, 1.0), (math.inf, 1.0)),)),
+    ],
+    ids=lambda block: block.title,
+)
+def test_odd_numbers_are_drawn_and_told(block):
+    ElementTree.fromstring(svg(block))
+    assert block.title in alternative(block)
+
+
+def test_the_alternative_tells_the_numbers():
+    told = alternative(drawings("one", "two")["points"])
+    assert told.startswith("one. one over one.")
+    assert "two: 0.5" in told
+    assert "(null)" in alternative(drawings("one", "two")["lines"])
+    told = alternative(Heatmap("map", torch.tensor([[1.0, 5.0], [2.0, 3.0]]), ("a", "b"), ("c", "d")))
+    assert told == "map. 2 rows by 2 columns, from 1 to 5 at a, d."
+
+
+def test_words_are_no_picture():
+    with pytest.raises(TypeError, match="Note is no picture"):
+        figure(Note("text"))
+    assert alternative(Note("text")) == ""

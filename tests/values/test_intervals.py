@@ -1,0 +1,91 @@
+"""Numbers with their doubt: made by the statistic they name, compared by their ends."""
+
+import math
+
+import pytest
+import torch
+
+from glasshouse.numerics import statistics
+from glasshouse.numerics.randomness import seeded
+from glasshouse.values.codec import pack, unpack
+from glasshouse.values.intervals import Interval
+
+
+def test_rates():
+    assert Interval.rate(8, 10) == Interval(0.8, *statistics.wilson(8, 10), 10, 0.95, "Wilson")
+    exact = Interval(0.8, *statistics.clopper_pearson(8, 10, 0.9), 10, 0.9, "Clopper-Pearson")
+    assert Interval.exact_rate(8, 10, 0.9) == exact
+
+
+@pytest.mark.parametrize("rate", [Interval.rate, Interval.exact_rate])
+def test_a_rate_of_no_trials_has_no_value_and_every_bound(rate):
+    nothing = rate(0, 0)
+    assert math.isnan(nothing.value)
+    assert (nothing.low, nothing.high, nothing.n) == (0, 1, 0)
+
+
+class TestBootstrap:
+    sample = torch.randn(60, generator=seeded(0))
+
+    def test_is_the_middle_of_seeded_draws_about_the_sample(self):
+        made = Interval.bootstrap(torch.mean, self.sample, seed=5, draws=300, level=0.8)
+        draws = statistics.bootstrap(torch.mean, self.sample, seeded(5), draws=300)
+        low, high = statistics.quantiles(draws, 0.8)
+        assert made == Interval(float(self.sample.mean()), low, high, 60, 0.8, "bootstrap")
+
+    def test_of_a_mean_is_the_same_at_once(self):
+        at_once, drawn = (
+            Interval.mean(self.sample, seed=5, draws=300, level=0.8),
+            Interval.bootstrap(torch.mean, self.sample, seed=5, draws=300, level=0.8),
+        )
+        ends = [(each.value, each.low, each.high) for each in (at_once, drawn)]
+        assert ends[0] == pytest.approx(ends[1], abs=1e-6)
+        assert (at_once.n, at_once.level, at_once.how) == (60, 0.8, "bootstrap")
+
+    def test_groups_are_what_is_counted(self):
+        made = Interval.bootstrap(torch.mean, self.sample, seed=5, groups=torch.arange(60) % 4)
+        assert made.n == 4
+        assert made.value == float(self.sample.mean())
+
+    def test_of_a_statistic_other_than_the_mean(self):
+        made = Interval.bootstrap(lambda pairs: (pairs[:, 0] - pairs[:, 1]).abs().max(), torch.eye(2), seed=0)
+        assert (made.value, made.low, made.high) == (1, 1, 1)
+
+
+def test_a_null_band_has_its_median_inside():
+    band = Interval.of(torch.tensor([3.0, 0.0, 1.0, 2.0]), 0.5)
+    assert (band.value, band.low, band.high, band.n, band.level) == (1.5, 0.75, 2.25, 4, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("interval", "text"),
+    [
+        (Interval(0.8, 0.4902, 0.9433, 10), "0.8 [0.49, 0.943] n=10"),
+        (Interval(1234.5, -0.00012345, 1e9), "1.23e+03 [-0.000123, 1e+09]"),
+        (Interval(math.nan, 0.0, 1.0, 0), "nan [0, 1] n=0"),
+    ],
+)
+def test_text(interval, text):
+    assert str(interval) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "overlaps"),
+    [(2.0, 3.0, True), (2.1, 3.0, False), (0.0, 1.0, True), (0.0, 0.9, False), (1.2, 1.3, True)],
+)
+def test_overlap_is_mutual_and_includes_the_ends(low, high, overlaps):
+    one, two = Interval(1.5, 1.0, 2.0), Interval(low, low, high)
+    assert (one.overlaps(two), two.overlaps(one)) == (overlaps, overlaps)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "above", "below"),
+    [(0.9, True, False), (1.0, False, False), (1.5, False, False), (2.0, False, False), (2.1, False, True)],
+)
+def test_above_and_below_need_the_whole_interval(threshold, above, below):
+    interval = Interval(1.5, 1.0, 2.0)
+    assert (interval.above(threshold), interval.below(threshold)) == (above, below)
+
+
+def test_comes_back_from_disk():
+    assert unpack(Interval, *pack(Interval.rate(3, 7))) == Interval.rate(3, 7)
