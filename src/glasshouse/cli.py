@@ -5,6 +5,7 @@ Exit status: 0 pass, 1 concern or fail, 2 bad input, 3 inconclusive; so a pipeli
 """
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         status = _dispatch(given)
+        sys.stdout.flush()
     except BadInput as problem:
         print(f"glasshouse: {inert(problem)}", file=sys.stderr)
         status = 2
@@ -42,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("glasshouse: interrupted; finished shards are kept, the same command goes on", file=sys.stderr)
         status = 130
     except BrokenPipeError:
-        status = 0  # the reader of our output (head, less) has left
+        status = 0  # the reader of our output (head, less) has left; the interpreter's own last flush must not fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(status)
 
 
@@ -52,6 +55,9 @@ def _dispatch(given: list[str]) -> int:
     name, rest = given[0], given[1:]
     if name not in COMMANDS:
         raise BadInput(f"{name}: no such command; there are {', '.join(COMMANDS)}")
+    if name in WITHOUT_FORM and rest in (["-h"], ["--help"]):
+        print(f"usage: glasshouse {name} {WITHOUT_FORM[name]}\n\n{COMMANDS[name].__doc__}")
+        return 0
     return COMMANDS[name](rest)
 
 
@@ -94,6 +100,7 @@ def anatomy(rest: list[str]) -> int:
     from glasshouse.report.terminal import console
     from glasshouse.values.codec import pack
 
+    _hush()
     form = flags.anatomy(rest)
     opening = form.opening
     certificate = None
@@ -110,7 +117,9 @@ def anatomy(rest: list[str]) -> int:
         screen.print(inert(line), soft_wrap=True)
     for check in certificate.checks if certificate else ():
         screen.print(
-            f"  {'proved' if check.passed else 'FAILED'}  {inert(check.what)}{'' if check.passed else f' ({inert(check.detail)})'}"
+            f"  proved  {inert(check.what)}"
+            if check.passed
+            else f"  FAILED  {inert(check.what)} ({inert(check.detail)})"
         )
     if not certificate:
         screen.print(f"Next: glasshouse anatomy {shlex.quote(form.model)} --prove")
@@ -128,6 +137,7 @@ def run(rest: list[str]) -> int:
         raise BadInput(
             "run: name a method first, for example glasshouse run lens --model organism:seedling; see glasshouse list"
         )
+    _hush()
     method = load(rest[0])
     form, request = flags.run(method, rest[1:])
     if form.dry_run:
@@ -178,6 +188,7 @@ def export(rest: list[str]) -> int:
     from glasshouse.model.patches import export as write
     from glasshouse.model.patches import read_patch
 
+    _hush()
     form = flags.export(rest)
     if form.folder.exists():
         raise BadInput(f"{form.folder}: exists already; name a new folder")
@@ -187,6 +198,8 @@ def export(rest: list[str]) -> int:
     return 0
 
 
+WITHOUT_FORM = {"list": "[--json]", "run": "METHOD [OPTIONS]; a method's own: glasshouse run METHOD --help"}
+"""Commands whose help is not derived: one must start at once, of the other the method decides."""
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "list": list_methods,
     "anatomy": anatomy,
@@ -237,6 +250,15 @@ def _progress(*, quiet: bool) -> "Iterator[Progress | None]":
             bars.update(tasks[name], completed=done)
 
         yield show
+
+
+def _hush() -> None:
+    """What transformers says while it loads is not for this screen; its bar is, where somebody watches."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
 
 
 def _shallow(opening: Any) -> dict[str, Any]:

@@ -1,7 +1,11 @@
 """Which flags does each command take? Made from dataclasses: a method's own Options, and how models are opened."""
 
+import re
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import MISSING, field, make_dataclass
+from io import StringIO
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,7 +64,7 @@ def run(method: Method[..., Finding], rest: Sequence[str]) -> tuple[Any, Request
     shown = {name: flag(name).replace("-", "_") for name in needed}
     form = _read(
         f"run {method.name}", rest,
-        *((shown[name], str | None, given.get(name), _input_help(name in method.subjects, needed[name])) for name in needed),
+        *((shown[name], str | None, given.get(name), _input_help(method, name)) for name in needed),
         ("options", method.options, bind_options(method, saved.options), "Options of this method."),
         ("opening", Opening, saved.opening, "How models are opened."),
         ("limit", int | None, saved.limit, "Use only the first so many examples."),
@@ -101,11 +105,26 @@ def _read(name: str, rest: Sequence[str], *columns: Column) -> Any:
                 field() if default is MISSING else field(default=default),
             )
         )
-    return tyro.cli(
-        make_dataclass("Flags", made, frozen=True), args=list(rest), prog=f"glasshouse {name}", config=settings
-    )
+    form, said = make_dataclass("Flags", made, frozen=True), StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(form, args=list(rest), prog=f"glasshouse {name}", config=settings)
+    except SystemExit as ended:
+        if not ended.code:  # --help
+            raise
+    raise BadInput(f"{_first_words(said.getvalue())}; see glasshouse {name} --help")
 
 
-def _input_help(is_model: bool, required: bool) -> str:
-    kind = MODEL if is_model else "A .jsonl, a .parquet or a folder of images; organisms bring their own"
+def _first_words(box: str) -> str:
+    """What is wrong, out of what tyro draws around it: a box, or where there is no UTF-8 a title underlined; coloured
+    or not."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()
+    drawn = plain[1:] if plain[0].startswith("╭") else plain[2:]
+    lines = (line.strip(" │").rstrip(".") for line in drawn)
+    return " ".join(takewhile(lambda line: line.strip("─-╰╯"), lines))
+
+
+def _input_help(method: Method[..., Finding], name: str) -> str:
+    required = {**method.subjects, **method.examples}[name]
+    kind = MODEL if name in method.subjects else "A .jsonl, a .parquet or a folder of images; organisms bring their own"
     return f"{kind}{'' if required else ' (may be left out)'}."

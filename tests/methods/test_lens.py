@@ -9,8 +9,9 @@ import torch
 
 import tiny
 from glasshouse.data.examples import Example, Examples
+from glasshouse.methods.atlas._on_images import NOTHING_ON_IMAGES
 from glasshouse.methods.atlas._shared import box_of, cells_in_box, first_tokens, grid, others
-from glasshouse.methods.atlas.lens import NOTHING_ON_IMAGES, LensFinding, Options, lens
+from glasshouse.methods.atlas.lens import LensFinding, Options, lens
 from glasshouse.model.subject import Subject, open_subject
 from glasshouse.model.taps import record
 from glasshouse.organisms import seedling as untrained

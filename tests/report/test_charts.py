@@ -9,7 +9,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from glasshouse.report.charts import COLOURS, LONGEST_LABEL, NULL, alternative, figure, svg
+from glasshouse.report.charts import COLOURS, LONGEST_LABEL, NULL, figure, svg
+from glasshouse.report.words import alternative
 from glasshouse.values.blocks import Chart, Heatmap, Metric, Note, Series
 from hostile import SOME
 from showing import SURE, drawings

@@ -19,7 +19,8 @@ OURS = re.compile(r"\x1b\[[0-9;]*m")
 def printed(show, *what, terminal: bool = False, width: int = 80) -> str:
     file = io.StringIO()
     plain = {"markup": False, "emoji": False, "highlight": False}
-    screen = Console(file=file, width=width, force_terminal=terminal, color_system="truecolor", **plain)
+    colours = "truecolor" if terminal else None
+    screen = Console(file=file, width=width, force_terminal=terminal, color_system=colours, **plain)
     show(screen, *what)
     return file.getvalue()
 

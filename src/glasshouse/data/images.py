@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from glasshouse.values.errors import BadInput
 
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 128 * 2**20
 
@@ -85,7 +85,9 @@ def _check(image: Image.Image, place: str) -> None:
         raise BadInput(f"{place}: animated ({getattr(image, 'n_frames', 2)} frames); save the frame you mean as PNG")
     if image.mode == "CMYK":
         raise BadInput(f"{place}: CMYK, whose colours depend on a print profile; save it as RGB")
-    if any(";16B" in str(tile.args) for tile in image.tile):  # Pillow would read the upper halves and say RGB
+    if any(
+        ";16B" in str(tile.args) for tile in getattr(image, "tile", ())
+    ):  # Pillow would read the upper halves and say RGB
         raise BadInput(f"{place}: 16 bits a channel; save it as 8-bit RGB")
     if image.mode not in ("RGB", "RGBA", "L", "LA", "P", "PA", "1"):
         raise BadInput(f"{place}: pixel type {image.mode}; save it as 8-bit RGB")
@@ -94,8 +96,7 @@ def _check(image: Image.Image, place: str) -> None:
 def _rgb(image: Image.Image, place: str) -> Image.Image:
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
         image = image.convert("RGBA")
-        low, _ = image.getchannel("A").getextrema()
-        if low < 255:
+        if any(image.getchannel("A").histogram()[:255]):
             raise BadInput(
                 f"{place}: has transparency, and models differ in what they put behind it; flatten it to RGB"
             )

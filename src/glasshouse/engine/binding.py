@@ -57,6 +57,10 @@ def open_model(
 ) -> Subject:
     """Open a folder, a hub name, `organism:NAME` or a loaded model; see `open_subject`."""
     if isinstance(source, str) and shelf.is_organism(source):
+        asked = {"processor": processor, "adapter": adapter, "revision": revision, "device": device}
+        named = [name for name, value in asked.items() if value is not None] + ["dtype"] * (dtype != "auto")
+        if named:
+            raise BadInput(f"{source}: an organism is opened as it was grown; leave out {', '.join(named)}")
         return shelf.take(source)
     if isinstance(dtype, str):
         if dtype not in DTYPES:
@@ -90,7 +94,7 @@ class Request:
     def read(cls, file: Path) -> "Request":
         try:
             tree = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, RecursionError) as problem:
             raise BadInput(f"{file}: not a readable request ({problem}); a dry run prints one") from None
         plain = {name: value for name, value in tree.items() if name != "options"} if isinstance(tree, dict) else tree
         request = unpack(_RequestForm, plain)

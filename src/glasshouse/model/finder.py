@@ -4,8 +4,7 @@ data.
 1. The towers: `get_decoder()` and `get_encoder("image")`, the look-ups transformers itself keeps.
 2. Blocks: in a tower, the shallowest ModuleList as long as the configured depth whose members hold attention or an
    MLP.
-3. In a block, the two writers to the residual stream: the last linear layer with the stream's width under the
-   attention, and the one outside it. Query heads are what the attention's writer reads.
+3. In a block, the two writers to the residual stream (`blocks.py`).
 4. The projector: what the model holds besides the two towers, or else the vision tower's tail, whose width is the
    language's.
 5. `overrides.toml` names, per family, what the rules above cannot tell.
@@ -15,8 +14,6 @@ Works on the meta device: nothing is computed. A LoRA layer counts as the layer 
 
 import re
 import tomllib
-from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
@@ -25,7 +22,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from glasshouse.model.anatomy import Anatomy, Block, Projector, Tower
+from glasshouse.model.anatomy import Anatomy, Projector, Tower
+from glasshouse.model.blocks import breadth_first, holds_linear, linear_layers, linear_sizes, read_block
 
 DEPTHS = (
     "num_hidden_layers",
@@ -42,12 +40,6 @@ FINAL_NORMS = (
     *("norm", "ln_f", "norm_f", "final_norm", "final_layernorm", "final_layer_norm", "post_layernorm", "layernorm"),
     *("layer_norm", "ln_post", "post_norm", "embedding_norm"),
 )
-HEADS = ("num_v_heads", "num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "num_q_heads")
-READERS = re.compile(r"(q|k|v|qkv|r|query|key|value|gate)(_proj|_a_proj|_b_proj)?")
-"""Linear layers of an attention that read the stream, by the last word of their path; they are never its writer."""
-MIXER = re.compile(r"attn|attention|mamba|deltanet|shortconv|rwkv|recurrent")
-"""What moves information between tokens, by name or class."""
-MLPS = ("mlp", "feed_forward", "ffn", "moe", "block_sparse_moe")
 OTHER_SENSES = re.compile(r"audio|video|speech|generation|vqmodel")
 
 
@@ -105,23 +97,12 @@ def _encoder(model: PreTrainedModel) -> nn.Module | None:
     return None if encoder is model or encoder is None or encoder is model.base_model else encoder
 
 
-def linear_sizes(module: nn.Module) -> tuple[int, int] | None:
-    """(in, out) of anything that multiplies by a matrix: Linear, its quantised and LoRA-wrapped kinds, GPT-2's
-    Conv1D."""
-    wrapped = getattr(module, "base_layer", module)
-    for names in (("in_features", "out_features"), ("nx", "nf")):
-        sizes = tuple(getattr(wrapped, name, None) for name in names)
-        if all(isinstance(size, int) for size in sizes):
-            return sizes  # pyright: ignore[reportReturnType]
-    return None
-
-
 class _Search:
     """One model's modules by path."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.paths = {module: path for path, module in model.named_modules()}
+        self.paths: dict[nn.Module, str] = {module: path for path, module in model.named_modules()}
 
     def named(self, path: str | bool) -> nn.Module | None:
         return self.model.get_submodule(path) if isinstance(path, str) else None
@@ -138,7 +119,7 @@ class _Search:
             path=self.paths[root],
             kind=type(root).__name__,
             width=width,
-            blocks=tuple(self._block(block, width, config) for block in blocks),
+            blocks=tuple(read_block(block, self.paths, width, config) for block in blocks),
             final_norm=self._final_norm(root, part, blocks, width),
             unembedding=self._unembedding(root, part),
         )
@@ -152,8 +133,8 @@ class _Search:
         return config.get_text_config(decoder=True) if part == "language" else getattr(config, "vision_config", config)
 
     def _blocks(self, root: nn.Module, config: PreTrainedConfig, other: nn.Module | None) -> list[nn.Module]:
-        lists = [found for found in _breadth_first(root, nn.ModuleList, skip=other) if len(found)]
-        lists = [found for found in lists if any(_is_block(member) for member in found)]
+        lists = [found for found in breadth_first(root, nn.ModuleList, skip=other) if len(found)]
+        lists = [found for found in lists if any(holds_linear(member) for member in found)]
         depths = {getattr(config, name, None) for name in DEPTHS}
         for found in lists:
             if len(found) in depths:
@@ -166,54 +147,6 @@ class _Search:
         outs = {sizes[1] for block in blocks[:1] for m in block.modules() if (sizes := linear_sizes(m))}
         fitting = [width for width in widths if width in outs]
         return (fitting or widths or [0])[0]
-
-    def _block(self, block: nn.Module, width: int, config: PreTrainedConfig) -> Block:
-        mixers = [m for m in _breadth_first(block, nn.Module) if _is_mixer(m, self.paths[m])]
-        attention = mixers[0] if mixers else None
-        attention_writer = self._writer(_layers(attention), width) if attention is not None else None
-        heads, head_width = self._heads(attention, attention_writer, config)
-        mixing = {m for mixer in mixers for m in mixer.modules()}
-        mlp = next((child for name, child in block.named_children() if name in MLPS and child not in mixing), None)
-        mlp_writer = self._writer((m for m in _layers(mlp or block) if m not in mixing), width)
-        mlp = mlp or self._child_with(block, mlp_writer)
-        writer_sizes = linear_sizes(mlp_writer) if mlp_writer is not None else None
-        return Block(
-            path=self.paths[block],
-            attention=self.paths.get(attention) if attention is not None else None,
-            attention_writer=self.paths[attention_writer] if attention_writer is not None else None,
-            heads=heads,
-            head_width=head_width,
-            mlp=self.paths[mlp] if mlp is not None else None,
-            mlp_writer=self.paths[mlp_writer] if mlp_writer is not None else None,
-            neurons=writer_sizes[0] if writer_sizes else None,
-        )
-
-    def _writer(self, layers: Iterable[nn.Module], width: int) -> nn.Module | None:
-        """The last of them that ends in the stream's width and is no reader by name."""
-        ends = [layer for layer in layers if (sizes := linear_sizes(layer)) and sizes[1] == width]
-        writers = [layer for layer in ends if not READERS.fullmatch(self.paths[layer].rpartition(".")[2])]
-        return writers[-1] if writers else None
-
-    @staticmethod
-    def _heads(
-        attention: nn.Module | None, writer: nn.Module | None, config: PreTrainedConfig
-    ) -> tuple[int | None, int | None]:
-        sizes = linear_sizes(writer) if writer is not None else None
-        if attention is None or sizes is None:
-            return None, None
-        says = "attention" in type(attention).__name__.lower()
-        for owner in (attention, *attention.children(), *([config] if says else [])):  # a convolution has no heads
-            for name in HEADS:
-                heads = getattr(owner, name, None)
-                if isinstance(heads, int) and heads > 0 and sizes[0] % heads == 0:
-                    return heads, sizes[0] // heads
-        return None, None
-
-    @staticmethod
-    def _child_with(block: nn.Module, writer: nn.Module | None) -> nn.Module | None:
-        return next(
-            (child for child in block.children() if writer is not None and writer in set(child.modules())), None
-        )
 
     def _final_norm(self, root: nn.Module, part: str, blocks: list[nn.Module], width: int) -> str | None:
         """The norm after the last block: a norm of the stream's width beside the list of blocks, or one floor above
@@ -291,7 +224,7 @@ class _Search:
         for child in vision.children():
             if any(block in set(child.modules()) for block in blocks) or isinstance(child, nn.ModuleList):
                 continue
-            layers = [sizes for m in _layers(child) if m not in inside and (sizes := linear_sizes(m))]
+            layers = [sizes for m in linear_layers(child) if m not in inside and (sizes := linear_sizes(m))]
             if layers and layers[-1][1] == width:
                 ends.append(child)
         return ends[-1:]
@@ -299,38 +232,8 @@ class _Search:
     def _projector(self, modules: list[nn.Module]) -> Projector | None:
         if not modules:
             return None
-        linears = [layer for module in modules for layer in _layers(module) if linear_sizes(layer)]
+        linears = [layer for module in modules for layer in linear_layers(module) if linear_sizes(layer)]
         return Projector(tuple(self.paths[m] for m in modules), tuple(self.paths[layer] for layer in linears))
-
-
-def _breadth_first(root: nn.Module, kind: type[nn.Module], skip: nn.Module | None = None) -> Iterator[Any]:
-    queue = deque(root.children())
-    while queue:
-        module = queue.popleft()
-        if module is skip:
-            continue
-        if isinstance(module, kind):
-            yield module
-        queue.extend(module.children())
-
-
-def _layers(root: nn.Module) -> Iterator[nn.Module]:
-    """Linear layers in order of definition; does not look inside a LoRA wrapper, which is one layer."""
-    if linear_sizes(root):
-        yield root
-        return
-    for child in root.children():
-        yield from _layers(child)
-
-
-def _is_mixer(module: nn.Module, path: str) -> bool:
-    name, kind = path.rpartition(".")[2].lower(), type(module).__name__.lower()
-    says = MIXER.search(name) or MIXER.search(kind)
-    return bool(says) and "norm" not in kind and "residual" not in kind and _is_block(module)
-
-
-def _is_block(module: nn.Module) -> bool:
-    return linear_sizes(module) is None and any(map(linear_sizes, module.modules()))
 
 
 def _multiplies(module: nn.Module) -> bool:

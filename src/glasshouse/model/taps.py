@@ -22,6 +22,7 @@ from glasshouse.model.anatomy import Place
 from glasshouse.model.finder import unwrapped
 from glasshouse.model.patterns import pattern_edits, pattern_recorder
 from glasshouse.model.spans import Pass, Places
+from glasshouse.model.streams import first_tensor, main_tensor, with_main
 from glasshouse.numerics.accumulators import Accumulator
 from glasshouse.values.changes import Mask, Mean, Noise, Plan, Step
 from glasshouse.values.errors import BadInput
@@ -141,10 +142,10 @@ def tap_read(stack: ExitStack, module: nn.Module, side: str, reader: Reader) -> 
     """Show `reader` every tensor that passes this side of the module."""
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        reader(_first(module, args, kwargs)[0])
+        reader(first_tensor(module, args, kwargs)[0])
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        reader(_main(module, output))
+        reader(main_tensor(module, output))
 
     if side == "input":
         handle = module.register_forward_pre_hook(before, with_kwargs=True)
@@ -190,11 +191,11 @@ def _lay_edit_hook(place: tuple[nn.Module, str]) -> None:
         return value
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        value, put = _first(module, args, kwargs)
+        value, put = first_tensor(module, args, kwargs)
         return put(changed(value))
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        return _with_main(output, changed(_main(module, output)))
+        return with_main(output, changed(main_tensor(module, output)))
 
     if side == "input":
         _chain_hooks[place] = module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
@@ -291,40 +292,3 @@ def _selection(step: Step, place: Place, value: Tensor, watched: Watched) -> tup
         candidates = torch.arange(tokens, device=value.device) if index is None else index
         index = candidates[torch.isin(rows[candidates], wanted)]
     return index, rows if index is None else rows[index]
-
-
-def _first(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Tensor, Callable[[Tensor], tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """The first tensor that goes in, and how to send another in its place."""
-    place = next((i for i, argument in enumerate(args) if isinstance(argument, Tensor)), None)
-    if place is not None:
-        return args[place], lambda new: ((*args[:place], new, *args[place + 1 :]), kwargs)
-    name = next((name for name, argument in kwargs.items() if isinstance(argument, Tensor)), None)
-    if name is not None:
-        return kwargs[name], lambda new: (args, {**kwargs, name: new})
-    raise BadInput(f"{type(module).__name__} was called without a tensor; this site cannot be read in this model")
-
-
-def _main(module: nn.Module, output: Any) -> Tensor:
-    """The tensor among what a module returns that carries the stream."""
-    if isinstance(output, Tensor):
-        return output
-    for item in output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ():
-        if isinstance(item, Tensor):
-            return item
-    raise BadInput(
-        f"{type(module).__name__} returned {type(output).__name__} without a tensor; this site cannot be read here"
-    )
-
-
-def _with_main(output: Any, new: Tensor) -> Any:
-    """The same output with that tensor replaced."""
-    if isinstance(output, Tensor):
-        return new
-    if isinstance(output, Mapping):
-        name = next(name for name, item in output.items() if isinstance(item, Tensor))
-        return type(output)({**output, name: new})  # pyright: ignore[reportCallIssue] - ModelOutput takes a mapping
-    place = next(i for i, item in enumerate(output) if isinstance(item, Tensor))
-    items = [*output[:place], new, *output[place + 1 :]]
-    return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)

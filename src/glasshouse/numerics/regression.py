@@ -1,6 +1,7 @@
-"""Which affine map takes one set of vectors to another? Ridge regression from sums, so that it can be fitted to any number of tokens."""
+"""Which affine map takes one set of vectors to another? Ridge regression from sums, for any number of tokens."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -41,8 +42,8 @@ class Affine:
 def nearest_to_identity(pairs: Pairs, ridge: float) -> Affine:
     """The affine map from x to y with the least squared error, pulled towards the identity.
 
-    `ridge` is in units of the mean variance of x, so it means the same at every layer; it is what keeps the fit honest when there are fewer
-    tokens than dimensions.
+    `ridge` is in units of the mean variance of x, so it means the same at every layer; it is what keeps the fit honest
+    when there are fewer tokens than dimensions.
     """
     if pairs.count < 2:
         raise ValueError(f"an affine map needs at least 2 pairs, got {pairs.count}")
@@ -51,5 +52,7 @@ def nearest_to_identity(pairs: Pairs, ridge: float) -> Affine:
     crossed = pairs.xy / pairs.count - torch.outer(mean_x, mean_y)
     penalty = ridge * covariance.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     eye = torch.eye(len(covariance), dtype=torch.float64)
-    weight: Tensor = torch.linalg.solve(covariance + penalty * eye, crossed - covariance)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType] - torch's stub
-    return Affine(weight.float(), (mean_y - mean_x - mean_x @ weight).float())
+    # The stub of torch.linalg.solve says nothing of what it returns.
+    weight = cast(Tensor, torch.linalg.solve(covariance + penalty * eye, crossed - covariance))  # pyright: ignore[reportUnknownMemberType]
+    bias = mean_y - mean_x - mean_x @ weight
+    return Affine(weight.float(), bias.float())

@@ -2,7 +2,6 @@
 
 from glasshouse.data.examples import Examples
 from glasshouse.model.subject import Subject, open_subject
-from glasshouse.organisms import seedling
 from glasshouse.values.errors import BadInput
 
 PREFIX = "organism:"
@@ -16,6 +15,8 @@ def is_organism(name: str) -> bool:
 def take(name: str) -> Subject:
     """The organism, opened and proved."""
     _check(name)
+    from glasshouse.organisms import seedling  # brings many model classes, which other models do not need
+
     subject = open_subject(seedling.model(), processor=seedling.processor())
     subject.name = name
     return subject
@@ -24,6 +25,8 @@ def take(name: str) -> Subject:
 def food(name: str) -> Examples:
     """Examples of the world the organism lives in."""
     _check(name)
+    from glasshouse.organisms import seedling
+
     return seedling.examples()
 
 

@@ -90,23 +90,6 @@ def svg(block: Block) -> str:
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'aria-hidden="true"', body, count=1)
 
 
-def alternative(block: Block) -> str:
-    """What a reader who cannot see the picture is told: its numbers."""
-    match block:
-        case Chart():
-            lines = (f"{s.name}{' (null)' if s.role == 'null' else ''}: {_numbers(s.y)}" for s in block.series)
-            return inert(f"{block.title}. {block.y} over {block.x or ', '.join(block.labels)}. " + "; ".join(lines))
-        case Heatmap():
-            low, high = float(block.values.min()), float(block.values.max())
-            row, column = divmod(int(block.values.argmax()), block.values.shape[1])
-            most = f"{high:.3g} at {block.rows[row]}, {block.columns[column]}"
-            return inert(
-                f"{block.title}. {len(block.rows)} rows by {len(block.columns)} columns, from {low:.3g} to {most}."
-            )
-        case _:
-            return ""
-
-
 def _axes(width: float, height: float):
     drawing = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(drawing)
@@ -136,8 +119,3 @@ def _label(text: str, longest: int = LONGEST_LABEL) -> str:
     """Inert, short, and without the dollar signs in which matplotlib would look for mathematics."""
     plain = inert(text, 200).replace("\n", "⏎").replace("$", r"\$")
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    shown = ", ".join(f"{value:.3g}" for value in values[:24])
-    return shown + (" …" if len(values) > 24 else "")

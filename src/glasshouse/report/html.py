@@ -17,6 +17,7 @@ from PIL import Image
 
 from glasshouse.report import charts
 from glasshouse.report.inert import inert
+from glasshouse.report.words import alternative, cell
 from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Picture, Table
 from glasshouse.values.findings import Finding
 from glasshouse.values.intervals import Interval
@@ -58,19 +59,12 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "inert": inert,
         "svg": _svg,
-        "alternative": charts.alternative,
+        "alternative": alternative,
         "cell": cell,
         "picture": _picture,
     }
     environment.filters |= {"kind": lambda block: type(block).__name__.lower(), "table_of": _table_of}
     return environment
-
-
-def cell(value: Any) -> str:
-    """One cell of a table as text."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else inert(value)
 
 
 def _svg(block: Block) -> Markup:

@@ -7,9 +7,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from glasshouse.report.charts import alternative
-from glasshouse.report.html import cell
 from glasshouse.report.inert import inert
+from glasshouse.report.words import alternative, cell
 from glasshouse.values.blocks import Block, Chart, Gallery, Heatmap, Metric, Note, Table, Transcript
 from glasshouse.values.findings import Finding
 

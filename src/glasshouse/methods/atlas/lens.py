@@ -22,24 +22,23 @@ regression onto the last residual, not the KL-trained lens of the paper; with fe
 lens.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from glasshouse.data.examples import Example, Examples
+from glasshouse.data.examples import Examples
 from glasshouse.engine.method import method
 from glasshouse.engine.scale import over_shards
-from glasshouse.methods.atlas._shared import NO_TOKEN, box_of, cells_in_box, first_tokens, grid, others, pixels, word
+from glasshouse.methods.atlas._on_images import NOTHING_ON_IMAGES, OnImages, read_off_images
+from glasshouse.methods.atlas._shared import word
 from glasshouse.model.readout import Readout
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import record
 from glasshouse.numerics.distributions import kl
-from glasshouse.numerics.randomness import seeded
 from glasshouse.numerics.regression import Pairs, nearest_to_identity
-from glasshouse.values.blocks import Block, Chart, Gallery, Heatmap, Metric, Note, Picture, Series, Table
+from glasshouse.values.blocks import Block, Chart, Heatmap, Note, Series, Table
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Interval, Verdict
 from glasshouse.values.sites import Span, language
@@ -61,27 +60,6 @@ class Options:
     """How many examples are shown to the model at once."""
     seed: int = 0
     """Seed of the pairing with other images, of the random words and of the bootstrap."""
-
-
-@dataclass(frozen=True)
-class OnImages:
-    """How surely image tokens say the answer, and what they say when there is nothing to see."""
-
-    own: Interval
-    other_image: Interval
-    other_words: Interval
-    over_other_image: Interval
-    """Paired difference."""
-    over_other_words: Interval
-    """Paired difference."""
-    pointing: Interval | None
-    """How often the surest token lies in the answer's box; None where no boxes are tagged."""
-    pointing_chance: float
-    pictures: tuple[Picture, ...]
-
-    @property
-    def carried(self) -> bool:
-        return self.over_other_image.above(0) and self.over_other_words.above(0)
 
 
 @dataclass(frozen=True)
@@ -145,7 +123,7 @@ class LensFinding(Finding):
             "KL (nats)": self.divergence,
         }
         return [
-            *(_image_blocks(self.on_images) if self.on_images else [Note(NOTHING_ON_IMAGES)]),
+            *(self.on_images.blocks() if self.on_images else [Note(NOTHING_ON_IMAGES)]),
             Chart("How often a layer's first choice is the model's", agreement, x="layer", y="share of prompts"),
             *(_tuned_blocks(self.tuned) if self.tuned else []),
             Heatmap(
@@ -155,29 +133,6 @@ class LensFinding(Finding):
             ),
             Table.of("By layer", columns),
         ]  # fmt: skip
-
-
-NOTHING_ON_IMAGES = "Nothing was read off images: that needs image tokens in the prompt and at least two examples with different answers."
-
-
-def _image_blocks(seen: OnImages) -> list[Block]:
-    named = {"own image": seen.own, "another image": seen.other_image, "random words": seen.other_words}
-    nulls = ("another image", "random words")
-    blocks: list[Block] = [
-        Metric("internal confidence in the answer", seen.own, null=seen.other_image),
-        Chart.intervals(
-            "How surely image tokens say the answer", named, nulls=nulls, y="probability, best token and layer"
-        ),
-        Note(f"Paired excess over another image: {seen.over_other_image}; over random words: {seen.over_other_words}."),
-    ]
-    if seen.pointing is not None:
-        blocks.append(
-            Note(
-                f"The surest token lies in the answer's box in {seen.pointing}; "
-                f"a random token would in {seen.pointing_chance:.2f}."
-            )
-        )
-    return [*blocks, Gallery("Where image tokens say the answer (brighter: more surely)", seen.pictures)]
 
 
 def _tuned_blocks(tuned: Tuned) -> list[Block]:
@@ -208,7 +163,15 @@ def lens(subject: Subject, examples: Examples, options: Options = Options()) -> 
         agreement=_shares(said.choices == said.choices[:, -1:]),
         agreement_null=_shares(said.choices == said.choices[:, -1:].roll(1, 0)),
         divergence=_means(said.divergence, options),
-        on_images=_on_images(subject, read, examples, options),
+        on_images=read_off_images(
+            subject,
+            read,
+            examples,
+            words=options.words,
+            show=options.pictures,
+            batch_size=options.batch_size,
+            seed=options.seed,
+        ),
         tuned=_tuned(subject, read, prompts, options) if options.tuned else None,
         story=story,
         story_words=words,
@@ -232,92 +195,6 @@ def _last_tokens(subject: Subject, read: Readout, shard: Examples, options: Opti
     logits = [read(residual) for residual in residuals]
     choices = torch.stack([layer.argmax(-1) for layer in logits], 1)
     return LastTokens(choices.cpu(), torch.stack([kl(logits[-1], layer) for layer in logits], 1).cpu())
-
-
-@dataclass
-class Confidence:
-    """The highest probability of some words over layers and image tokens, and where the first of them had it."""
-
-    words: Float[Tensor, "examples words"]
-    maps: tuple[Float[Tensor, " tokens"], ...]
-    """Per example: probability of its first word at every image token, in its surest layer."""
-
-    def __add__(self, other: "Confidence") -> "Confidence":
-        return Confidence(torch.cat([self.words, other.words]), (*self.maps, *other.maps))
-
-
-def _confidence(
-    subject: Subject, read: Readout, shard: Examples, words: Int[Tensor, "examples words"], options: Options
-) -> Confidence:
-    best, maps = torch.zeros(words.shape), [torch.zeros(0)] * len(shard)
-    taken = record(subject, language.residual @ "image", shard, batch_size=options.batch_size)
-    for site, residual in taken.items():
-        rows = taken.examples(site).cpu()
-        logits = read(residual).cpu()
-        said = (logits.gather(1, words[rows]) - logits.logsumexp(-1, keepdim=True)).exp()
-        for row in range(len(shard)):
-            here = said[rows == row]
-            if here[:, 0].max() > best[row, 0]:
-                maps[row] = here[:, 0]
-            best[row] = torch.maximum(best[row], here.max(0).values)
-    return Confidence(best, tuple(maps))
-
-
-def _on_images(subject: Subject, read: Readout, examples: Examples, options: Options) -> OnImages | None:
-    answers = first_tokens(subject, examples)
-    partner = others(answers, options.seed)
-    usable = [i for i, e in enumerate(examples) if e.images and answers[i] != NO_TOKEN and partner[i] != NO_TOKEN]
-    usable = [i for i in usable if examples[int(partner[i])].images]
-    if subject.anatomy.image_token is None or len(usable) < 2:
-        return None
-    random_words = torch.randint(subject.prompts.vocabulary, (options.words,), generator=seeded(options.seed))
-    own = Examples(replace(examples[i], answer=None, id=str(i)) for i in usable)
-    swapped = Examples(
-        replace(examples[i], answer=None, images=examples[int(partner[i])].images, id=str(i)) for i in usable
-    )
-
-    def look(shard: Examples) -> Confidence:
-        mine = torch.tensor([int(example.id) for example in shard])
-        words = torch.cat([answers[mine, None], random_words.expand(len(mine), -1)], 1)
-        return _confidence(subject, read, shard, words, options)
-
-    size = 4 * options.batch_size
-    here = over_shards(look, own, Confidence, name="own image", size=size)
-    there = over_shards(look, swapped, Confidence, name="another image", size=size)
-    answer, other, rivals = here.words[:, 0], there.words[:, 0], here.words[:, 1:].mean(1)
-    shown = [examples[i] for i in usable]
-    pointing, chance = _pointing(shown, here.maps)
-    return OnImages(
-        own=Interval.mean(answer, seed=options.seed),
-        other_image=Interval.mean(other, seed=options.seed),
-        other_words=Interval.mean(rivals, seed=options.seed),
-        over_other_image=Interval.mean(answer - other, seed=options.seed),
-        over_other_words=Interval.mean(answer - rivals, seed=options.seed),
-        pointing=pointing,
-        pointing_chance=chance,
-        pictures=tuple(_picture(e, m) for e, m in zip(shown[: options.pictures], here.maps, strict=False)),
-    )
-
-
-def _pointing(shown: Sequence[Example], maps: Sequence[Float[Tensor, " tokens"]]) -> tuple[Interval | None, float]:
-    hits, shares = list[bool](), list[float]()
-    for example, seen in zip(shown, maps, strict=True):
-        box, shape = box_of(example), _grid_of(example, seen)
-        if box is not None and shape is not None:
-            inside = cells_in_box(box, *shape).flatten()
-            hits.append(bool(inside[seen.argmax()]))
-            shares.append(float(inside.mean()))
-    return (Interval.rate(sum(hits), len(hits)), sum(shares) / len(shares)) if hits else (None, 0.0)
-
-
-def _picture(example: Example, seen: Float[Tensor, " tokens"]) -> Picture:
-    shape = _grid_of(example, seen)
-    caption = f"{example.id}: “{example.answer}” at most {float(seen.max()):.2g}"
-    return Picture(pixels(example), caption, None if shape is None else seen.view(shape), box_of(example))
-
-
-def _grid_of(example: Example, seen: Float[Tensor, " tokens"]) -> tuple[int, int] | None:
-    return grid(len(seen), *example.images[0].open().size) if len(seen) and len(example.images) == 1 else None
 
 
 def _story(

@@ -1,0 +1,529 @@
+"""What can be typed: exit statuses that gate a pipeline, JSON for machines, and one line for every mistake."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from pyarrow import Table, parquet
+from safetensors.torch import load_file, save_file
+
+import dummies
+import tiny
+from glasshouse import cli
+from glasshouse.engine.runs import Run
+from glasshouse.model.patches import write_patch
+from glasshouse.model.subject import Subject
+from glasshouse.organisms import shelf
+from glasshouse.values.codec import pack
+from glasshouse.values.deltas import Patch
+from glasshouse.values.sites import Site
+from hostile import controls
+
+SEEDLING = "organism:seedling"
+COMMAND = Path(sys.executable).with_name("glasshouse")
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        """Standard output as JSON and nothing else."""
+
+        def refuse(constant: str):
+            raise AssertionError(f"{constant} is no JSON")
+
+        return json.loads(self.out, parse_constant=refuse)
+
+
+@pytest.fixture
+def typed(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """`typed("list", "--json")`: as typed in an empty folder, but in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def type_in(*words: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(word) for word in words])
+        said = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), said.out, said.err)
+
+    return type_in
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Five prompts."""
+    file = tmp_path / "data.jsonl"
+    file.write_text("".join(json.dumps({"prompt": "a" * number}) + "\n" for number in range(1, 6)))
+    return file
+
+
+@pytest.fixture
+def at_hand(seedling: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The organism need not be built for every command."""
+    monkeypatch.setattr(shelf, "take", lambda name: seedling)
+
+
+def on_disk(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+# What succeeds
+
+
+@pytest.mark.parametrize(
+    ("verdict", "status"), [("pass", 0), ("concern", 1), ("fail", 1), ("inconclusive", 3)], ids=lambda word: str(word)
+)
+def test_the_verdict_is_the_exit_status(typed, data: Path, verdict: str, status: int):
+    outcome = typed("run", "count", "--data", data, "--verdict", verdict)
+    assert outcome.status == status
+    assert outcome.out.startswith(f"{verdict.upper()}  5 prompts are")
+    assert outcome.err == ""
+    (run,) = Path("runs").iterdir()
+    for line in (f"Run:  {run}", f"Page: {run}/report.html", f"Next: glasshouse report {run}"):
+        assert line in outcome.out.splitlines()
+    assert typed("report", run).status == status
+
+
+def test_json_is_all_there_is(typed, data: Path):
+    outcome = typed("run", "count", "--data", data, "--json")
+    made = Run.read(outcome.json["run"])
+    assert outcome.json["finding"] == pack(made.finding)[0]
+    assert outcome.json["verdict"] == "pass"
+    assert outcome.err == ""
+    again = typed("report", made.folder, "--json")
+    assert again.json == outcome.json
+    compared = typed("compare", made.folder, made.folder, "--json")
+    assert (compared.status, compared.json) == (0, [])
+    listed = typed("list", "--json").json
+    assert {"lens", "count"} == {entry["name"] for entry in listed}
+
+
+def test_comparing_tells_what_differs(typed, data: Path):
+    first, second = (
+        typed("run", "count", "--data", data, "--factor", factor, "--json").json["run"] for factor in (1, 2)
+    )
+    compared = typed("compare", first, second)
+    assert compared.status == 0
+    assert "options.factor" in compared.out
+    found = {row["what"]: (row["first"], row["second"]) for row in typed("compare", first, second, "--json").json}
+    assert found["options.factor"] == (1.0, 2.0)
+    assert found["aaa: length"] == (3.0, 6.0)
+    assert typed("compare", first, first).out == "no difference\n"
+
+
+def test_limit_takes_the_first(typed, data: Path):
+    assert typed("run", "count", "--data", data, "--limit", 2, "--json").json["data"]["examples"]["count"] == 2
+    assert typed("run", "count", "--data", data, "--limit", 99, "--json").json["data"]["examples"]["count"] == 5
+
+
+def test_a_dry_run_prints_what_from_takes(typed, data: Path, tmp_path: Path):
+    before = on_disk(tmp_path)
+    dry = typed("run", "count", "--data", data, "--factor", "2.5", "--limit", 3, "--device", "cpu", "--dry-run")
+    assert on_disk(tmp_path) == before
+    assert dry.json["options"] == {"verdict": "pass", "seed": 0, "factor": 2.5}
+    assert (dry.json["limit"], dry.json["data"], dry.json["opening"]["device"]) == (3, {"examples": str(data)}, "cpu")
+    Path("asked.json").write_text(dry.out)
+    assert typed("run", "count", "--from", "asked.json", "--dry-run").json == dry.json
+    assert typed("run", "count", "--from=asked.json", "--dry-run").json == dry.json
+    made = typed("run", "count", "--from", "asked.json", "--json").json
+    assert made["options"]["factor"] == 2.5
+    assert made["data"]["examples"]["count"] == 3
+
+
+def test_a_flag_stands_above_the_file(typed, data: Path):
+    Path("asked.json").write_text(typed("run", "count", "--data", data, "--factor", 2, "--seed", 7, "--dry-run").out)
+    tree = typed("run", "count", "--from", "asked.json", "--factor", 3, "--limit", 1, "--dry-run").json
+    assert tree["options"] == {"verdict": "pass", "seed": 7, "factor": 3.0}
+    assert tree["limit"] == 1
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)], ids=str)
+def test_nothing_typed_says_what_can_be(typed, words):
+    outcome = typed(*words)
+    assert (outcome.status, outcome.err) == (0, "")
+    for name in cli.COMMANDS:
+        assert f"  glasshouse {name} " in outcome.out
+    assert "Next: glasshouse" in outcome.out
+
+
+def test_the_list_is_of_questions_by_need(typed):
+    said = typed("list").out
+    assert said.index("Needs weights alone:") < said.index("count ") < said.index("Needs forward passes:")
+    assert "What does each layer's token already say" in said
+
+
+@pytest.mark.parametrize("words", [*((name,) for name in cli.COMMANDS), ("run", "count")], ids=" ".join)
+def test_every_command_says_what_it_takes(typed, words: tuple[str, ...]):
+    outcome = typed(*words, "--help")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"usage: glasshouse {' '.join(words)} ")
+
+
+def test_the_lens_on_the_seedling(typed, at_hand):
+    outcome = typed("run", "lens", "--model", SEEDLING, "--limit", 3, "--pictures", 1)
+    assert outcome.status == 3
+    assert outcome.out.startswith("INCONCLUSIVE  ")
+    assert max(map(len, outcome.out.split("\nRun: ")[0].splitlines())) <= 80
+    assert typed("report", next(Path("runs").iterdir())).out == outcome.out
+
+
+def test_export_makes_a_checkpoint_that_is_proved(typed, tmp_path: Path, seedling: Subject):
+    weight = "model.multi_modal_projector.linear_2.weight"
+    shape = dict(seedling.model.named_parameters())[weight].shape
+    patch = write_patch(Patch.dense(weight, torch.ones(shape)), tmp_path / "ones.safetensors")
+    first = typed("export", SEEDLING, "plain")
+    assert (first.status, first.out.splitlines()[0]) == (0, "plain")
+    proved = typed("anatomy", "plain", "--prove")
+    assert proved.status == 0
+    assert len([line for line in proved.out.splitlines() if line.startswith("  proved")]) > 10
+    assert "FAILED" not in proved.out
+    shown = typed("anatomy", "plain", "--json").json
+    assert shown["anatomy"] == pack(seedling.anatomy)[0]
+    assert shown["proof"] is None
+
+    assert typed("export", SEEDLING, "patched", "--patch", patch).status == 0
+    plain, patched = (load_file(Path(name) / "model.safetensors") for name in ("plain", "patched"))
+    changed = {name for name in plain if not torch.equal(plain[name], patched[name])}
+    assert len(changed) == 1
+    assert changed.pop().endswith("multi_modal_projector.linear_2.weight")
+
+    before = on_disk(tmp_path)
+    refused = typed("export", SEEDLING, "plain")
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err == "glasshouse: plain: exists already; name a new folder\n"
+    assert on_disk(tmp_path) == before
+
+
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(typed, data: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(done: int) -> None:
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dummies, "before_shard", interrupt)
+        outcome = typed("run", "count", "--data", data)
+    assert (outcome.status, outcome.out) == (130, "")
+    assert outcome.err.count("\n") == 1
+    assert typed("run", "count", "--data", data, "--json").json["resumed_shards"] == 1
+
+
+# What is refused: one line, status 2, nothing changed on disk
+
+
+def lines(*records: object) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        said = (record if isinstance(record, str) else json.dumps(record) for record in records)
+        (folder / "bad.jsonl").write_text("\n".join(said))
+
+    return write
+
+
+def nothing(folder: Path) -> None:
+    """There is nothing to prepare."""
+
+
+def asked(**changes: object) -> Callable[[Path], None]:
+    """A file for --from that was changed by hand."""
+
+    def write(folder: Path) -> None:
+        tree = {"method": "count", "models": {}, "data": {}, "options": {}, **changes}
+        (folder / "asked.json").write_text(json.dumps(tree))
+
+    return write
+
+
+def raw(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(content) and None
+
+
+def pictured(save: Callable[[Path], object]) -> Callable[[Path], None]:
+    """Examples whose second picture is bad."""
+
+    def write(folder: Path) -> None:
+        Image.new("RGB", (64, 64), "red").save(folder / "good.png")
+        save(folder)
+        names = ["good.png", next(file.name for file in folder.iterdir() if file.stem == "bad")]
+        said = (json.dumps({"prompt": "what ?", "image": name, "answer": "red"}) for name in names)
+        (folder / "bad.jsonl").write_text("\n".join(said))
+
+    return write
+
+
+def animated(folder: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "bad.gif", save_all=True, append_images=frames[1:])
+
+
+def bomb(folder: Path) -> None:
+    """A header that promises more pixels than anyone wants to decode."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    image = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n" + image)
+
+
+BAD_PICTURES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "corrupt": (raw("bad.png", b"\x89PNG\r\n\x1a\nnot really"), "bad.png"),
+    "no image": (raw("bad.png", b"hello"), "not an image"),
+    "animated": (animated, "animated"),
+    "CMYK": (lambda folder: Image.new("CMYK", (8, 8)).save(folder / "bad.jpg"), "CMYK"),
+    "alpha": (lambda folder: Image.new("RGBA", (8, 8), (255, 0, 0, 9)).save(folder / "bad.png"), "transparency"),
+    "bomb": (bomb, "pixels"),
+}
+COUNT = ("run", "count", "--data", "bad.jsonl")
+FROM = ("run", "count", "--from", "asked.json")
+REFUSED: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
+    "unknown command": (nothing, ("divine",), "divine: no such command; there are list"),
+    "unknown method": (nothing, ("run", "divination"), "divination: no such method"),
+    "no method": (nothing, ("run", "--model", "x"), "name a method first"),
+    "a word for list": (nothing, ("list", "everything"), "takes only --json"),
+    "unknown flag": (nothing, ("run", "count", "--colour", "red"), "--colour"),
+    "a word for a number": (nothing, ("run", "count", "--limit", "few"), "--limit"),
+    "a word that is no choice": (nothing, ("run", "count", "--verdict", "maybe"), "--verdict"),
+    "a flag without its value": (nothing, ("run", "count", "--data"), "--data"),
+    "no model named": (nothing, ("anatomy",), "glasshouse anatomy --help"),
+    "too many words": (nothing, ("report", "a", "b"), "glasshouse report --help"),
+    "no data": (nothing, ("run", "count"), "needs examples: --data FILE.jsonl"),
+    "no model": (nothing, ("run", "lens"), "needs a model: --model NAME"),
+    "no such model": (nothing, ("run", "lens", "--model", "nobody/nothing"), "--download"),
+    "no such dtype": (nothing, ("run", "lens", "--model", "model", "--dtype", "float3"), "dtype float3: write one of"),
+    "no such file": (nothing, COUNT, "bad.jsonl: no such file"),
+    "a file of unknown kind": (raw("bad.csv", b"prompt\n"), ("run", "count", "--data", "bad.csv"), "cannot tell"),
+    "an empty file": (raw("bad.jsonl", b""), COUNT, "holds no examples"),
+    "a broken line": (lines({"prompt": "good"}, "", '{"prompt": '), COUNT, "bad.jsonl:3: this line is not JSON"),
+    "a line of bytes": (raw("bad.jsonl", b'{"prompt": "good"}\n\xff\xfe\n'), COUNT, "bad.jsonl:2"),
+    "a line that is a list": (lines([1, 2]), COUNT, "bad.jsonl:1: this line is not a JSON object"),
+    "a deep line": (lines("[" * 100_000), COUNT, "bad.jsonl:1"),
+    "no prompt": (lines({"question": "what ?"}), COUNT, "bad.jsonl:1: needs 'prompt'"),
+    "a picture that is not there": (lines({"image": "gone.png"}), COUNT, "gone.png is not there"),
+    "limit 0": (lines({"prompt": "x"}), (*COUNT, "--limit", "0"), "--limit 0: must be at least 1"),
+    "limit below 0": (lines({"prompt": "x"}), (*COUNT, "--limit", "-3"), "--limit -3: must be at least 1"),
+    "parquet without columns": (
+        lambda folder: parquet.write_table(Table.from_pylist([{"question": "what ?"}]), folder / "bad.parquet"),
+        ("run", "count", "--data", "bad.parquet"),
+        "needs a column 'prompt'",
+    ),
+    "an adapter on an organism": (
+        nothing,
+        ("run", "lens", "--model", SEEDLING, "--adapter", "folder"),
+        "opened as it was grown; leave out adapter",
+    ),
+    "a dtype for an organism": (nothing, ("export", SEEDLING, "new", "--dtype", "float16"), "leave out dtype"),
+    "no parquet": (raw("bad.parquet", b"PAR1 no"), ("run", "count", "--data", "bad.parquet"), "not a readable Parquet"),
+    "a folder without images": (
+        lambda folder: (folder / "empty").mkdir(),
+        ("run", "count", "--data", "empty"),
+        "no image in this folder",
+    ),
+    "unknown option in a file": (asked(options={"colour": 1}), FROM, "unknown option 'colour'; known are verdict"),
+    "ill-typed option in a file": (asked(options={"factor": "two"}), FROM, "factor"),
+    "options that are a list": (asked(options=[1]), FROM, "options must be an object"),
+    "unknown field in a file": (asked(colour=1), FROM, "'colour'"),
+    "unknown opening in a file": (asked(opening={"colour": 1}), FROM, "'colour'"),
+    "ill-typed limit in a file": (asked(limit="few"), FROM, "limit"),
+    "another method's file": (asked(method="lens"), FROM, "that file asks lens, the command says count"),
+    "a model it does not take": (asked(models={"subject": "x"}), FROM, "count takes no 'subject'; it takes examples"),
+    "no such file to take from": (nothing, FROM, "asked.json: not a readable request"),
+    "a file that is no JSON": (raw("asked.json", b"{"), FROM, "asked.json: not a readable request"),
+    "a file that is a list": (raw("asked.json", b"[1]"), FROM, "found [1]"),
+    "a file of bytes": (raw("asked.json", b"\xff\xfe"), FROM, "asked.json: not a readable request"),
+    "a deep file": (raw("asked.json", b"[" * 100_000), FROM, "asked.json: not a readable request"),
+    "no run": (nothing, ("report", "nowhere"), "not a whole run folder"),
+    "no runs to compare": (nothing, ("compare", "nowhere", "neither"), "nowhere: not a whole run folder"),
+    "no patch": (nothing, ("export", SEEDLING, "new", "--patch", "gone"), "gone: not a readable"),
+    "a run folder under a file": (
+        lambda folder: (lines({"prompt": "x"})(folder), (folder / "file").write_text("mine")),
+        (*COUNT, "--runs", "file/runs"),
+        "choose another folder with --runs",
+    ),
+    "an export under a file": (raw("file", b"mine"), ("export", SEEDLING, "file/new"), "choose another folder"),
+    "escapes": (nothing, ("\x1b[31m\x1b]0;mine\x07\u202e",), r"\x1b[31m\x1b]0;mine\x07\x202e: no such command"),
+    "a lone surrogate": (nothing, ("run", "count", "--data", "a\udcffb"), r"a\xdcffb"),
+    **{
+        f"picture: {name}": (pictured(save), ("run", "lens", "--model", SEEDLING, "--data", "bad.jsonl"), said)
+        for name, (save, said) in BAD_PICTURES.items()
+    },
+}  # fmt: skip
+
+
+def assert_refused(outcome: Outcome, said: str) -> None:
+    assert outcome.status == 2, outcome
+    assert outcome.out == ""
+    assert outcome.err.startswith("glasshouse: ")
+    assert outcome.err.endswith("\n")
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert said in outcome.err
+    assert controls(outcome.err) == set()
+
+
+@pytest.mark.parametrize(("prepare", "words", "said"), REFUSED.values(), ids=REFUSED)
+def test_bad_input_is_told_in_one_line_and_changes_nothing(typed, at_hand, tmp_path: Path, prepare, words, said):
+    prepare(tmp_path)
+    before = on_disk(tmp_path)
+    assert_refused(typed(*words), said)
+    assert on_disk(tmp_path) == before
+
+
+def test_an_unknown_organism_is_told(typed):
+    assert_refused(typed("run", "lens", "--model", "organism:unicorn"), "no such organism; there is organism:seedling")
+
+
+@pytest.mark.parametrize("name", ["unknown flag", "a word for a number", "no model named"])
+def test_it_is_one_plain_line_on_a_terminal_too(typed, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    _, words, said = REFUSED[name]
+    assert_refused(typed(*words), said)
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small sound checkpoint; to be copied before it is spoiled."""
+    return tiny.checkpoint("llama", tmp_path_factory.mktemp("sound") / "llama")
+
+
+def weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def spoil(model: Path) -> None:
+        tensors = load_file(model / "model.safetensors")
+        change(tensors)
+        save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+
+    return spoil
+
+
+def configured(**fields: object) -> Callable[[Path], None]:
+    def spoil(model: Path) -> None:
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps({**config, **fields}))
+
+    return spoil
+
+
+def pickled(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch pwned'\ntR.")
+
+
+def half_downloaded(model: Path) -> None:
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    (model / "model.safetensors").rename(model / names[0])
+    index = {"weight_map": {"a": names[0], "b": names[1]}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def unprocessed(model: Path) -> None:
+    for file in model.glob("*token*"):
+        file.unlink()
+
+
+FIRST = "model.layers.0.mlp.up_proj.weight"
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pickle only": (pickled, "only pickle weights (pytorch_model.bin)"),
+    "a shard missing": (half_downloaded, "1 of 2 shards are missing, first model-00002-of-00002.safetensors"),
+    "truncated": (lambda model: os.truncate(model / "model.safetensors", 5000), "not a whole safetensors file"),
+    "other shapes": (configured(intermediate_size=24), "do not belong together"),
+    "a weight missing": (weights(lambda tensors: tensors.pop(FIRST)), "weights are missing, first"),
+    "NaN": (weights(lambda tensors: tensors[FIRST].fill_(float("nan"))), "could not be proved"),
+    "no weights": (lambda model: (model / "model.safetensors").unlink(), "no safetensors weights"),
+    "no configuration": (lambda model: (model / "config.json").unlink(), "no config.json"),
+    "broken configuration": (lambda model: os.truncate(model / "config.json", 20), "configuration"),
+    "an unknown family": (configured(model_type="unicorn"), "configuration"),
+    "its own code": (
+        configured(model_type="unicorn", auto_map={"AutoConfig": "code.Config"}),
+        "--remote-code",
+    ),
+    "no tokenizer": (unprocessed, "no processor or tokenizer"),
+}
+
+
+@pytest.mark.parametrize("command", ["run", "export"])
+@pytest.mark.parametrize(("spoil", "said"), SPOILT.values(), ids=SPOILT)
+def test_a_spoilt_checkpoint_is_told_in_one_line(typed, data: Path, llama: Path, tmp_path: Path, command, spoil, said):
+    shutil.copytree(llama, tmp_path / "model")
+    spoil(tmp_path / "model")
+    before = on_disk(tmp_path)
+    words = ("run", "lens", "--model", "model", "--data", data) if command == "run" else ("export", "model", "new")
+    assert_refused(typed(*words), said)
+    assert on_disk(tmp_path) == before
+
+
+def test_an_anatomy_that_cannot_be_proved_is_a_failure_with_its_reason(typed, llama: Path, tmp_path: Path):
+    """Drawing is what one does to find out, so it draws, says what failed, and fails."""
+    shutil.copytree(llama, tmp_path / "model")
+    SPOILT["NaN"][0](tmp_path / "model")
+    outcome = typed("anatomy", "model", "--prove")
+    assert outcome.status == 1
+    assert f"the weight {FIRST} holds NaN" in " ".join(outcome.out.split())
+    assert typed("anatomy", "model").status == 0  # the configuration is sound
+
+
+def test_a_sound_checkpoint_is_none_of_this(typed, data: Path, llama: Path):
+    outcome = typed("run", "lens", "--model", llama, "--data", data, "--json")
+    assert outcome.status == 3
+    assert outcome.json["subjects"]["subject"]["family"] == "llama"
+    assert Site.parse("language.residual[2]").layer < outcome.json["finding"]["examples"]
+
+
+# As it is really typed
+
+
+def really(*words: object, cwd: Path, installed: Path | None = None, **more) -> subprocess.Popen:
+    folders = [installed, Path(dummies.__file__).parent] if installed else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), **more.pop("env", {})}
+    environment.pop("PYTHONUNBUFFERED", None)  # users have it unset
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+    return subprocess.Popen([COMMAND, *map(str, words)], cwd=cwd, env=environment, text=True, **pipes)
+
+
+def test_really_a_run_is_json_and_a_status_and_not_a_word_more(tmp_path: Path, data: Path, llama: Path):
+    process = really("run", "lens", "--model", llama, "--data", data, "--json", cwd=tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (3, "")
+    assert json.loads(out)["verdict"] == "inconclusive"
+
+
+def test_really_a_reader_that_left_is_no_error(tmp_path: Path):
+    read, write = os.pipe()
+    os.close(read)
+    process = really("list", cwd=tmp_path, stdout=write)
+    os.close(write)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_really_ctrl_c_keeps_what_is_finished(tmp_path: Path, data: Path, installed: Path):
+    words = ("run", "count", "--data", data)
+    process = really(*words, cwd=tmp_path, installed=installed, env={dummies.NAP: "1"})
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.glob("runs/.unfinished/*/*.safetensors")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err == "glasshouse: interrupted; finished shards are kept, the same command goes on\n"
+    assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [".unfinished"]
