@@ -9,8 +9,9 @@ Every arm gets its own module tree around the parameters of one random-weights L
 the tensors that hand-written hooks return. Each timed call stands between two bare
 forwards, in an order shuffled every round; an arm's figure is the median over rounds of
 `t(arm) / mean(t(bare before), t(bare after))`, with a bootstrap 95 % interval. `bare (A/A)`
-is a second bare forward: the noise of the run, and a run in which it is more than 1 % is void. Memory is the peak of live bytes in torch's
-CPU allocator during one call, from the profiler's allocation events, less a bare forward's.
+is a second bare forward: the noise of the run, and a run in which it is more than 1 % is void.
+Memory is the peak of live bytes in torch's CPU allocator during one call, from the profiler's
+allocation events, less a bare forward's.
 One thread by default: on a shared machine two make the A/A ratio itself move by 10 %.
 """
 
@@ -99,14 +100,14 @@ def nnsight_wrap(model: LlamaForCausalLM) -> Any:
 def nnsight_record(model: Any, ids: Tensor) -> list[Tensor]:
     with model.trace(ids):
         outs = [layer.output for layer in model.model.layers].save()  # type: ignore[attr-defined]
-    return outs
+    return outs  # noqa: RET504 - the trace fills it
 
 
 def nnsight_edit(model: Any, ids: Tensor) -> Tensor:
     with model.trace(ids):
         model.model.layers[EDITED].output = model.model.layers[EDITED].output * SCALE
         logits = model.output.logits.save()
-    return logits
+    return logits  # noqa: RET504 - the trace fills it
 
 
 def pyvene_wrap(model: LlamaForCausalLM) -> tuple[Any, ...]:
@@ -145,7 +146,7 @@ def lens_record(model: Any, ids: Tensor) -> list[Tensor]:
 
 
 def lens_edit(model: Any, ids: Tensor) -> Tensor:
-    hook = (f"blocks.{EDITED}.hook_resid_post", lambda out, hook: out * SCALE)
+    hook = (f"blocks.{EDITED}.hook_resid_post", lambda out, hook: out * SCALE)  # noqa: ARG005 - its name is part of the call
     return model.run_with_hooks(ids, fwd_hooks=[hook])
 
 

@@ -3,9 +3,9 @@
 Claims checked, in one run:
     peak memory after 1e6 tokens is that after 1e5 (ratio <= 1.05), where a list of residuals would need 16 GB
     16 shards merged equal one pass to 1e-6 relative
-    peer: torch.var_mean over the tokens kept in memory, on the first 1e5
+    peer: torch.var_mean over the tokens kept in memory, on the first 1e5 of them
 
-The model is a one-layer Llama of width 4096 with random weights; tokens pass through `gather` as they would in any model.
+The model is a one-layer Llama of width 4096 with random weights; `gather` treats it like any other.
 """
 
 import gc
@@ -18,13 +18,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import psutil
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
 from glasshouse.data.examples import Example, Examples
 from glasshouse.model.subject import Subject, open_subject
 from glasshouse.model.taps import gather, record
 from glasshouse.numerics.accumulators import Moments
 from glasshouse.organisms import seedling
 from glasshouse.values.sites import language
-from transformers import LlamaConfig, LlamaForCausalLM
 
 WIDTH, TOKENS_EACH, BATCH = 4096, 1000, 4
 SITE = language.residual[0]
@@ -95,9 +96,8 @@ def main() -> None:
     variance, mean = torch.var_mean(kept.double(), 0)
     ours = gather(model, {SITE: Moments()}, few, batch_size=BATCH)[SITE]
     for name, truth, value in (("mean", mean, ours.mean), ("variance", variance, ours.variance)):
-        print(
-            f"torch.var_mean in float64, {name}: largest difference {float((truth - value).abs().max() / truth.abs().max()):.1e}"
-        )
+        difference = float((truth - value).abs().max() / truth.abs().max())
+        print(f"torch.var_mean in float64, {name}: largest difference {difference:.1e} relative")
 
 
 if __name__ == "__main__":

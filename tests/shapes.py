@@ -1,4 +1,4 @@
-"""Do tensors have the shapes their annotations promise? jaxtyping calls this checker around every function under pytest.
+"""Do tensors have the shapes their annotations promise? jaxtyping calls this checker around every function in tests.
 
 General type checkers trip over what this code uses (shape strings in unions, `Self`, names imported for type checking
 only), and only shapes are wanted here: pyright checks the rest.
