@@ -16,11 +16,15 @@ import torch
 from pyarrow import parquet
 
 import dummies
+from glasshouse.data.examples import Example, Examples
 from glasshouse.engine import runs
 from glasshouse.engine.method import load
 from glasshouse.engine.runs import Run, compare, run
+from glasshouse.values.blocks import Table
 from glasshouse.values.codec import digest, unpack
 from glasshouse.values.errors import BadInput
+from hostile import TEXTS, assert_dead
+from showing import SURE, Said
 
 FILES = {"arrays.safetensors", "report.html", "rows.parquet", "run.json"}
 DATA = dummies.prompts(7)
@@ -84,6 +88,38 @@ def test_rows_are_the_findings_rows(tmp_path: Path, finished: Run):
     for made in (ask(tmp_path), finished):
         kept = parquet.read_table(made.folder / "rows.parquet").to_pylist()
         assert repr(kept) == repr(made.finding.rows())  # repr, because what is not a number is not equal to itself
+
+
+def test_whatever_a_stranger_says_is_kept(tmp_path: Path):
+    """Half characters, escapes, markup and megabytes neither stop the writing nor change on the way."""
+    said = Examples(Example(prompt=text) for text in TEXTS.values())
+    made = run(load("count"), {"examples": said}, root=tmp_path)
+    assert Run.read(made.folder).finding == made.finding
+    strict((made.folder / "run.json").read_text("utf-8"))
+    assert_dead((made.folder / "report.html").read_text("utf-8"))
+    kept = parquet.read_table(made.folder / "rows.parquet")
+    assert kept.column_names == list(made.finding.rows()[0])
+    assert kept["length"].to_pylist() == [len(text) for text in TEXTS.values()]
+    assert kept["prompt"].to_pylist()[0] == TEXTS["script"]
+
+
+def test_cells_of_several_kinds_are_kept(tmp_path: Path):
+    """The first row does not decide which columns there are, nor of what type."""
+
+    class Mixed(Said):
+        def blocks(self):
+            rows = ((1, None, None), ("two", SURE, 10**30), (None, 0.5, True))
+            return [Table("mixed", ("cell", "sometimes sure", "large"), rows)]
+
+    runs._write_rows(Mixed("mixed", ()), tmp_path / "rows.parquet")
+    kept = parquet.read_table(tmp_path / "rows.parquet").to_pydict()
+    assert kept == {
+        "cell": ["1", "two", None],
+        "sometimes sure": [None, 0.5, 0.5],
+        "large": [None, str(10**30), "True"],
+        "sometimes sure low": [None, 0.25, None],
+        "sometimes sure high": [None, 0.75, None],
+    }
 
 
 def test_same_seed_same_finding(tmp_path: Path):

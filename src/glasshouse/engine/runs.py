@@ -192,7 +192,24 @@ def _write_rows(finding: Finding, file: Path) -> None:
     import pyarrow as arrow
     from pyarrow import parquet
 
-    parquet.write_table(arrow.Table.from_pylist(finding.rows()), file)
+    rows = finding.rows()
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {_encodable(name): _column([row.get(name) for row in rows]) for name in names}
+    parquet.write_table(arrow.table(columns), file)
+
+
+def _column(values: list[Any]) -> Any:
+    """As it is, or as text where Parquet cannot hold it: cells of several types, half a character."""
+    import pyarrow as arrow
+
+    try:
+        return arrow.array(values)
+    except (ValueError, TypeError, OverflowError):
+        return arrow.array([None if value is None else _encodable(str(value)) for value in values])
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _discard_empty(folders: Iterable[Path]) -> None:
