@@ -349,6 +349,20 @@ def test_kill_9_in_the_middle_loses_no_shard_and_leaves_no_half_run(tmp_path: Pa
     assert list(root.iterdir()) == [again.folder]
 
 
+@pytest.mark.parametrize("place", ["save_file", "_write_rows", "rendered"])
+def test_a_kill_while_writing_would_leave_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str):
+    """What is there at that moment is what a kill at that moment leaves."""
+    write, there = getattr(runs, place), []
+
+    def watched(*args):
+        there.append(folders(tmp_path))
+        return write(*args)
+
+    monkeypatch.setattr(runs, place, watched)
+    assert ask(tmp_path).folder in folders(tmp_path)
+    assert there == [[]]
+
+
 def test_ctrl_c_keeps_finished_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def interrupt(done: int) -> None:
         if done == 2:

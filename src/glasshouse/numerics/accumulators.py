@@ -50,6 +50,8 @@ class Moments:
         self, values: Num[Tensor, "tokens ..."], examples: Int[Tensor, " tokens"], positions: Int[Tensor, " tokens"]
     ) -> None:
         del examples, positions
+        if not len(values):
+            return
         merged = self
         for part in values.split(ROWS_AT_ONCE):
             # Shifted by its own mean the squares stay small, so float32 products lose nothing; sums are float64.
