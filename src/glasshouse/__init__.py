@@ -55,7 +55,7 @@ _WHERE = {
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = [*sorted(_HOME), "methods", "open"]
+__all__ = [*sorted(_HOME), "methods", "open"]  # pyright: ignore[reportUnsupportedDunderAll] - one list of names is enough
 __version__ = "0.1.0"
 
 

@@ -54,8 +54,8 @@ def answer_everywhere_else(inside, answers, rows):
     return rows[answers] * (1 - inside[:, None])
 
 
-def one_word_whatever_is_seen(inside, answers, rows):
-    return rows[answers[:1]].expand(len(inside), -1)
+def every_answer_whatever_is_seen(inside, answers, rows):
+    return torch.nn.functional.normalize(rows[answers.unique()].sum(0), dim=0).expand(len(inside), -1)
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +117,12 @@ def test_an_answer_planted_outside_its_box_is_not_pointed_to(fresh: Examples):
     assert seen.pointing.value <= seen.pointing_chance
 
 
-def test_a_word_said_whatever_is_seen_is_no_answer(fresh: Examples):
-    """Image tokens that say one word loudly would look sure of it; what another image says unmasks them."""
-    finding = lens(planted(one_word_whatever_is_seen), fresh)
-    assert finding.on_images is not None
-    assert finding.on_images.own.value > 0.05  # loud: one example in eight has this answer
-    assert finding.verdict == Verdict.INCONCLUSIVE
+def test_answers_said_whatever_is_seen_are_no_answer(fresh: Examples):
+    """Image tokens that say the answers loudly on any image look sure of them; only another image unmasks them."""
+    seen = lens(planted(every_answer_whatever_is_seen), fresh)
+    assert seen.on_images is not None
+    assert seen.on_images.over_other_words.above(0)
+    assert seen.verdict == Verdict.INCONCLUSIVE
 
 
 def test_the_negative_control_is_inconclusive(on_seedling: LensFinding):

@@ -53,7 +53,8 @@ class Moments:
         if not len(values):
             return
         merged = self
-        for part in values.split(ROWS_AT_ONCE):
+        for start in range(0, len(values), ROWS_AT_ONCE):
+            part = values[start : start + ROWS_AT_ONCE]
             # Shifted by its own mean the squares stay small, so float32 products lose nothing; sums are float64.
             mean, centred, missed = _centred(part)
             squares = centred.square_().sum(0, dtype=torch.float64) - len(part) * missed.square()
