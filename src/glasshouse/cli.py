@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -46,6 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         status = 0  # the reader of our output (head, less) has left; the interpreter's own last flush must not fail
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as problem:  # noqa: BLE001 - our own fault, which must not pass for a verdict
+        traceback.print_exc()
+        print(
+            f"glasshouse: a fault of its own ({inert(problem)}); please report it with the lines above", file=sys.stderr
+        )
+        status = 70
     sys.exit(status)
 
 
@@ -122,7 +129,7 @@ def anatomy(rest: list[str]) -> int:
             else f"  FAILED  {inert(check.what)} ({inert(check.detail)})"
         )
     if not certificate:
-        screen.print(f"Next: glasshouse anatomy {shlex.quote(form.model)} --prove")
+        screen.print(f"Next: glasshouse anatomy {inert(shlex.quote(form.model))} --prove")
     return 1 if certificate and certificate.failures else 0
 
 
@@ -187,6 +194,7 @@ def export(rest: list[str]) -> int:
     from glasshouse.engine.binding import open_model
     from glasshouse.model.patches import export as write
     from glasshouse.model.patches import read_patch
+    from glasshouse.report.inert import inert
 
     _hush()
     form = flags.export(rest)
@@ -194,7 +202,7 @@ def export(rest: list[str]) -> int:
         raise BadInput(f"{form.folder}: exists already; name a new folder")
     patch = read_patch(form.patch) if form.patch else None
     folder = write(open_model(form.model, **_shallow(form.opening)), form.folder, patch)
-    print(f"{folder}\nNext: glasshouse anatomy {shlex.quote(str(folder))} --prove")
+    print(f"{inert(folder)}\nNext: glasshouse anatomy {inert(shlex.quote(str(folder)))} --prove")
     return 0
 
 
@@ -212,6 +220,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 def _tell(made: Any, *, as_json: bool) -> int:
     """A run's finding, where it is, and what to type next."""
+    from glasshouse.report.inert import inert
     from glasshouse.report.terminal import console, show_finding
     from glasshouse.values.codec import pack
 
@@ -222,7 +231,8 @@ def _tell(made: Any, *, as_json: bool) -> int:
         screen = console()
         show_finding(screen, made.finding)
         screen.print(
-            f"\nRun:  {made.folder}\nPage: {made.folder / 'report.html'}\nNext: glasshouse report {made.folder}",
+            f"\nRun:  {inert(made.folder)}\nPage: {inert(made.folder / 'report.html')}\n"
+            f"Next: glasshouse report {inert(shlex.quote(str(made.folder)))}",
             soft_wrap=True,
         )
     return STATUS[str(made.finding.verdict)]

@@ -106,7 +106,16 @@ class Examples(Sequence[Example]):
 
     def batches(self, size: int) -> Iterator["Examples"]:
         """In order, `size` at a time."""
+        if size < 1:
+            raise BadInput(f"a batch of {size}: at least 1 example at a time")
         return (self[start : start + size] for start in range(0, len(self), size))
+
+    def distinct(self) -> "Examples":
+        """Without repetitions of what is shown and asked: the first of each, in order."""
+        first: dict[str, Example] = {}
+        for item in self:
+            first.setdefault(item.digest(), item)
+        return Examples(first.values(), self.source)
 
     @cached_property
     def digest(self) -> str:

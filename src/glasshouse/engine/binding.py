@@ -97,7 +97,10 @@ class Request:
         except (OSError, ValueError, RecursionError) as problem:
             raise BadInput(f"{file}: not a readable request ({problem}); a dry run prints one") from None
         plain = {name: value for name, value in tree.items() if name != "options"} if isinstance(tree, dict) else tree
-        request = unpack(_RequestForm, plain)
+        try:
+            request = unpack(_RequestForm, plain)
+        except BadInput as problem:
+            raise BadInput(f"{file}: {str(problem).replace('_RequestForm', 'the request')}") from None
         options = tree.get("options", {})
         if not isinstance(options, dict):
             raise BadInput(f"{file}: options must be an object")
@@ -127,28 +130,30 @@ def bind(method: Method[..., Finding], request: Request) -> dict[str, Subject | 
     """Open everything the method asks for."""
     supplied: dict[str, Subject | Examples] = {}
     for name, required in method.subjects.items():
-        if name in request.models:
-            settings = {field: getattr(request.opening, field) for field in Opening.__dataclass_fields__}
-            supplied[name] = open_model(request.models[name], **settings)
-        elif required:
+        if required and name not in request.models:
             raise BadInput(
                 f"{method.name} needs a model: --{flag(name)} NAME, for example --{flag(name)} organism:seedling"
             )
+    if request.limit is not None and request.limit < 1:
+        raise BadInput(f"--limit {request.limit}: must be at least 1")
+
+    def limited(examples: Examples) -> Examples:
+        return examples if request.limit is None else examples[: request.limit]
+
+    # What the user wrote is read first, because it is quick, and weights are not.
+    supplied |= {name: limited(Examples.read(file)) for name, file in request.data.items()}
+    settings = {field: getattr(request.opening, field) for field in Opening.__dataclass_fields__}
+    supplied |= {
+        name: open_model(request.models[name], **settings) for name in method.subjects if name in request.models
+    }
     main = next(iter(request.models.values()), "")
     for name, required in method.examples.items():
-        if name in request.data:
-            examples = Examples.read(request.data[name])
-        elif shelf.is_organism(main):
-            examples = shelf.food(main)
-        elif required:
+        if name not in supplied and shelf.is_organism(main):
+            supplied[name] = limited(shelf.food(main))
+        elif name not in supplied and required:
             raise BadInput(
                 f"{method.name} needs examples: --{flag(name)} FILE.jsonl, FILE.parquet or a folder of images"
             )
-        else:
-            continue
-        if request.limit is not None and request.limit < 1:
-            raise BadInput(f"--limit {request.limit}: must be at least 1")
-        supplied[name] = examples if request.limit is None else examples[: request.limit]
     return supplied
 
 

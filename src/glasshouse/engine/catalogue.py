@@ -13,6 +13,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeGuard
 
 from glasshouse.values.errors import BadInput
 
@@ -73,21 +74,30 @@ def _others() -> Iterator[Entry]:
 
 
 def _read(file: Path, theme: str, module: str) -> Iterator[Entry]:
-    for node in ast.parse(file.read_text("utf-8")).body:
-        if not isinstance(node, ast.FunctionDef):
-            continue
-        for decorator in node.decorator_list:
-            if (
-                isinstance(decorator, ast.Call)
-                and isinstance(decorator.func, ast.Name)
-                and decorator.func.id == "method"
-            ):
-                said = {keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords}
-                wants = {kind: tuple(_parameters(node, kind)) for kind in ("Subject", "Examples")}
-                yield Entry(
-                    node.name, theme, module, file, said["question"], said.get("paper", ""),
-                    said.get("needs", "activations"), wants["Subject"], wants["Examples"],
-                )  # fmt: skip
+    try:
+        body = ast.parse(file.read_text("utf-8")).body
+        for node in body:
+            for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+                if isinstance(node, ast.FunctionDef) and _says_method(decorator):
+                    yield _entry(node, decorator, theme, module, file)
+    except (OSError, SyntaxError, ValueError, KeyError) as problem:
+        raise BadInput(
+            f"{file}: this method file cannot be read ({problem}); write @method with plain strings"
+        ) from None
+
+
+def _says_method(decorator: ast.expr) -> TypeGuard[ast.Call]:
+    """`@method(…)`, or `@gh.method(…)`."""
+    called = decorator.func if isinstance(decorator, ast.Call) else None
+    return getattr(called, "id", getattr(called, "attr", None)) == "method"
+
+
+def _entry(node: ast.FunctionDef, decorator: ast.Call, theme: str, module: str, file: Path) -> Entry:
+    said = {keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords}
+    wants = {kind: tuple(_parameters(node, kind)) for kind in ("Subject", "Examples")}
+    needs = said.get("needs", "activations")
+    paper = said.get("paper", "")
+    return Entry(node.name, theme, module, file, said["question"], paper, needs, wants["Subject"], wants["Examples"])
 
 
 def _parameters(function: ast.FunctionDef, kind: str) -> Iterator[str]:

@@ -7,10 +7,12 @@ The types of its parameters say what must be supplied; its Options, a frozen dat
 fields, become flags.
 """
 
+import hashlib
 import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
 
 from glasshouse.data.examples import Examples
@@ -60,6 +62,15 @@ class Method(Generic[P, F]):
     def page(self) -> str:
         """The docstring of its file: the question, the paper, the steps, how to read it, when it misleads."""
         return inspect.getdoc(inspect.getmodule(self.function)) or ""
+
+    @property
+    def source(self) -> str:
+        """SHA-256 of its file and of what the files beside it share: other code, other results."""
+        file = Path(inspect.getfile(self.function))
+        running = hashlib.sha256(file.read_bytes())
+        for shared in sorted(file.parent.glob("_*.py")):
+            running.update(shared.read_bytes())
+        return running.hexdigest()
 
     @property
     def _hints(self) -> dict[str, Any]:

@@ -14,13 +14,15 @@ there and goes on.
 """
 
 import datetime
+import fcntl
 import hashlib
 import json
 import platform
 import shutil
+import tempfile
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import zip_longest
@@ -69,7 +71,12 @@ class Run:
             tree, name = facts.pop("finding"), str(facts["method"]["name"])
         except (KeyError, TypeError) as problem:
             raise BadInput(f"{folder}: its run.json was changed ({problem} is not there); run it again") from None
-        return cls(folder, facts, unpack(load(name).finding, tree, arrays))
+        finding = unpack(load(name).finding, tree, arrays)
+        try:
+            finding.blocks()
+        except (ValueError, IndexError, RuntimeError) as problem:
+            raise BadInput(f"{folder}: its finding does not hold together ({problem}); run it again") from None
+        return cls(folder, facts, finding)
 
 
 def run(
@@ -95,7 +102,7 @@ def run(
             f"{root}: runs cannot be written there ({problem.strerror}); choose another folder with --runs"
         ) from None
     try:
-        with working_in(Workspace(work, progress)) as workspace:
+        with _locked(work), working_in(Workspace(work, progress)) as workspace:
             finding = method(**supplied, options=options)
         name = f"{began:%Y%m%d-%H%M%S}-{method.name}-{key[:6]}"
         facts |= {
@@ -108,6 +115,7 @@ def run(
         }
         folder = _write(root, name, facts, finding)
     except BadInput:
+        (work / "lock").unlink(missing_ok=True)
         _discard_empty(reversed(made))  # a refused question leaves nothing behind, but never costs finished shards
         raise
     except (OSError, SafetensorError) as problem:  # safetensors has an error of its own for a full disk
@@ -142,7 +150,13 @@ def _facts(method: Method[..., Finding], supplied: Mapping[str, Subject | Exampl
     examples = {name: value for name, value in supplied.items() if isinstance(value, Examples)}
     return {
         "schema": SCHEMA,
-        "method": {"name": method.name, "question": method.question, "paper": method.paper},
+        "method": {
+            "name": method.name,
+            "question": method.question,
+            "paper": method.paper,
+            "source": method.source,
+        },
+        "changes": {name: list(subject.changes) for name, subject in subjects.items()},
         "subjects": {name: pack(subject.card)[0] for name, subject in subjects.items()},
         "proofs": {name: _proof(subject) for name, subject in subjects.items()},
         "data": {name: {"digest": x.digest, "count": len(x), "source": x.source} for name, x in examples.items()},
@@ -166,10 +180,21 @@ def _device(subjects: Mapping[str, Subject]) -> str:
     return ", ".join(f"{kind} ({name})" for kind, name in zip(sorted(kinds), names, strict=True))
 
 
+@contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    """One process at a time on the same question; the lock goes with the process, however it ends."""
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadInput(f"{work.parent.parent}: another process is asking this very question; wait for it") from None
+        yield
+        (work / "lock").unlink(missing_ok=True)
+
+
 def _write(root: Path, name: str, facts: Mapping[str, Any], finding: Finding) -> Path:
-    aside = root / ".unfinished" / f"{name}.part"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    aside = Path(tempfile.mkdtemp(prefix=f"{name}-", suffix=".part", dir=root / ".unfinished"))
+    aside.chmod(0o755)  # mkdtemp makes folders only their maker can read; runs are shared
     try:
         tree, arrays = pack(finding)
         save_file(arrays, aside / "arrays.safetensors")

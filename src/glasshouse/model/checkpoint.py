@@ -14,9 +14,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -148,3 +151,47 @@ def load_model(source: str, config: PreTrainedConfig, options: Mapping[str, Any]
             "so the model is refused"
         )
     return model.eval()
+
+
+def load_processor(name: str, hub: Mapping[str, Any], *, sees: bool) -> Any:
+    """The processor, tokenizer or image processor the folder has. One that drops the images of a model that sees is
+    refused."""
+    problems: list[str] = []
+    for auto in (AutoProcessor, AutoTokenizer, AutoImageProcessor):
+        try:
+            found = auto.from_pretrained(name, **hub)
+        except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as problem:
+            problems.append(str(problem).splitlines()[0] if str(problem) else type(problem).__name__)
+            continue
+        if sees and not hasattr(found, "image_processor") and not hasattr(found, "size"):
+            raise BadInput(
+                f"{name}: its processor came without image processing; "
+                "this family needs torchvision: pip install torchvision"
+            )
+        return found
+    raise BadInput(
+        f"{name}: no processor or tokenizer could be loaded ({problems[0]}); "
+        "add its files to the folder or pass processor="
+    )
+
+
+def with_adapter(model: PreTrainedModel, folder: Path) -> Any:
+    try:
+        from peft import PeftModel, get_peft_model_state_dict
+    except ImportError:
+        raise BadInput("an adapter needs peft: pip install 'glasshouse[adapters]'") from None
+    if not (folder / "adapter_config.json").is_file():
+        raise BadInput(f"{folder}: no adapter_config.json, so this is not a PEFT adapter")
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise BadInput(f"{folder}: no adapter_model.safetensors; pickle adapters are not read, convert it in a sandbox")
+    check_file(weights)
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder))
+        with safe_open(weights, framework="pt") as opened:
+            missing = sorted(set(get_peft_model_state_dict(adapted)) - set(opened.keys()))
+        if missing:
+            raise BadInput(f"{folder}: {len(missing)} of the adapter's weights are missing, first {missing[0]}")
+        return adapted
+    except (ValueError, RuntimeError, KeyError) as problem:
+        raise BadInput(f"{folder}: this adapter does not fit the model ({str(problem).splitlines()[0]})") from None

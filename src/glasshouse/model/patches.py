@@ -8,6 +8,7 @@ A patched weight is a new tensor put in the parameter's place; the old tensor is
 nothing to undo wrongly. What could not be restored exactly is refused: quantised, tied and offloaded weights.
 """
 
+import copy
 import json
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from glasshouse.model.finder import unwrapped
 from glasshouse.values.codec import pack, unpack
@@ -36,14 +38,15 @@ def patched(subject: "Subject", patch: Patch) -> Iterator[None]:
     parameters = _checked(subject, patch)
     with torch.no_grad():
         new = {name: patch.deltas[name].onto(parameter.data) for name, parameter in parameters.items()}
-    kept = {name: parameter.data for name, parameter in parameters.items()}
-    try:
-        for name, parameter in parameters.items():
-            parameter.data = new[name]
-        yield
-    finally:
-        for name, parameter in parameters.items():
-            parameter.data = kept[name]
+    with subject.alone, subject.changed_by(patch.digest()):
+        kept = {name: parameter.data for name, parameter in parameters.items()}
+        try:
+            for name, parameter in parameters.items():
+                parameter.data = new[name]
+            yield
+        finally:
+            for name, parameter in parameters.items():
+                parameter.data = kept[name]
 
 
 def export(subject: "Subject", folder: str | Path, patch: Patch | None = None) -> Path:
@@ -58,7 +61,7 @@ def export(subject: "Subject", folder: str | Path, patch: Patch | None = None) -
         raise BadInput(f"{folder}: cannot write there ({problem.strerror}); choose another folder") from None
     try:
         with patched(subject, patch or Patch({})):
-            unwrapped(subject.model).save_pretrained(aside)
+            _without_adapter(subject).save_pretrained(aside)
         if subject.prompts.given is not None:
             subject.prompts.given.save_pretrained(aside)
         aside.rename(folder)
@@ -68,6 +71,12 @@ def export(subject: "Subject", folder: str | Path, patch: Patch | None = None) -
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return folder
+
+
+def _without_adapter(subject: "Subject") -> PreTrainedModel:
+    """The model as others load it: an adapter is merged into a copy of its weights."""
+    merge = getattr(subject.model, "merge_and_unload", None)
+    return subject.model if merge is None else copy.deepcopy(subject.model).merge_and_unload()  # pyright: ignore[reportCallIssue]
 
 
 def write_patch(patch: Patch, file: str | Path) -> Path:
@@ -94,7 +103,10 @@ def read_patch(file: str | Path) -> Patch:
         raise BadInput(f"{file}: not a readable safetensors file ({problem})") from None
     if "glasshouse.patch" not in header:
         raise BadInput(f"{file}: holds tensors but no patch; patches are written by write_patch or glasshouse export")
-    return unpack(Patch, json.loads(header["glasshouse.patch"]), tensors)
+    try:
+        return unpack(Patch, json.loads(header["glasshouse.patch"]), tensors)
+    except (ValueError, RecursionError) as problem:
+        raise BadInput(f"{file}: its header is not that of a patch ({str(problem)[:80]}); write it again") from None
 
 
 def _checked(subject: "Subject", patch: Patch) -> dict[str, nn.Parameter]:

@@ -10,7 +10,6 @@ replaces them and the values are summed anew.
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +28,11 @@ if TYPE_CHECKING:
 Handler = Callable[[Float[Tensor, "rows heads queries keys"]], Float[Tensor, "rows heads queries keys"] | None]
 """Sees the probabilities; returns new ones, or None to leave them."""
 SUPPORTED = ("sdpa", "eager")
-_handlers: ContextVar[dict[nn.Module, list[Handler]]] = ContextVar("handlers")
+PREFIX = "glasshouse_"
+_handlers: dict[nn.Module, list[Handler]] = {}
+"""Who reads or replaces the pattern of a module now."""
+_users: dict[int, int] = {}
+"""How many open blocks have routed a tower's attention here, by the identity of its configuration."""
 
 
 @contextmanager
@@ -89,6 +92,8 @@ def _replacer(step: Step, place: Place, now: Callable[[], Pass]) -> Handler:
                 :, None, None
             ]
         if step.rows is not None:
+            if max(step.rows) >= rows:
+                raise BadInput(f"{step.site}: row {max(step.rows)} of a batch of {rows}")
             where &= torch.isin(torch.arange(rows, device=old.device), torch.tensor(step.rows, device=old.device))[
                 :, None, None, None
             ]
@@ -151,35 +156,42 @@ def _token_mask(
 
 @contextmanager
 def _handled(subject: "Subject", handlers: dict[nn.Module, list[Handler]]) -> Iterator[None]:
-    """Route the attention of these modules' towers through ours."""
-    outer = _handlers.get({})
-    merged = {module: [*outer.get(module, ()), *handlers.get(module, ())] for module in {**outer, **handlers}}
-    configs: dict[int, tuple[Any, str]] = {}
+    """Route the attention of these modules' towers through ours. Blocks may end in any order."""
+    configs: dict[int, Any] = {}
     for module in handlers:
         config = getattr(module, "config", None)
-        name = str(getattr(config, "_attn_implementation", None))
-        original = name.removeprefix("glasshouse_")
+        original = str(getattr(config, "_attn_implementation", None)).removeprefix(PREFIX)
         if original not in SUPPORTED:
             raise BadInput(f"{type(module).__name__}: attention patterns need sdpa or eager, this is {original}; "
                            "open the model with attn_implementation='sdpa'")  # fmt: skip
         _register(original)
-        configs.setdefault(id(config), (config, name))
-    token = _handlers.set(merged)
+        configs[id(config)] = config
+    for module, mine in handlers.items():
+        _handlers.setdefault(module, []).extend(mine)
+    for key, config in configs.items():
+        _users[key] = _users.get(key, 0) + 1
+        if _users[key] == 1:
+            config._attn_implementation_internal = PREFIX + config._attn_implementation
     try:
-        for config, name in configs.values():
-            config._attn_implementation_internal = "glasshouse_" + name.removeprefix("glasshouse_")
         yield
     finally:
-        for config, name in configs.values():
-            config._attn_implementation_internal = name
-        _handlers.reset(token)
+        for key, config in configs.items():
+            _users[key] -= 1
+            if not _users[key]:
+                del _users[key]
+                config._attn_implementation_internal = config._attn_implementation.removeprefix(PREFIX)
+        for module, mine in handlers.items():
+            for handler in mine:
+                _handlers[module].remove(handler)
+            if not _handlers[module]:
+                del _handlers[module]
 
 
 def _register(original: str) -> None:
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    name = f"glasshouse_{original}"
+    name = PREFIX + original
     if name in ALL_ATTENTION_FUNCTIONS:
         return
 
@@ -187,7 +199,7 @@ def _register(original: str) -> None:
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
     ) -> Any:
         eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-        mine = _handlers.get({}).get(module)
+        mine = _handlers.get(module)
         if mine is None:
             function = ALL_ATTENTION_FUNCTIONS.get(original, eager)
             return function(module, query, key, value, mask, **options)

@@ -8,6 +8,7 @@
 """
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,15 @@ class Prompts:
             self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
+    def digest(self) -> str:
+        """SHA-256 of everything that turns an example into inputs."""
+        vocabulary = getattr(self.tokenizer, "backend_tokenizer", None)
+        parts = [type(self.given).__name__, str(getattr(self.given, "chat_template", None))]
+        parts.append(vocabulary.to_str() if vocabulary is not None else "")
+        pictures = getattr(self.given, "image_processor", self.given if self.tokenizer is None else None)
+        parts.append(pictures.to_json_string() if pictures is not None else "")
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
     @property
     def vocabulary(self) -> int:
         """How many tokens there are to say."""
@@ -72,6 +82,11 @@ class Prompts:
         known = Answering(torch.tensor([len(tail) for tail in tails]), tuple(map(len, pictures)), alike)
         # Some processors add labels; with them a model computes a loss nobody asked for.
         kept = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
+        longest = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        if "input_ids" in kept and isinstance(longest, int) and kept["input_ids"].shape[1] > longest:
+            raise BadInput(
+                f"example {examples[0].id}: {kept['input_ids'].shape[1]} tokens, the model was made for {longest}"
+            )
         if any(tails):
             kept = self._with_answers(kept, tails)
         if getattr(self.config, "is_encoder_decoder", False):
@@ -100,6 +115,10 @@ class Prompts:
             missing = len(example.images) - example.prompt.count(token) if token else 0
             turns = "".join(f"{user}\n{assistant}\n" for user, assistant in example.history)
             return token * max(0, missing) + (f"{example.system}\n" if example.system else "") + turns + example.prompt
+        return self._chat(example)
+
+    def _chat(self, example: Example, answer: str | None = None) -> str:
+        """The conversation as the template writes it, up to the answer or with it."""
         part = _part if hasattr(self.processor, "tokenizer") else lambda text, **_: text
         messages = [{"role": "system", "content": part(example.system)}] if example.system else []
         users = [*(user for user, _ in example.history), example.prompt]
@@ -107,15 +126,21 @@ class Prompts:
             messages.append({"role": "user", "content": part(user, images=len(example.images) if number == 0 else 0)})
             if number < len(example.history):
                 messages.append({"role": "assistant", "content": part(example.history[number][1])})
+        if answer is not None:
+            messages.append({"role": "assistant", "content": part(answer)})
         try:
-            return self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            return self.processor.apply_chat_template(messages, add_generation_prompt=answer is None, tokenize=False)
         except Exception as problem:  # noqa: BLE001 - a template is a program of the model's author and may raise anything
             raise BadInput(f"example {example.id}: the model's chat template refuses it ({problem})") from None
 
-    def _answer(self, example: Example) -> str:
+    def _with_answer(self, example: Example, text: str) -> str:
+        """The prompt's text with the answer behind it, spaced as the template would space it."""
         answer = example.answer or ""
-        chat = getattr(self.processor, "chat_template", None) is not None
-        return answer if chat or not answer or answer[0].isspace() else f" {answer}"
+        if getattr(self.processor, "chat_template", None) is None:
+            return text + (answer if not answer or answer[0].isspace() else f" {answer}")
+        whole = self._chat(example, answer)
+        end = whole.find(answer, len(text))
+        return whole[: end + len(answer)] if whole.startswith(text) and end >= 0 else text + answer
 
     def answer_tokens(self, example: Example) -> list[int]:
         """The ids of the example's answer, as they would follow its prompt."""
@@ -124,7 +149,7 @@ class Prompts:
         text = self._prompt(example)
         before, after = (
             self.tokenizer(string, add_special_tokens=False)["input_ids"]
-            for string in (text, text + self._answer(example))
+            for string in (text, self._with_answer(example, text))
         )
         pairs = zip(before, after, strict=False)
         same = next((i for i, (one, two) in enumerate(pairs) if one != two), min(len(before), len(after)))

@@ -107,6 +107,10 @@ class Pass:
         if span in ("image", "text"):
             image = self._image & self.real
             return image if span == "image" else self.real & ~image
+        if self.decoding and self.tokens > 1:
+            raise BadInput(
+                f"@{span}: several tokens at once behind a filled cache; generate without chunked prefill or drafts"
+            )
         if self.decoding:
             return self.real if span == "answer" else torch.zeros_like(self.real)
         if self.known is None:

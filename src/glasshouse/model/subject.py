@@ -10,7 +10,9 @@ begins.
 
 import hashlib
 import inspect
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.model import checkpoint
@@ -41,6 +43,10 @@ class Card:
     architecture: str
     weights: str
     """SHA-256 over names, types, shapes and bytes of all weights, however they are split into files."""
+    config: str
+    """SHA-256 of the configuration, which decides what the weights compute."""
+    processor: str
+    """SHA-256 of tokenizer, chat template and image processing, which decide what the model is shown."""
     parameters: int
     dtype: str
     revision: str | None = None
@@ -63,6 +69,21 @@ class Subject:
         self.anatomy: Anatomy = find_anatomy(model)
         self.prompts = Prompts(processor, self.anatomy, unwrapped(model).config)
         self.certificate: Certificate | None = None
+        self.alone = threading.RLock()
+        """Held while hooks or patches are in place: they are the model's own, so two threads take turns."""
+        self.changes: tuple[str, ...] = ()
+        """Digests of the plans and patches at work now. A run records them."""
+
+    @contextmanager
+    def changed_by(self, digest: str) -> Iterator[None]:
+        """Inside, runs know that the model is not as its card says."""
+        self.changes = (*self.changes, digest)
+        try:
+            yield
+        finally:
+            remaining = list(self.changes)
+            remaining.remove(digest)
+            self.changes = tuple(remaining)
 
     def __repr__(self) -> str:
         return f"Subject({self.name}: {', '.join(self.anatomy.parts)})"
@@ -76,6 +97,8 @@ class Subject:
             family=self.anatomy.family,
             architecture=type(unwrapped(self.model)).__name__,
             weights=weight_hash(self.model),
+            config=_text_hash(unwrapped(self.model).config.to_json_string(use_diff=False)),
+            processor=self.prompts.digest(),
             parameters=sum(parameter.numel() for parameter in parameters),
             dtype=str(self.model.dtype).removeprefix("torch."),
             revision=self.revision,
@@ -123,7 +146,7 @@ class Subject:
         if self.anatomy.vision is None and isinstance(mask, Tensor) and self._takes_positions and not bool(mask.all()):
             # Learned positions must count from each row's first real token, as they do in `generate`.
             inputs["position_ids"] = (mask.long().cumsum(1) - 1).clamp_min(0)
-        with answering(encoded.known):
+        with self.alone, answering(encoded.known):
             return self.model(**inputs, **options)
 
     def logits(self, examples: Sequence[Example] | Encoded) -> Float[Tensor, "rows vocabulary"]:
@@ -140,6 +163,11 @@ class Subject:
             raise BadInput("score: every example needs an answer to be scored")
         if getattr(self.model.config, "is_encoder_decoder", False):
             raise BadInput("score: encoder-decoder models are not scored yet; use generate")
+        for example in examples:
+            if not self.prompts.answer_tokens(example):
+                raise BadInput(
+                    f"score: the answer of example {example.id!r} has no tokens, so there is nothing to score"
+                )
         encoded = self.encode(examples, answers=True)
         logits = self.forward(encoded).logits
         counts = encoded.known.answers
@@ -157,7 +185,7 @@ class Subject:
         answers: list[str] = []
         for start in range(0, len(examples), batch_size):
             encoded = self.encode(examples[start : start + batch_size])
-            with answering(encoded.known):
+            with self.alone, answering(encoded.known):
                 said = self.model.generate(  # pyright: ignore[reportCallIssue]
                     **encoded.inputs,
                     max_new_tokens=max_new_tokens,
@@ -210,9 +238,9 @@ def open_subject(
         hub = {"revision": revision, "local_files_only": not download, "trust_remote_code": remote_code}
         placed = {} if device is None else {"device_map": device}
         model = checkpoint.load_model(name, config, {**hub, "dtype": dtype, **placed})
-        processor = processor or _load_processor(name, hub, sees=hasattr(config, "vision_config"))
+        processor = processor or checkpoint.load_processor(name, hub, sees=hasattr(config, "vision_config"))
     if adapter is not None:
-        model = _with_adapter(model, Path(adapter))
+        model = checkpoint.with_adapter(model, Path(adapter))
     subject = Subject(
         model.eval(), processor, name, revision=revision, adapter=None if adapter is None else str(adapter)
     )
@@ -245,40 +273,5 @@ def weight_hash(model: nn.Module) -> str:
     return running.hexdigest()
 
 
-def _load_processor(name: str, hub: Mapping[str, Any], *, sees: bool) -> Any:
-    """The processor, tokenizer or image processor the folder has. One that drops the images of a model that sees is
-    refused."""
-    problems: list[str] = []
-    for auto in (AutoProcessor, AutoTokenizer, AutoImageProcessor):
-        try:
-            found = auto.from_pretrained(name, **hub)
-        except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as problem:
-            problems.append(str(problem).splitlines()[0] if str(problem) else type(problem).__name__)
-            continue
-        if sees and not hasattr(found, "image_processor") and not hasattr(found, "size"):
-            raise BadInput(
-                f"{name}: its processor came without image processing; "
-                "this family needs torchvision: pip install torchvision"
-            )
-        return found
-    raise BadInput(
-        f"{name}: no processor or tokenizer could be loaded ({problems[0]}); "
-        "add its files to the folder or pass processor="
-    )
-
-
-def _with_adapter(model: PreTrainedModel, folder: Path) -> Any:
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise BadInput("an adapter needs peft: pip install 'glasshouse[adapters]'") from None
-    if not (folder / "adapter_config.json").is_file():
-        raise BadInput(f"{folder}: no adapter_config.json, so this is not a PEFT adapter")
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise BadInput(f"{folder}: no adapter_model.safetensors; pickle adapters are not read, convert it in a sandbox")
-    checkpoint.check_file(weights)
-    try:
-        return PeftModel.from_pretrained(model, str(folder))
-    except (ValueError, RuntimeError, KeyError) as problem:
-        raise BadInput(f"{folder}: this adapter does not fit the model ({str(problem).splitlines()[0]})") from None
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -40,7 +40,11 @@ Editor = Callable[[Tensor], Tensor]
 def record(subject: "Subject", sites: Site | Sequence[Site], examples: Examples, *, batch_size: int = 8) -> Activations:
     """What the model holds at these sites for these examples. Layers deeper than the deepest asked for are not
     run."""
-    places = _places(subject, sites)
+    with subject.alone:
+        return _record(subject, _places(subject, sites), examples, batch_size)
+
+
+def _record(subject: "Subject", places: list[Place], examples: Examples, batch_size: int) -> Activations:
     taken = Activations(places)
     for start, batch in subject.batches(examples, batch_size, alike=any(place.packed for place in places)):
         marks = taken.marks()
@@ -64,7 +68,7 @@ def gather(subject: "Subject", sums: Mapping[Site, A], examples: Examples, *, ba
     examples."""
     places = {place: accumulator.fresh() for site, accumulator in sums.items() for place in _places(subject, site)}
     for start, batch in subject.batches(examples, batch_size, alike=any(place.packed for place in places)):
-        with _watching(subject) as watched, ExitStack() as stack:
+        with subject.alone, _watching(subject) as watched, ExitStack() as stack:
             for place, accumulator in places.items():
                 if place.site.kind == "pattern":
                     raise BadInput(f"{place.site}: attention patterns differ in size and cannot be summed; use record")
@@ -82,7 +86,7 @@ def edited(subject: "Subject", plan: Plan) -> Iterator[None]:
     for step, place in located:
         if place.site.kind != "pattern":
             by_module.setdefault((place.module, place.side), []).append((step, place))
-    with _watching(subject) as watched, ExitStack() as stack:
+    with subject.alone, subject.changed_by(plan.digest()), _watching(subject) as watched, ExitStack() as stack:
         patterns = [(step, place) for step, place in located if place.site.kind == "pattern"]
         if patterns:
             stack.enter_context(pattern_edits(subject, patterns, watched))
@@ -270,7 +274,11 @@ def _editor(group: Sequence[tuple[Step, Place]], watched: Watched) -> Editor:
                 new = whole.index_copy(1, picks, change.on(whole[:, picks], rows, units).to(whole.dtype))
             new = new.reshape(chosen.shape).to(flat.dtype)
             flat = new if index is None else flat.index_copy(0, index, new)
-        return flat.view(value.shape)
+        new = flat.view(value.shape)
+        if new.stride() != value.stride():
+            # What comes next rounds differently on another layout, so the new tensor lies in memory as the old did.
+            new = torch.empty_strided(value.shape, value.stride(), dtype=new.dtype, device=new.device).copy_(new)
+        return new
 
     return edit
 

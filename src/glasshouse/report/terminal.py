@@ -21,11 +21,16 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)
 
 
+def one_line(text: object) -> str:
+    """Inert, and unable to begin a line of its own, on which it could pass for a verdict of ours."""
+    return inert(text).replace("\n", "⏎")
+
+
 def show_finding(screen: Console, finding: Finding) -> None:
     """The verdict, then every block."""
     line = Text()
     line.append(str(finding.verdict).upper(), style=STYLES[str(finding.verdict)])
-    line.append(f"  {inert(finding.headline)}")
+    line.append(f"  {one_line(finding.headline)}")
     screen.print(line)
     for block in finding.blocks():
         show_block(screen, block)
@@ -35,18 +40,18 @@ def show_block(screen: Console, block: Block) -> None:
     match block:
         case Metric():
             null = f"   (null: {block.null})" if block.null else ""
-            screen.print(f"{inert(block.name)}: {block.value}{null}")
+            screen.print(f"{one_line(block.name)}: {block.value}{null}")
         case Table():
             show_rows(screen, block.title, block.columns, block.rows)
         case Chart() | Heatmap():
             screen.print(alternative(block), style="dim")
         case Gallery():
-            screen.print(f"{inert(block.title)}: {len(block.pictures)} pictures, see the report", style="dim")
+            screen.print(f"{one_line(block.title)}: {len(block.pictures)} pictures, see the report", style="dim")
         case Transcript():
             for turn in block.turns:
-                screen.print(f"{inert(turn.speaker)}: {inert(turn.text)}")
+                screen.print(f"{one_line(turn.speaker)}: " + inert(turn.text).replace("\n", "\n    "))
         case Note():
-            screen.print(("! " if block.tone == "warning" else "") + inert(block.text))
+            screen.print(("! " if block.tone == "warning" else "") + one_line(block.text))
         case _:
             raise TypeError(f"{type(block).__name__} has no terminal form")
 

@@ -220,6 +220,10 @@ class Step:
     edit: Edit
     rows: tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        if self.rows is not None and (not self.rows or min(self.rows) < 0):
+            raise BadInput(f"{self.site}: rows {list(self.rows)}; name at least one row of the batch, counted from 0")
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -1,5 +1,6 @@
 """How is a number written down with its doubt? As an `Interval`: estimate, bounds, n, and how it was made."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -54,6 +55,8 @@ class Interval:
     @classmethod
     def mean(cls, sample: Float[Tensor, " items"], *, seed: int, draws: int = 1000, level: float = 0.95) -> Self:
         """A mean over independent items, by the bootstrap."""
+        if len(sample) == 1:  # one item says nothing of how items differ
+            return cls(float(sample[0]), -math.inf, math.inf, 1, level, "a single item")
         drawn = statistics.bootstrap_means(sample, seeded(seed), draws=draws)
         low, high = statistics.quantiles(drawn, level)
         return cls(float(sample.double().mean()), low, high, len(sample), level, "bootstrap")

@@ -22,6 +22,8 @@ from glasshouse.values.blocks import Block, Chart, Gallery, Metric, Note, Pictur
 from glasshouse.values.findings import Interval
 from glasshouse.values.sites import language
 
+FEWEST = 8
+"""With fewer examples a bootstrap interval is too narrow to earn a verdict."""
 NOTHING_ON_IMAGES = (
     "Nothing was read off images: that needs image tokens in the prompt, "
     "and at least two examples with different answers."
@@ -49,7 +51,8 @@ class OnImages:
 
     @property
     def carried(self) -> bool:
-        return self.over_other_image.above(0) and self.over_other_words.above(0)
+        """More than both nulls, over enough examples for an interval to mean it."""
+        return (self.own.n or 0) >= FEWEST and self.over_other_image.above(0) and self.over_other_words.above(0)
 
     def blocks(self) -> list[Block]:
         """Effect beside nulls, and where on the images."""

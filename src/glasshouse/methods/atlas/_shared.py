@@ -9,6 +9,7 @@ from torch import Tensor
 from glasshouse.data.examples import Example, Examples
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
+from glasshouse.values.errors import BadInput
 
 BOX_TAGS = ("box_left", "box_top", "box_right", "box_bottom")
 """Tags that say where in the image the answer lies, as shares of width and height."""
@@ -47,6 +48,11 @@ def box_of(example: Example) -> tuple[float, float, float, float] | None:
     if not all(isinstance(edge, float | int) for edge in found):
         return None
     left, top, right, bottom = (float(edge) for edge in found if edge is not None)
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise BadInput(
+            f"example {example.id}: box ({left}, {top}, {right}, {bottom}); edges are shares of the image from 0 to 1, "
+            "left before right and top before bottom"
+        )
     return left, top, right, bottom
 
 

@@ -22,6 +22,7 @@ regression onto the last residual, not the KL-trained lens of the paper; with fe
 lens.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,7 +33,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.engine.method import method
 from glasshouse.engine.scale import over_shards
 from glasshouse.methods.atlas._on_images import NOTHING_ON_IMAGES, OnImages, read_off_images
-from glasshouse.methods.atlas._shared import word
+from glasshouse.methods.atlas._shared import NO_TOKEN, others, word
 from glasshouse.model.readout import Readout
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import record
@@ -61,6 +62,13 @@ class Options:
     seed: int = 0
     """Seed of the pairing with other images, of the random words and of the bootstrap."""
 
+    def __post_init__(self) -> None:
+        for name, least in (("words", 1), ("pictures", 0), ("tokens", 1), ("batch_size", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
+        if self.seed >= 2**63 or not 0 < self.ridge < math.inf:
+            raise BadInput(f"--seed {self.seed} --ridge {self.ridge}: a seed below 2**63, and a finite ridge above 0")
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -68,15 +76,19 @@ class Tuned:
 
     plain: tuple[Interval, ...]
     affine: tuple[Interval, ...]
+    mean: Interval
+    """Null: reading off the mean of the last residuals, whatever is asked."""
 
 
 @dataclass(frozen=True, eq=False)
 class LensFinding(Finding):
     examples: int
+    """Distinct ones; repetitions are left out, because they add no evidence."""
+    repeated: int
     agreement: tuple[Interval, ...]
     """Per layer: how often its first choice is the model's."""
     agreement_null: tuple[Interval, ...]
-    """The same against the model's choice for another prompt."""
+    """The same against the model's choice for a prompt that ends in another; n = 0 where all end in the same."""
     divergence: tuple[Interval, ...]
     """Per layer: KL from the model's distribution, in nats."""
     on_images: OnImages | None
@@ -93,8 +105,9 @@ class LensFinding(Finding):
 
     @property
     def decided_at(self) -> int | None:
-        """The first layer from which all agree with the model in more than half of the prompts, surely."""
-        unsure = [layer for layer, share in enumerate(self.agreement) if not share.above(0.5)]
+        """The first layer from which all agree with the model in more than half of the prompts and beyond the null."""
+        pairs = zip(self.agreement, self.agreement_null, strict=True)
+        unsure = [i for i, (share, null) in enumerate(pairs) if not (share.above(0.5) and share.above(null.high))]
         first = unsure[-1] + 1 if unsure else 0
         return first if first < len(self.agreement) else None
 
@@ -123,6 +136,7 @@ class LensFinding(Finding):
             "KL (nats)": self.divergence,
         }
         return [
+            *([Note(f"{self.repeated} repeated examples were left out.", "warning")] if self.repeated else []),
             *(self.on_images.blocks() if self.on_images else [Note(NOTHING_ON_IMAGES)]),
             Chart("How often a layer's first choice is the model's", agreement, x="layer", y="share of prompts"),
             *(_tuned_blocks(self.tuned) if self.tuned else []),
@@ -139,6 +153,7 @@ def _tuned_blocks(tuned: Tuned) -> list[Block]:
     series = (
         Series.of("tuned lens", dict(enumerate(tuned.affine))),
         Series.of("plain lens", dict(enumerate(tuned.plain)), "null"),
+        Series.of("the mean, whatever is asked", dict.fromkeys(range(len(tuned.plain)), tuned.mean), "null"),
     )
     return [Chart("Distance from the model on examples not fitted", series, x="layer", y="KL in nats")]
 
@@ -151,17 +166,20 @@ def _tuned_blocks(tuned: Tuned) -> list[Block]:
 @torch.no_grad()
 def lens(subject: Subject, examples: Examples, options: Options = Options()) -> LensFinding:
     """Read every layer off as if it were the last, beside what another image and other words would give."""
+    repeated, examples = len(examples), examples.distinct()
     read = Readout.of(subject, examples)
     prompts = Examples((replace(example, answer=None) for example in examples), examples.source)
     size = 4 * options.batch_size
     said = over_shards(
         lambda shard: _last_tokens(subject, read, shard, options), prompts, LastTokens, name="last", size=size
     )
+    partner = others(said.choices[:, -1], options.seed)
     story, words, tokens = _story(subject, read, prompts[:1], options)
     return LensFinding(
         examples=len(examples),
+        repeated=repeated - len(examples),
         agreement=_shares(said.choices == said.choices[:, -1:]),
-        agreement_null=_shares(said.choices == said.choices[:, -1:].roll(1, 0)),
+        agreement_null=_shares(said.choices[partner != NO_TOKEN] == said.choices[partner[partner != NO_TOKEN], -1:]),
         divergence=_means(said.divergence, options),
         on_images=read_off_images(
             subject,
@@ -240,7 +258,8 @@ def _tuned(subject: Subject, read: Readout, prompts: Examples, options: Options)
     affine = torch.stack(
         [kl(truth, read(through(residual))) for through, residual in zip(maps, judged, strict=True)], 1
     )
-    return Tuned(_means(plain, options), _means(affine, options))
+    mean = read((fits.layers[-1].y / fits.layers[-1].count).to(judged)).expand_as(truth)
+    return Tuned(_means(plain, options), _means(affine, options), Interval.mean(kl(truth, mean), seed=options.seed))
 
 
 def _shares(hits: Tensor) -> tuple[Interval, ...]:

@@ -1,0 +1,54 @@
+"""Does the code that README and docs show do what they say?"""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import glasshouse as gh
+from glasshouse.values.blocks import Chart, Table
+
+ROOT = Path(__file__).parents[1]
+
+
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.S)
+
+
+def test_the_readmes_python_runs(capsys: pytest.CaptureFixture[str]):
+    (code,) = python_blocks("README.md")
+    namespace: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    assert "final choice" in capsys.readouterr().out
+    assert len(namespace["residuals"]) == 6  # a seedling has six layers
+
+
+def test_the_sites_of_the_docs_are_written_as_their_comments_say():
+    (code,) = python_blocks("docs/sites.md")
+    scope: dict[str, object] = {}
+    exec(code, scope)
+    pairs = re.findall(r"^(\S.*?)\s+# (\S+)$", code, re.M)
+    assert len(pairs) == 3
+    for written, text in pairs:
+        assert str(eval(written, scope)) == text
+
+
+def test_the_method_of_the_tutorial_is_a_method(tmp_path: Path):
+    (code,) = python_blocks("docs/writing_a_method.md")
+    file = tmp_path / "norms_tutorial.py"
+    file.write_text(code, "utf-8")
+    spec = importlib.util.spec_from_file_location("norms_tutorial", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["norms_tutorial"] = module
+    try:
+        spec.loader.exec_module(module)
+        finding = module.norms(gh.open("organism:seedling"), gh.food("organism:seedling"))
+    finally:
+        del sys.modules["norms_tutorial"]
+    assert [type(block) for block in finding.blocks()] == [Chart, Table]
+    assert finding.last[0].n == 16  # one number per prompt
+    assert finding.last[-1].value > finding.last[0].value > 0
