@@ -20,6 +20,7 @@ from glasshouse.data.examples import Example, Examples
 from glasshouse.engine import runs
 from glasshouse.engine.method import load
 from glasshouse.engine.runs import Run, compare, run
+from glasshouse.organisms import shelf
 from glasshouse.values.blocks import Table
 from glasshouse.values.codec import digest, unpack
 from glasshouse.values.errors import BadInput
@@ -66,7 +67,9 @@ def test_a_run_is_whole_and_comes_back(tmp_path: Path, seed: int):
     assert tree["data"]["examples"] == {"digest": DATA.digest, "count": 7, "source": "dummies"}
     assert tree["options"] == {"verdict": "pass", "seed": seed, "factor": 1.0}
     assert tree["schema"] == runs.SCHEMA
-    assert tree["method"] == {"name": "count", "question": "How long are the prompts?", "paper": "none"}
+    said = {name: tree["method"][name] for name in ("name", "question", "paper")}
+    assert said == {"name": "count", "question": "How long are the prompts?", "paper": "none"}
+    assert len(tree["method"]["source"]) == 64
     assert set(runs.PACKAGES) < set(tree["versions"])
     back = Run.read(made.folder)
     assert back.finding == made.finding
@@ -390,3 +393,28 @@ def test_what_a_file_names_is_all_that_is_built():
     """A run folder from a stranger cannot make us build anything but the method's finding."""
     with pytest.raises(BadInput, match="not a kind of CountFinding"):
         unpack(dummies.CountFinding, {"is": "Run"})
+
+
+def test_a_run_under_an_intervention_says_so(seedling, tmp_path):
+    from glasshouse.model.taps import edited
+    from glasshouse.values.changes import Plan, Scale
+    from glasshouse.values.sites import language
+
+    plan = Plan({language.residual[0]: Scale(0.5)})
+    examples = shelf.food("organism:seedling")[:2]
+    method = load("lens")
+    plain = runs.run(method, {"subject": seedling, "examples": examples}, root=tmp_path)
+    with edited(seedling, plan):
+        changed = runs.run(method, {"subject": seedling, "examples": examples}, root=tmp_path)
+    assert plain.facts["changes"] == {"subject": []}
+    assert changed.facts["changes"] == {"subject": [plan.digest()]}
+    assert seedling.changes == ()
+
+
+def test_the_same_question_is_not_asked_twice_at_once(tmp_path):
+    work = tmp_path / ".unfinished" / "key"
+    work.mkdir(parents=True)
+    with runs._locked(work), pytest.raises(BadInput, match="another process"), runs._locked(work):
+        pass
+    with runs._locked(work):  # released with its holder
+        assert (work / "lock").exists()

@@ -105,13 +105,50 @@ def test_the_card_names_the_weights_not_the_files(folder, tmp_path: Path):
     assert weight_hash(again.model) != subject.card.weights
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_opened_proved_and_hashed(folder, dtype: torch.dtype):
-    subject = open_subject(folder("llava"), dtype=dtype)
-    assert subject.model.dtype == dtype
+@pytest.mark.parametrize("family", tiny.CHECKPOINTS)
+def test_half_precision_is_opened_proved_and_hashed(folder, family: str):
+    subject = open_subject(folder(family), dtype=torch.bfloat16)
+    assert subject.model.dtype == torch.bfloat16
     assert subject.certificate.failures == ()
     assert len(subject.card.weights) == 64
-    assert subject.logits(examples_for(subject, 2)).isfinite().all()
+
+
+def test_the_card_names_configuration_and_template_too(folder):
+    place = folder("llava")
+    plain = open_subject(place).card
+    config = json.loads((place / "config.json").read_text())
+    config["text_config"]["rms_norm_eps"] = 0.1
+    (place / "config.json").write_text(json.dumps(config))
+    assert open_subject(place).card.config != plain.config
+    subject = open_subject(place)
+    subject.prompts.given.chat_template += "{# red #}"
+    assert subject.prompts.digest() != plain.processor
+    assert subject.card.weights == plain.weights
+
+
+def test_an_answer_is_spaced_as_the_template_spaces_it(folder):
+    subject = open_subject(folder("llava"))
+    subject.processor.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}USER: {{ m.content[-1].text }} {% else %}"
+        "ASSISTANT: {{ m.content[-1].text }}</s>{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    )
+    tokens = subject.prompts.answer_tokens(Example("what", answer="red"))
+    assert subject.prompts.tokenizer.decode(tokens) == " red"
+
+
+def test_prompts_longer_than_the_model_was_made_for_are_refused(folder):
+    subject = open_subject(folder("llama"))
+    longest = subject.model.config.max_position_embeddings
+    with pytest.raises(BadInput, match=f"the model was made for {longest}"):
+        subject.encode([Example("word " * longest)])
+
+
+def test_an_answer_without_tokens_is_not_scored(opened, monkeypatch: pytest.MonkeyPatch):
+    subject: Subject = opened("llava")
+    monkeypatch.setattr(type(subject.prompts), "answer_tokens", lambda self, example: [])
+    with pytest.raises(BadInput, match="answer of example 'x' has no tokens"):
+        subject.score([Example("a", (noise(0),), answer=" ", id="x")])
 
 
 def test_a_loaded_model_is_taken_as_it_is(folder):
@@ -276,3 +313,38 @@ def test_examples_are_encoded_whatever_their_number_of_images(opened):
     subject: Subject = opened("idefics3")
     examples = Examples([Example("a", (noise(0), noise(1))), Example("b", (noise(2),))])
     assert subject.logits(list(examples)).isfinite().all()
+
+
+def _adapter(place: Path, folder: Path) -> Path:
+    from peft import LoraConfig, get_peft_model
+
+    model = open_subject(place).model
+    config = LoraConfig(r=2, target_modules=["o_proj", "q_proj"], init_lora_weights=False)
+    get_peft_model(model, config).save_pretrained(folder)
+    return folder
+
+
+def test_an_adapter_with_weights_missing_is_refused(folder, tmp_path: Path):
+    place = folder("llava")
+    adapter = _adapter(place, tmp_path / "adapter")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    del weights[sorted(weights)[0]]
+    save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    with (
+        pytest.warns(UserWarning, match="missing adapter keys"),
+        pytest.raises(BadInput, match="1 of the adapter's weights are missing"),
+    ):
+        open_subject(place, adapter=adapter)
+
+
+def test_export_merges_an_adapter(folder, tmp_path: Path):
+    from glasshouse.model.patches import export
+
+    place = folder("llava")
+    subject = open_subject(place, adapter=_adapter(place, tmp_path / "adapter"))
+    before = weight_hash(subject.model)
+    again = open_subject(export(subject, tmp_path / "merged"))
+    examples = examples_for(subject, 2)
+    torch.testing.assert_close(again.logits(examples), subject.logits(examples), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(again.logits(examples), open_subject(place).logits(examples))
+    assert weight_hash(subject.model) == before

@@ -527,3 +527,56 @@ def test_pattern_edits_work_while_generating(opened):
     assert cut != plain
     assert subject.generate(examples, max_new_tokens=5) == plain
     assert str(subject.model.config.text_config._attn_implementation) == "sdpa"
+
+
+def test_pattern_blocks_may_end_in_any_order(opened):
+    subject = opened("llava")
+    examples = examples_for(subject, 1)
+    before = bare(subject, examples)
+    cut = AttentionPattern("cut", keys="image")
+    one, two = (edited(subject, Plan({language.pattern[layer]: cut})) for layer in (0, 1))
+    one.__enter__()
+    two.__enter__()
+    one.__exit__(None, None, None)
+    alone = bare(subject, examples)
+    two.__exit__(None, None, None)
+    assert torch.equal(alone, changed(subject, examples, Plan({language.pattern[1]: cut})))
+    assert torch.equal(bare(subject, examples), before)
+    assert subject.model.config.text_config._attn_implementation == "sdpa"
+
+
+def test_threads_take_turns(llava: Subject):
+    from concurrent.futures import ThreadPoolExecutor
+
+    examples = examples_for(llava, 4)
+    site = language.residual[1] @ "last"
+    truth = [record(llava, site, examples[i : i + 1])[site] for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: record(llava, site, examples[i % 4 : i % 4 + 1])[site], range(40)))
+    for number, residual in enumerate(found):
+        assert torch.equal(residual, truth[number % 4])
+
+
+@pytest.mark.parametrize("rows", [(), (-1,)])
+def test_rows_that_name_nothing_are_refused(rows: tuple[int, ...]):
+    with pytest.raises(BadInput, match="name at least one row"):
+        Plan({language.residual[0]: Zero()}).for_rows(*rows)
+
+
+def test_pattern_rows_beyond_the_batch_are_refused(llava: Subject):
+    plan = Plan({language.pattern[0]: AttentionPattern()}).for_rows(9)
+    with pytest.raises(BadInput, match="row 9 of a batch of 2"):
+        changed(llava, examples_for(llava, 2), plan)
+
+
+def test_chunked_prefill_is_refused_where_it_would_be_taken_for_the_answer(llava: Subject):
+    from glasshouse.model.spans import answering
+
+    encoded = llava.encode(examples_for(llava, 1))
+    with (
+        pytest.raises(BadInput, match="without chunked prefill"),
+        edited(llava, Plan({language.residual[0] @ "answer": Zero()})),
+        answering(encoded.known),
+        torch.no_grad(),
+    ):
+        llava.model.generate(**encoded.inputs, max_new_tokens=2, do_sample=False, prefill_chunk_size=8)
