@@ -8,7 +8,7 @@
 5. The projector is between: it runs after the last vision block that is read and before the first language block.
 6. The projector matters only with an image: without one, zeroing its output changes nothing.
 
-Five forward passes and one backward, however deep the model.
+Eight forward passes and one backward, however deep the model; two of them without an image.
 """
 
 import time
@@ -164,7 +164,7 @@ def _shape(subject: "Subject", place: Place) -> tuple[int, ...] | None:
 def _editing(subject: "Subject", places: list[Place], example: Example) -> list[Check]:
     encoded = subject.encode([example])
     bare = _voice(subject, encoded).detach()
-    masks = {place: Mask.ones(_mask_units(subject, place, encoded), device=bare.device.type) for place in places}
+    masks = {place: Mask.ones(_mask_units(subject, place), device=bare.device.type) for place in places}
     with torch.enable_grad(), edited(subject, Plan(Step(place.site, mask) for place, mask in masks.items())):
         voice = _voice(subject, encoded)
         checks = [Check("masks of ones leave the output identical to the bit", torch.equal(voice.detach(), bare))]
@@ -187,7 +187,7 @@ def _editing(subject: "Subject", places: list[Place], example: Example) -> list[
     return [*checks, Check("leaving an edit restores the output to the bit", changed and restored)]
 
 
-def _mask_units(subject: "Subject", place: Place, encoded: object) -> int:
+def _mask_units(subject: "Subject", place: Place) -> int:
     """One factor for all where the width is not known, else one per unit or feature."""
     shape = _shape(subject, place)
     return shape[0] if shape is not None else 1

@@ -38,8 +38,7 @@ Editor = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def record(subject: "Subject", sites: Site | Sequence[Site], examples: Examples, *, batch_size: int = 8) -> Activations:
-    """What the model holds at these sites for these examples. Layers deeper than the deepest asked for are not
-    run."""
+    """What the model holds at these sites for these examples. Layers nobody asked for are not run."""
     with subject.alone:
         return _record(subject, _places(subject, sites), examples, batch_size)
 
@@ -64,8 +63,7 @@ def _record(subject: "Subject", places: list[Place], examples: Examples, batch_s
 
 @torch.no_grad()
 def gather(subject: "Subject", sums: Mapping[Site, A], examples: Examples, *, batch_size: int = 8) -> dict[Site, A]:
-    """An accumulator per concrete site, fed with every token the site selects. Memory does not grow with the
-    examples."""
+    """An accumulator per concrete site, fed with every token the site selects, in constant memory."""
     places = {place: accumulator.fresh() for site, accumulator in sums.items() for place in _places(subject, site)}
     for start, batch in subject.batches(examples, batch_size, alike=any(place.packed for place in places)):
         with subject.alone, _watching(subject) as watched, ExitStack() as stack:
