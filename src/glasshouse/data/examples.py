@@ -2,7 +2,7 @@
 
     Examples.read("data.jsonl")     one JSON object a line; images by path (relative to the file) or {"bytes": base64}
     Examples.read("data.parquet")   the same columns; images as paths, bytes, or the {bytes, path} of `datasets`
-    Examples.read("folder/")        every image in it, in order of name, without a prompt
+    Examples.read("folder/")        every image in it, in order of name, without a prompt; or what `write` made there
 
 Columns: `prompt`, `image` or `images`, `answer`, `id`, `system`, `history` (pairs of what user and assistant said
 before); any other column with a plain value becomes a tag.
@@ -13,7 +13,9 @@ import binascii
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +29,11 @@ from glasshouse.values.errors import BadInput
 
 Tag = str | int | float | bool
 OWN_COLUMNS = ("id", "prompt", "image", "images", "answer", "system", "history", "tags")
+LINES = "examples.jsonl"
+"""What `write` calls the file of examples in its folder."""
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+STARTS = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"BM": ".bmp", b"GIF8": ".gif"}
+"""What the files of each kind begin with."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,17 @@ class Examples(Sequence[Example]):
     def __repr__(self) -> str:
         return f"Examples({len(self)} from {self.source or 'memory'})"
 
+    def write(self, folder: str | Path) -> Path:
+        """A new folder with everything in it: examples.jsonl, and each image once, named by its content."""
+        folder = Path(folder)
+        if not self:
+            raise BadInput(f"{folder}: there are no examples to write")
+        with whole(folder) as aside:
+            (aside / "images").mkdir(parents=True)
+            with (aside / LINES).open("w", encoding="utf-8") as lines:
+                lines.writelines(json.dumps(_record(item, aside)) + "\n" for item in self)
+        return folder
+
     def sample(self, n: int, seed: int) -> "Examples":
         """`n` of them without replacement, in their own order; the same seed picks the same."""
         if not 0 < n <= len(self):
@@ -121,6 +138,33 @@ class Examples(Sequence[Example]):
     def digest(self) -> str:
         """SHA-256 over the content of every example, in order."""
         return hashlib.sha256("".join(item.digest() for item in self).encode()).hexdigest()
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+    """Where to make a new folder: it appears under its name once all is written, or not at all."""
+    if folder.exists():
+        raise BadInput(f"{folder}: there is something already; choose another name or remove it")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".part", dir=folder.parent) as aside:
+            yield Path(aside) / folder.name
+            (Path(aside) / folder.name).rename(folder)
+    except OSError as problem:
+        raise BadInput(f"{folder}: cannot be written ({problem.strerror}); choose a folder that is there") from None
+
+
+def _record(example: Example, folder: Path) -> dict[str, Any]:
+    """The example as a line says it; its images are put into the folder."""
+    paths: list[str] = []
+    for image in example.images:
+        data = image.read()
+        ending = next((ending for start, ending in STARTS.items() if data.startswith(start)), "")
+        paths.append(f"images/{hashlib.sha256(data).hexdigest()}{ending}")
+        if not (folder / paths[-1]).exists():
+            (folder / paths[-1]).write_bytes(data)
+    said = {"id": example.id, "prompt": example.prompt, "images": paths, "answer": example.answer}
+    rest = {"system": example.system, "history": example.history, "tags": dict(example.tags)}
+    return {name: value for name, value in {**said, **rest}.items() if value is not None}
 
 
 def _jsonl(path: Path) -> Iterator[Example]:
@@ -157,6 +201,8 @@ def _parquet(path: Path) -> Iterator[Example]:
 
 
 def _folder(path: Path) -> Iterator[Example]:
+    if (path / LINES).is_file():
+        return _jsonl(path / LINES)
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_ENDINGS)
     if not files:
         raise BadInput(f"{path}: no image in this folder; looked for {', '.join(IMAGE_ENDINGS)}")
