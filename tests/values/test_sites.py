@@ -95,7 +95,7 @@ def test_python_names_every_kind_of_a_part(part):
         ("language.logits[3]", r"^language.logits\[3\]: language.logits exists once, so it takes no layer$"),
         (
             "language.mlp[3,4]",
-            r"^language.mlp\[3,4\]: mlp has no units; only heads, neurons, pattern take \[layer,unit\]$",
+            r"^language.mlp\[3,4\]: mlp has no units; only heads, neurons, pattern, hidden take \[layer,unit\]$",
         ),
         ("language.mlp@images", r"no span is called images; spans are all, image, text, last, answer$"),
         (

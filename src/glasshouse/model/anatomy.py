@@ -54,6 +54,8 @@ class Projector:
 
     paths: tuple[str, ...]
     linears: tuple[str, ...]
+    hidden: int | None = None
+    """How many units the last linear layer reads, where there is one before it."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ class Anatomy:
                 raise BadInput(
                     f"{site}: this projector has {len(self.projector.linears)} linear layer, so nothing hidden"
                 )
-            return Place(site, self.projector.linears[-1], "input")
+            units = self.projector.hidden
+            return Place(site, self.projector.linears[-1], "input", units, 1, _chosen(site, units))
         first = site.kind == "input"
         return Place(site, self.projector.paths[0 if first else -1], "input" if first else "output")
 
@@ -177,13 +180,7 @@ class Anatomy:
             return None
         units = {"heads": block.heads, "neurons": block.neurons, "pattern": block.heads}.get(site.kind)
         width = {"heads": block.head_width, "neurons": 1, "pattern": 1}.get(site.kind)
-        chosen = None
-        if site.units is not None and site.kind in WITH_UNITS and units is not None:
-            try:
-                chosen = site.units.among(units, site.kind.removesuffix("s"))
-            except BadInput as problem:
-                raise BadInput(f"{site}: {problem}; see glasshouse anatomy") from None
-        return Place(site, module, "output" if side == "output" else "input", units, width, chosen)
+        return Place(site, module, "output" if side == "output" else "input", units, width, _chosen(site, units))
 
     def lines(self) -> Iterator[str]:
         """The drawing, a line each."""
@@ -198,6 +195,16 @@ class Anatomy:
             unread = f"; {idle} block{'s' if idle > 1 else ''} after it run, but nothing reads them" if idle else ""
             yield f"  features are read after vision.residual[{self.feature_layer}]{unread}"
         yield from (f"  note: {note}" for note in self.notes)
+
+
+def _chosen(site: Site, units: int | None) -> tuple[int, ...] | None:
+    """The units a site names, out of how many there are."""
+    if site.units is None or site.kind not in WITH_UNITS or units is None:
+        return None
+    try:
+        return site.units.among(units, site.kind.removesuffix("s"))
+    except BadInput as problem:
+        raise BadInput(f"{site}: {problem}; see glasshouse anatomy") from None
 
 
 def _projector_line(projector: Projector | None) -> str:

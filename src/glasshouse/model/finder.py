@@ -233,7 +233,9 @@ class _Search:
         if not modules:
             return None
         linears = [layer for module in modules for layer in linear_layers(module) if linear_sizes(layer)]
-        return Projector(tuple(self.paths[m] for m in modules), tuple(self.paths[layer] for layer in linears))
+        sizes = linear_sizes(linears[-1]) if len(linears) > 1 else None
+        paths, names = (tuple(self.paths[module] for module in found) for found in (modules, linears))
+        return Projector(paths, names, sizes[0] if sizes else None)
 
 
 def _multiplies(module: nn.Module) -> bool:

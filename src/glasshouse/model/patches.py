@@ -49,6 +49,12 @@ def patched(subject: "Subject", patch: Patch) -> Iterator[None]:
                 parameter.data = kept[name]
 
 
+def changed_copy(subject: "Subject", patch: Patch) -> PreTrainedModel:
+    """A model of its own with the patched weights, for as long as somebody holds it."""
+    with patched(subject, patch):
+        return copy.deepcopy(unwrapped(subject.model))
+
+
 def export(subject: "Subject", folder: str | Path, patch: Patch | None = None) -> Path:
     """Write a checkpoint that loads like any other: safetensors, configuration, processor. Whole or not at all."""
     folder = Path(folder)

@@ -5,7 +5,7 @@
 Every delta is added to a weight, but for `Whole`, which takes its place to the bit. `model/patches.py` applies them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, Self
 
@@ -40,6 +40,14 @@ class Delta(ByContent):
 
     def shape_on(self, weight: Tensor) -> tuple[int, ...]:
         raise NotImplementedError
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same delta with its values changed, as to another precision."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**{
+            name: change(value) if isinstance(value, Tensor) and value.is_floating_point() else value
+            for name, value in values.items()
+        })  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

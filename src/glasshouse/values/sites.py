@@ -25,8 +25,8 @@ Span = Literal["all", "image", "text", "last", "answer"]
 
 IN_BLOCKS = ("residual", "attention", "mlp", "heads", "neurons", "pattern")
 """Kinds that exist once per layer. `pattern` is the attention pattern: probabilities of queries over keys."""
-WITH_UNITS = ("heads", "neurons", "pattern")
-"""Kinds that are made of units, so that `[layer, unit]` makes sense."""
+WITH_UNITS = ("heads", "neurons", "pattern", "hidden")
+"""Kinds that are made of units, so that `[layer, unit]` makes sense; `projector.hidden[:,5]`, which has no layers."""
 KINDS: dict[Part, tuple[str, ...]] = {
     "language": ("embeddings", *IN_BLOCKS, "logits"),
     "vision": ("embeddings", *IN_BLOCKS, "features"),

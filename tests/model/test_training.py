@@ -1,0 +1,87 @@
+"""Does the one loop learn, repeat itself, stop where it should, and go on after a kill as if nothing had happened?"""
+
+import pytest
+import torch
+from torch import nn
+
+from glasshouse.model.training import Keeping, Schedule, train
+from glasshouse.values.errors import BadInput
+
+
+class Killed(Exception):
+    pass
+
+
+def _learn(kill_at=None, file=None, gates=None, schedule=None):
+    torch.manual_seed(0)
+    one, unused = nn.Linear(4, 3), nn.Linear(2, 2)
+    parameters = {**dict(one.named_parameters(prefix="one")), **dict(unused.named_parameters(prefix="unused"))}
+
+    def loss(step):
+        if step == kill_at:
+            raise Killed
+        batch = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        return (one(batch) - 1).square().mean()
+
+    keeping = Keeping(file, every=5) if file else None
+    losses = train(parameters, loss, schedule or Schedule(20, 1e-2, decay=0.0), gates=gates, keeping=keeping)
+    return losses, one
+
+
+def test_it_learns_and_the_same_again():
+    losses, one = _learn()
+    again, other = _learn()
+    assert losses[-1] < 0.9 * losses[0]
+    assert losses == again
+    assert torch.equal(one.weight, other.weight)
+
+
+def test_a_kill_costs_nothing_but_time(tmp_path):
+    whole, one = _learn()
+    file = tmp_path / "kept.safetensors"
+    with pytest.raises(Killed):
+        _learn(kill_at=13, file=file)
+    resumed, other = _learn(file=file)
+    assert resumed == whole
+    assert torch.equal(one.weight, other.weight)
+    done, third = _learn(kill_at=0, file=file)  # all steps are kept, so none is taken
+    assert done == whole
+    assert torch.equal(one.weight, third.weight)
+
+
+def test_what_another_training_kept_is_refused(tmp_path):
+    file = tmp_path / "kept.safetensors"
+    _learn(file=file)
+    with pytest.raises(BadInput, match="by another training"):
+        _learn(file=file, schedule=Schedule(30, 1e-2))
+    file.write_bytes(b"no")
+    with pytest.raises(BadInput, match="damaged"):
+        _learn(file=file)
+
+
+def test_a_gate_holds_what_may_not_move():
+    torch.manual_seed(0)
+    before = nn.Linear(4, 3).weight.detach().clone()
+    gate = torch.zeros(3, 1)
+    gate[1] = 1
+    _, one = _learn(gates={"one.weight": gate})
+    assert (one.weight != before).any(1).tolist() == [False, True, False]
+
+
+def test_the_rate_rises_and_falls():
+    schedule = Schedule(100, 1.0, warmup=10, last=0.1)
+    rates = [schedule.rate(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(0.98, abs=0.02)
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+    assert rates[50] == pytest.approx(0.55, abs=0.01)
+
+
+def test_bad_schedules_and_losses_are_refused():
+    with pytest.raises(BadInput, match="must be above 0"):
+        Schedule(0, 1e-3)
+    layer = nn.Linear(1, 1)
+    with pytest.raises(BadInput, match="the loss is nan at step 0; lower the learning rate"):
+        train(dict(layer.named_parameters()), lambda step: layer.weight.sum() * float("nan"), Schedule(2, 1e-3))
+    with pytest.raises(BadInput, match="nothing to train"):
+        train({}, lambda step: torch.zeros(()), Schedule(2, 1e-3))
