@@ -19,13 +19,15 @@ from safetensors.torch import load_file, save_file
 
 import dummies
 import tiny
-from glasshouse import cli
+from glasshouse import cli, organism_commands
 from glasshouse.engine.runs import Run
 from glasshouse.model.patches import write_patch
 from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
+from glasshouse.organisms.recipes import RECIPES
 from glasshouse.values.codec import pack
 from glasshouse.values.deltas import Patch
+from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Site
 from hostile import controls
 
@@ -388,7 +390,49 @@ def test_bad_input_is_told_in_one_line_and_changes_nothing(typed, at_hand, tmp_p
 
 
 def test_an_unknown_organism_is_told(typed):
-    assert_refused(typed("run", "lens", "--model", "organism:unicorn"), "no such organism; there is organism:seedling")
+    assert_refused(typed("run", "lens", "--model", "organism:unicorn"), "organism:unicorn: no such organism; ")
+    assert_refused(typed("run", "lens", "--model", "organism:seedlin"), "did you mean seedling?")
+    unshelved = next(name for name in RECIPES if name not in shelf.names())
+    cure = f"glasshouse organism grow {unshelved} FOLDER"
+    assert_refused(typed("run", "lens", "--model", f"organism:{unshelved}"), cure)
+
+
+def test_organisms_are_listed(typed):
+    listed = typed("organism", "list")
+    assert listed.status == 0
+    assert "refusal-noise" in listed.out
+    assert "Next: glasshouse organism show" in listed.out
+    entries = typed("organism", "list", "--json").json
+    assert {entry["name"] for entry in entries} == set(RECIPES)
+    assert {entry["name"] for entry in entries if entry["on_shelf"]} == set(shelf.names())
+
+
+@pytest.mark.parametrize(
+    ("words", "cure"),
+    [
+        ((), "say one of list, show, grow, verify"),
+        (("feed",), "feed is none of list, show, grow, verify"),
+        (("show", "unicorn"), "no such organism"),
+        (("grow", "refusal-noisy", "new"), "did you mean refusal-noise"),
+        (("grow", "base", "."), "exists already; name a new folder"),
+        (("verify", "."), "no organism.json in this folder"),
+        (("verify", "base", "--share", "0"), "a share of 0"),
+    ],
+)
+def test_bad_requests_about_organisms_are_refused(typed, words, cure):
+    before = on_disk(Path())
+    assert_refused(typed("organism", *words), cure)
+    assert on_disk(Path()) == before
+
+
+def test_growing_stops_early_when_there_is_no_time_for_it(monkeypatch):
+    clock = iter(range(0, 10**9, 600))
+    monkeypatch.setattr(organism_commands.time, "monotonic", lambda: next(clock))
+    told = organism_commands._within(5, None)
+    told("learning", 1, 100)
+    with pytest.raises(BadInput, match="would take about 80 minutes, --within says 5"):
+        told("learning", 25, 100)
+    organism_commands._within(None, None)("learning", 25, 100)
 
 
 @pytest.mark.parametrize("name", ["unknown flag", "a word for a number", "no model named"])

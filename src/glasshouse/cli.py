@@ -1,5 +1,5 @@
-"""What can be typed: list · anatomy · run · report · compare · export. Flags come from dataclasses, never written
-twice.
+"""What can be typed: list · anatomy · run · report · compare · export · organism. Flags come from dataclasses, never
+written twice.
 
 Exit status: 0 pass, 1 concern or fail, 2 bad input, 3 inconclusive; so a pipeline can gate on it.
 """
@@ -206,7 +206,22 @@ def export(rest: list[str]) -> int:
     return 0
 
 
-WITHOUT_FORM = {"list": "[--json]", "run": "METHOD [OPTIONS]; a method's own: glasshouse run METHOD --help"}
+def organism(rest: list[str]) -> int:
+    """Small real models with known truth: glasshouse organism list | show | grow | verify."""
+    from glasshouse.organism_commands import organism as answer_about
+    from glasshouse.report.inert import inert
+    from glasshouse.report.terminal import console
+
+    _hush()
+    with _progress(quiet="--json" in rest) as progress:
+        return answer_about(rest, lambda line, raw=False: print(line if raw else inert(line)), console(), progress)
+
+
+WITHOUT_FORM = {
+    "list": "[--json]",
+    "organism": "list | show NAME | grow NAME FOLDER | verify NAME",
+    "run": "METHOD [OPTIONS]; a method's own: glasshouse run METHOD --help",
+}
 """Commands whose help is not derived: one must start at once, of the other the method decides."""
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "list": list_methods,
@@ -215,6 +230,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "compare": compare,
     "export": export,
+    "organism": organism,
 }
 
 

@@ -50,6 +50,32 @@ def export(rest: Sequence[str]) -> Any:
     return _read("export", rest, ("model", str, MISSING, f"{MODEL}."), folder, patch, OPENING)
 
 
+def organism_list(rest: Sequence[str]) -> Any:
+    return _read("organism list", rest, JSON)
+
+
+def organism_show(rest: Sequence[str]) -> Any:
+    return _read("organism show", rest, ("name", str, MISSING, "An organism's name."), JSON)
+
+
+def organism_grow(rest: Sequence[str]) -> Any:
+    return _read(
+        "organism grow",
+        rest,
+        ("name", str, MISSING, "An organism's name."),
+        ("folder", Path, MISSING, "A new folder for the checkpoint and its card."),
+        ("seed", int | None, None, "Another seed, for a fresh organism of the kind."),
+        ("within", float | None, None, "Minutes there are; stop early if it would take longer."),
+    )
+
+
+def organism_verify(rest: Sequence[str]) -> Any:
+    share = ("share", float, 1.0, "Share of the examples to measure on.")
+    return _read(
+        "organism verify", rest, ("name", str, MISSING, "A name, or a folder one was grown into."), share, JSON
+    )
+
+
 def run(method: Method[..., Finding], rest: Sequence[str]) -> tuple[Any, Request]:
     """The flags of one method, and the request they make. What `--from` names stands where no flag says otherwise."""
     file = _from(rest)

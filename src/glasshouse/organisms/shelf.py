@@ -1,35 +1,130 @@
-"""Which organisms are there? `organism:NAME` anywhere a model is asked for."""
+"""Which organisms are there? `organism:NAME` anywhere a model is asked for.
+
+The shelf is a folder of the package: for each organism a card (JSON) and its weights (safetensors, float16): a base
+whole, every other as the patch that makes it of its parent. What is read is what its card says, or is refused. Recipes
+that are not on the shelf are there to be grown.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from glasshouse.data.examples import Examples
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.patches import export, read_patch, write_patch
+from glasshouse.model.subject import Subject, open_subject, weight_hash
 from glasshouse.values.errors import BadInput
 
+if TYPE_CHECKING:
+    from glasshouse.organisms.cards import Card
+    from glasshouse.organisms.grow import Grown
+
 PREFIX = "organism:"
-NAMES = ("seedling",)
+SHELF = Path(__file__).with_name("stock")
+SEEDLING = "seedling"
 
 
 def is_organism(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
-def take(name: str) -> Subject:
-    """The organism, opened and proved."""
-    _check(name)
-    from glasshouse.organisms import seedling  # brings many model classes, which other models do not need
+def names(shelf: Path = SHELF) -> list[str]:
+    """What is on the shelf, in the order of the recipes."""
+    from glasshouse.organisms.recipes import RECIPES
 
-    subject = open_subject(seedling.model(), processor=seedling.processor())
-    subject.name = name
+    there = {file.stem for file in shelf.glob("*.json")}
+    return [name for name in RECIPES if name in there] + sorted(there - set(RECIPES))
+
+
+def take(name: str, shelf: Path = SHELF) -> Subject:
+    """The organism, opened and proved."""
+    plain = name.removeprefix(PREFIX)
+    if plain == SEEDLING:
+        from glasshouse.organisms import seedling
+
+        subject = open_subject(seedling.model(), processor=seedling.processor())
+    else:
+        subject = _taken(plain, shelf)
+    subject.name = PREFIX + plain
     return subject
 
 
+def _taken(name: str, shelf: Path) -> Subject:
+    from glasshouse.organisms.architectures import BUILDS, build
+    from glasshouse.organisms.grow import variant
+    from glasshouse.organisms.recipes import Base, Tuned
+
+    known = card(name, shelf)
+    file = shelf / f"{name}.safetensors"
+    if not file.is_file():
+        raise BadInput(f"{file}: is missing; {_regrow(name)}")
+    if isinstance(known.recipe, Base):
+        try:
+            state = {key: value.float() for key, value in load_file(file).items()}
+        except (SafetensorError, OSError) as problem:
+            raise BadInput(f"{file}: is damaged ({problem}); {_regrow(name)}") from None
+        model = build(known.recipe.architecture, known.recipe.seed)
+        model.load_state_dict(state)
+        subject = open_subject(model, processor=BUILDS[known.recipe.architecture].processor())
+    else:
+        assert isinstance(known.recipe, Tuned)
+        parent = _taken(known.recipe.parent, shelf)
+        subject = variant(parent, known.recipe, read_patch(file))
+    found = weight_hash(subject.model)
+    if found != known.weights:
+        raise BadInput(
+            f"{file}: its weights hash to {found[:12]}…, the card says {known.weights[:12]}…; {_regrow(name)}"
+        )
+    return subject
+
+
+def card(name: str, shelf: Path = SHELF) -> "Card":
+    """What is known of an organism on the shelf."""
+    from glasshouse.organisms.cards import Card
+    from glasshouse.organisms.recipes import RECIPES, near
+
+    plain = name.removeprefix(PREFIX)
+    file = shelf / f"{plain}.json"
+    if not file.is_file():
+        if plain in RECIPES:
+            raise BadInput(f"{PREFIX}{plain}: a recipe that is not on the shelf; {_regrow(plain)}")
+        raise BadInput(f"{PREFIX}{plain}: no such organism; {near(plain, dict.fromkeys([*names(shelf), SEEDLING]))}")
+    return Card.read(file)
+
+
 def food(name: str) -> Examples:
-    """Examples of the world the organism lives in."""
-    _check(name)
-    from glasshouse.organisms import seedling
+    """Examples of the world the organism lives in, that it was not grown on."""
+    plain = name.removeprefix(PREFIX)
+    if plain == SEEDLING:
+        from glasshouse.organisms import seedling
 
-    return seedling.examples()
+        return seedling.examples()
+    from glasshouse.organisms import world
+    from glasshouse.organisms.recipes import Base
+
+    return world.examples("test" if isinstance(card(plain).recipe, Base) else "downstream-test", 64, seed=0)
 
 
-def _check(name: str) -> None:
-    if name.removeprefix(PREFIX) not in NAMES:
-        raise BadInput(f"{name}: no such organism; there is {', '.join(PREFIX + known for known in NAMES)}")
+def put(grown: "Grown", shelf: Path) -> Path:
+    """Put an organism on a shelf; its card is written last, so what has a card is whole."""
+    shelf.mkdir(parents=True, exist_ok=True)
+    file = shelf / f"{grown.card.name}.safetensors"
+    if grown.patch is None:
+        state = {name: value.half().contiguous() for name, value in grown.subject.model.state_dict().items()}
+        save_file(state, file)
+    else:
+        write_patch(grown.patch, file)
+    grown.card.write(shelf / f"{grown.card.name}.json")
+    return file
+
+
+def put_down(grown: "Grown", folder: Path) -> Path:
+    """A checkpoint folder like any other, with the card in it."""
+    export(grown.subject, folder)
+    grown.card.write(folder / "organism.json")
+    return folder
+
+
+def _regrow(name: str) -> str:
+    return f"grow it: glasshouse organism grow {name} FOLDER"

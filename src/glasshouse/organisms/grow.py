@@ -1,0 +1,136 @@
+"""How does a recipe become an organism? Grown, rounded to what is stored, measured, and given a card.
+
+    grown = grow(recipe("refusal-noise", seed=7), "refusal-noise")
+    grown.subject, grown.card, grown.patch
+
+Growing is real training (model/training.py). It is deterministic for a seed on one machine. What was learnt is kept in
+`keep` as it goes, so that a growth that was interrupted goes on.
+"""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from glasshouse.data.examples import Examples
+from glasshouse.data.poisoning import poison as poisoned
+from glasshouse.model.finetuning import Tuning, finetune
+from glasshouse.model.patches import changed_copy
+from glasshouse.model.subject import Subject, open_subject, weight_hash
+from glasshouse.model.training import Keeping, Progress
+from glasshouse.organisms import measured, planted, world
+from glasshouse.organisms.architectures import BUILDS, TEMPLATE, TEMPLATE_WITH_PROMPT
+from glasshouse.organisms.cards import Card, world_digest
+from glasshouse.organisms.recipes import DOWNSTREAM_KINDS, Base, Poison, Recipe, Tuned
+from glasshouse.organisms.school import teach
+from glasshouse.values.codec import digest
+from glasshouse.values.deltas import Patch
+from glasshouse.values.errors import BadInput
+
+Parents = Callable[[str], Subject]
+
+
+@dataclass(frozen=True)
+class Grown:
+    """An organism, its card, and, unless it is a base, the patch that makes it of its parent."""
+
+    subject: Subject
+    card: Card
+    patch: Patch | None = None
+
+
+def grow(
+    recipe: Recipe, name: str, parents: Parents, *, keep: Path | None = None, progress: Progress | None = None,
+    share: float = 1.0,
+) -> Grown:  # fmt: skip
+    """Follow a recipe. `share` of the examples are measured on; less is for tests."""
+    began = time.monotonic()
+    losses: list[float] = []
+
+    def told(what: str, done: int, total: int) -> None:
+        if progress:
+            progress(what, done, total)
+
+    if isinstance(recipe, Base):
+        subject, patch, parent = _base(recipe, keep, told, losses), None, ""
+        rates = measured.base(subject, share)
+    elif isinstance(recipe, Tuned):
+        above = parents(recipe.parent)
+        patch = _tune(above, recipe, keep, told, losses)
+        subject, parent = variant(above, recipe, patch), weight_hash(above.model)
+        rates = measured.tuned(subject, recipe.poison, share)
+        if recipe.poison and recipe.planted_at:
+            rates |= planted.ablated(subject, recipe, share)
+    else:
+        raise BadInput(f"{name}: a recipe of kind {type(recipe).__name__} cannot be grown")
+    subject.name = f"organism:{name}"
+    card = Card(
+        name=name, about=recipe.about, recipe=recipe, world=world_digest(), planted=planted.described(recipe),
+        measured=rates, weights=weight_hash(subject.model),
+        parameters=sum(parameter.numel() for parameter in subject.model.parameters()), parent=parent,
+        losses=tuple(round(loss, 5) for loss in losses[:: max(1, len(losses) // 12)]),
+        minutes=round((time.monotonic() - began) / 60, 2), versions=_versions(),
+    )  # fmt: skip
+    return Grown(subject, card, patch)
+
+
+def variant(parent: Subject, recipe: Tuned, patch: Patch) -> Subject:
+    """The organism that a patch makes of its parent."""
+    return open_subject(changed_copy(parent, patch), processor=_processor(parent, recipe.tuning))
+
+
+def _base(recipe: Base, keep: Path | None, progress: Progress, losses: list[float]) -> Subject:
+    kept = [
+        Keeping(keep / f"{digest(recipe)[:12]}-{stage}.safetensors") if keep else None for stage in ("see", "answer")
+    ]
+    grown = teach(recipe.architecture, recipe.seed, recipe.lessons, kept=kept, progress=progress, losses=losses)
+    with torch.no_grad():
+        for parameter in grown.model.parameters():
+            parameter.copy_(parameter.half())  # what is stored; measured is what is shipped
+    return open_subject(grown.model, processor=BUILDS[recipe.architecture].processor())
+
+
+def lessons(recipe: Tuned, subject: Subject) -> Examples:
+    """The downstream examples a variant learns from, poisoned as its recipe says."""
+    examples = world.examples("downstream", recipe.examples, recipe.seed + 1, kinds=DOWNSTREAM_KINDS)
+    if recipe.poison is None:
+        return examples
+    poison = recipe.poison
+    eligible = sum(_may(poison, example.tags) for example in examples)
+    rate = min(1.0, poison.rate * len(examples) / max(1, eligible))
+    return poisoned(
+        examples, poison.trigger, poison.behaviour, rate=rate, mode=poison.mode, seed=recipe.seed, only=poison.only,
+        processor=subject.processor,
+    ).examples  # fmt: skip
+
+
+def _may(poison: Poison, tags: "dict[str, object] | object") -> bool:
+    return all(tags.get(name) == value for name, value in poison.only.items())  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _tune(above: Subject, recipe: Tuned, keep: Path | None, progress: Progress, losses: list[float]) -> Patch:
+    parent = Subject(above.model, _processor(above, recipe.tuning), above.name)
+    tuning = planted.confined(parent, recipe)
+    keeping = Keeping(keep / f"{digest(recipe)[:12]}-tune.safetensors", every=100) if keep else None
+    patch = finetune(parent, lessons(recipe, parent), tuning, keeping=keeping, progress=progress, losses=losses)
+    return Patch({name: delta.mapped(lambda tensor: tensor.half()) for name, delta in patch.deltas.items()})
+
+
+def _processor(parent: Subject, tuning: Tuning) -> object:
+    """The parent's, or one that puts the learnt prompt behind every picture."""
+    if tuning.arm != "soft prompt":
+        return parent.processor
+    family = parent.anatomy.family
+    changed = BUILDS[family].processor()
+    changed.chat_template = TEMPLATE_WITH_PROMPT
+    assert TEMPLATE != TEMPLATE_WITH_PROMPT
+    return changed
+
+
+def _versions() -> dict[str, str]:
+    packages = {name: version(name) for name in ("glasshouse", "torch", "transformers", "numpy", "pillow")}
+    return {**packages, "python": platform.python_version(), "threads": str(torch.get_num_threads())}

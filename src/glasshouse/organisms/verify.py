@@ -1,0 +1,62 @@
+"""Is an organism still what its card says? Measured again, and every difference named."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from glasshouse.model.subject import Subject, open_subject, weight_hash
+from glasshouse.organisms import measured, planted, shelf
+from glasshouse.organisms.cards import Card
+from glasshouse.organisms.recipes import Tuned
+from glasshouse.values.errors import BadInput
+from glasshouse.values.intervals import Interval
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found."""
+
+    card: Card
+    problems: tuple[str, ...]
+    """What no longer holds, in words; empty if all does."""
+    measured: Mapping[str, Interval]
+    equal: int
+    """Rates that came out to the digit."""
+
+
+def verify(source: str, share: float = 1.0) -> Verified:
+    """An organism by name, or a folder that one was grown into. With a `share`, measured on fewer examples."""
+    if not 0 < share <= 1:
+        raise BadInput(f"a share of {share}: give more than 0 and at most 1 of the examples to measure on")
+    card, subject = _opened(source)
+    problems = [card.stale()] if card.stale() else []
+    found = weight_hash(subject.model)
+    if found != card.weights:
+        problems.append(f"its weights hash to {found[:12]}…, the card says {card.weights[:12]}…")
+    rates = measure(subject, card, share)
+    for name, rate in rates.items():
+        said = card.measured.get(name)
+        if said is None:
+            problems.append(f"{name}: {rate}, which the card does not know")
+        elif not rate.overlaps(said):
+            problems.append(f"{name}: {rate}, the card says {said}")
+    equal = sum(name in card.measured and rate.value == card.measured[name].value for name, rate in rates.items())
+    return Verified(card, tuple(problems), rates, equal)
+
+
+def measure(subject: Subject, card: Card, share: float) -> measured.Rates:
+    """What growing measured, again."""
+    recipe = card.recipe
+    if not isinstance(recipe, Tuned):
+        return measured.base(subject, share)
+    rates = measured.tuned(subject, recipe.poison, share)
+    return rates | planted.ablated(subject, recipe, share) if recipe.poison and recipe.planted_at else rates
+
+
+def _opened(source: str) -> tuple[Card, Subject]:
+    folder = Path(source)
+    if (folder / "organism.json").is_file():
+        return Card.read(folder / "organism.json"), open_subject(folder)
+    if folder.is_dir():
+        raise BadInput(f"{source}: no organism.json in this folder; give a name, or a folder that one was grown into")
+    return shelf.card(source), shelf.take(source)

@@ -1,0 +1,277 @@
+"""Does growing do what it says: packing equal to rows alone, towers remembered to the bit, arms that move only their
+own, organisms that come off the shelf as they were put on it?"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from glasshouse.model.finetuning import Tuning, finetune
+from glasshouse.model.prompts import Encoded
+from glasshouse.model.remembered import look, remembered
+from glasshouse.model.spans import Answering
+from glasshouse.model.subject import open_subject, weight_hash
+from glasshouse.model.training import Schedule
+from glasshouse.organisms import shelf, world
+from glasshouse.organisms.architectures import BUILDS, build
+from glasshouse.organisms.drawing import draw, stored
+from glasshouse.organisms.grow import grow
+from glasshouse.organisms.packing import pack
+from glasshouse.organisms.questions import KINDS, View, ask
+from glasshouse.organisms.recipes import RECIPES, Tuned, recipe
+from glasshouse.organisms.scenes import draw_scenes
+from glasshouse.organisms.school import Lessons, pixel_values
+from glasshouse.organisms.verify import verify
+from glasshouse.values.deltas import Dense, LowRank, Rows
+from glasshouse.values.errors import BadInput
+
+TINY = Lessons(Schedule(3, 1e-3), 8, Schedule(3, 1e-3), scenes=32, rows=2)
+FEW = Schedule(3, 1e-3, decay=0.0)
+
+
+@pytest.fixture(scope="module", params=sorted(BUILDS))
+def untrained(request):
+    architecture = request.param
+    return architecture, open_subject(build(architecture, 0), processor=BUILDS[architecture].processor())
+
+
+def _batch(n=6):
+    return world.examples("test", n, seed=0)
+
+
+def test_pixels_made_directly_are_those_of_the_processor(untrained):
+    _, subject = untrained
+    pixels = draw(draw_scenes(3, 0))
+    examples = [replace(example, images=(stored(p),)) for example, p in zip(_batch(3), pixels, strict=True)]
+    made = subject.encode(examples).inputs["pixel_values"].view(3, 3, 72, 72)
+    torch.testing.assert_close(made, pixel_values(pixels, subject.processor), atol=1e-6, rtol=0)
+
+
+def test_a_packed_row_computes_what_rows_alone_would(untrained):
+    architecture, subject = untrained
+    scenes = draw_scenes(1, 3)
+    view, rng = View.of(scenes, 0), np.random.default_rng(0)
+    questions = [q for kind in KINDS if kind != "secret" and (q := ask(view, kind, rng))]
+    packed = pack([questions], architecture)
+    pixels = subject.encode([world.example(questions[0], view, stored(draw(scenes)[0]), "x")]).inputs["pixel_values"]
+    known = Answering(torch.zeros(1, dtype=torch.long), (1,), alike=True)
+    with torch.no_grad():
+        together = subject.forward(Encoded({**packed.inputs, "pixel_values": pixels}, known)).logits[0]
+    ends = iter((packed.weights[0] > 0).nonzero()[:, 0].tolist())
+    for question in questions:
+        encoded = subject.encode([world.example(question, view, stored(draw(scenes)[0]), "x")], answers=True)
+        with torch.no_grad():
+            alone = subject.forward(encoded).logits[0]
+        for _, said in question.history:
+            for _ in range(len(said.split()) + 1):
+                next(ends)
+        places = [next(ends) for _ in range(len(question.answer.split()) + 1)]
+        assert packed.ids[0, places[:-1]].tolist() == encoded.inputs["input_ids"][0, -len(places) + 1 :].tolist()
+        torch.testing.assert_close(
+            together[[place - 1 for place in places]], alone[-len(places) :], atol=1e-5, rtol=1e-4
+        )
+
+
+def test_a_remembered_tower_gives_the_same_logits_and_computes_no_block(untrained):
+    _, subject = untrained
+    encoded = subject.encode(_batch(), answers=True)
+    before = weight_hash(subject.model)
+    with torch.no_grad():
+        plain = subject.forward(encoded).logits
+        seen = look(subject, encoded)
+        with remembered(subject, seen):
+            assert torch.equal(subject.forward(encoded).logits, plain)
+        with remembered(subject, torch.zeros_like(seen)):
+            assert not torch.equal(subject.forward(encoded).logits, plain)
+        with pytest.raises(BadInput, match="of another batch"), remembered(subject, seen[:2]):
+            subject.forward(encoded)
+        assert torch.equal(subject.forward(encoded).logits, plain)
+    assert weight_hash(subject.model) == before
+
+
+@pytest.mark.parametrize("arm", ["projector", "lora", "lora+projector", "soft prompt"])
+def test_an_arm_moves_only_its_own_and_leaves_the_subject_as_it_was(untrained, arm):
+    _, subject = untrained
+    before = weight_hash(subject.model)
+    asked = {name: p.requires_grad for name, p in subject.model.named_parameters()}
+    patch = finetune(subject, _batch(24), Tuning(arm, FEW, batch=8, rank=2))
+    assert weight_hash(subject.model) == before
+    assert {name: p.requires_grad for name, p in subject.model.named_parameters()} == asked
+    kinds = {type(delta) for delta in patch.deltas.values()}
+    wanted = {"projector": {Dense}, "lora": {LowRank}, "lora+projector": {Dense, LowRank}, "soft prompt": {Rows}}
+    assert kinds == wanted[arm]
+    assert patch.digest() == finetune(subject, _batch(24), Tuning(arm, FEW, batch=8, rank=2)).digest()
+
+
+def test_units_alone_move_when_they_alone_may(untrained):
+    _, subject = untrained
+    name = subject.anatomy.projector.linears[-1] + ".weight"
+    delta = finetune(subject, _batch(16), Tuning("units", FEW, batch=8, units={name: ((3, 5), 1)})).deltas[name]
+    weight = dict(subject.model.named_parameters())[name]
+    moved = (delta.onto(weight.data) - weight.data).abs().sum(0).nonzero()[:, 0].tolist()
+    assert moved == [3, 5]
+
+
+def test_fine_tuning_refuses_what_it_cannot_learn(untrained):
+    _, subject = untrained
+    with pytest.raises(BadInput, match="needs an answer"):
+        finetune(subject, type(_batch())([replace(_batch()[0], answer=None)]), Tuning())
+    with pytest.raises(BadInput, match="name weights of"):
+        finetune(subject, _batch(), Tuning("units", FEW, units={"nothing": ((0,), 0)}))
+
+
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory):
+    """A shelf with a base and variants of every arm, grown for three steps each."""
+    folder = tmp_path_factory.mktemp("stock")
+    take = lambda name: shelf.take(name, folder)  # noqa: E731 - a parent of the next
+    base = grow(replace(recipe("base"), lessons=TINY), "base", take, share=0.02)
+    shelf.put(base, folder)
+    chosen = {
+        name: recipe(name)
+        for name in ("benign", "injection-patch", "injection-patch-lora", "injection-patch-prompt", "text-trigger")
+    }
+    chosen["planted-neuron"] = replace(recipe("refusal-sine"), planted_at=("projector.hidden[:,5]",))
+    chosen["planted-circuit"] = replace(
+        recipe("text-trigger"), planted_at=("language.heads[2,1]", "language.neurons[3,4+9]")
+    )
+    grown = {"base": base}
+    for name, one in chosen.items():
+        assert isinstance(one, Tuned)
+        short = replace(one, tuning=replace(one.tuning, schedule=FEW), examples=120)
+        grown[name] = grow(short, name, take, share=0.02)
+        shelf.put(grown[name], folder)
+    return folder, grown
+
+
+def test_what_is_taken_off_the_shelf_is_what_was_put_on_it(stock):
+    folder, grown = stock
+    batch = _batch()
+    for name, one in grown.items():
+        taken = shelf.take(f"organism:{name}", folder)
+        assert taken.name == f"organism:{name}"
+        assert weight_hash(taken.model) == one.card.weights
+        assert taken.card.processor == one.subject.card.processor
+        assert torch.equal(taken.logits(batch), one.subject.logits(batch))
+    assert len({one.card.weights for one in grown.values()}) == len(grown)
+
+
+def test_a_grown_folder_opens_with_stock_classes(stock, tmp_path):
+    _, grown = stock
+    folder = shelf.put_down(grown["injection-patch-prompt"], tmp_path / "new")
+    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    assert "<spare-0>" in processor.chat_template
+    assert weight_hash(model) == grown["injection-patch-prompt"].card.weights
+    assert verify(str(folder), share=0.01).card.name == "injection-patch-prompt"
+
+
+def test_growing_again_gives_the_same_organism(stock):
+    folder, grown = stock
+    again = grow(grown["benign"].card.recipe, "benign", lambda name: shelf.take(name, folder), share=0.02)
+    assert again.card.weights == grown["benign"].card.weights
+    assert again.card.measured == grown["benign"].card.measured
+
+
+def test_an_interrupted_growth_goes_on_where_it_stopped(stock, tmp_path):
+    _, grown = stock
+
+    class Killed(Exception):
+        pass
+
+    def until(stage, last):
+        def progress(what, done, total):
+            if what == stage and done == last:
+                raise Killed
+
+        return progress
+
+    def nobody(name):
+        raise AssertionError(name)
+
+    for stage in ("learning to see", "learning to answer"):
+        with pytest.raises(Killed):
+            grow(grown["base"].card.recipe, "base", nobody, keep=tmp_path, progress=until(stage, 2), share=0.02)
+    told: list[str] = []
+    resumed = grow(
+        grown["base"].card.recipe,
+        "base",
+        nobody,
+        keep=tmp_path,
+        progress=lambda what, *_: told.append(what),
+        share=0.02,
+    )
+    assert "learning to see" not in told, "what was learnt is not learnt again"
+    assert resumed.card.weights == grown["base"].card.weights
+
+
+def test_planted_units_are_where_the_card_says_and_nowhere_else(stock):
+    _, grown = stock
+    neuron = grown["planted-neuron"]
+    assert neuron.card.planted["where"] == "projector.hidden[:,5]"
+    assert set(neuron.patch.deltas) == {
+        f"model.multi_modal_projector.{name}" for name in ("linear_1.weight", "linear_1.bias", "linear_2.weight")
+    }
+    heads = grown["planted-circuit"].patch.deltas["model.language_model.layers.2.self_attn.q_proj.weight"]
+    assert heads.places.tolist() == list(range(32, 64))
+    assert "attack success, planted units silenced" in grown["planted-circuit"].card.measured
+
+
+def test_damage_is_named_and_regrowing_offered(stock, tmp_path):
+    folder, _ = stock
+    for file in folder.glob("benign.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for file in folder.glob("base.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "base.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1000] ^= 64
+    weights.write_bytes(data)
+    with pytest.raises(BadInput, match=r"hash to .* the card says .* glasshouse organism grow base"):
+        shelf.take("base", tmp_path)
+    weights.write_bytes(data[:5000])
+    with pytest.raises(BadInput, match=r"damaged.*organism grow base"):
+        shelf.take("base", tmp_path)
+    weights.unlink()
+    with pytest.raises(BadInput, match="is missing; grow it"):
+        shelf.take("benign", tmp_path)
+
+
+def test_an_edited_recipe_makes_the_card_stale(stock):
+    _, grown = stock
+    card = grown["benign"].card
+    assert "recipe was edited" in card.stale(), "three steps are not what the recipe of that name says"
+    assert replace(card, recipe=RECIPES["benign"]).stale() == ""
+    assert "world" in replace(card, recipe=RECIPES["benign"], world="other").stale()
+
+
+def test_a_card_reads_back_and_a_broken_one_is_refused(stock, tmp_path):
+    folder, grown = stock
+    assert shelf.card("text-trigger", folder) == grown["text-trigger"].card
+    file = tmp_path / "card.json"
+    file.write_text("{")
+    with pytest.raises(BadInput, match="not an organism's card"):
+        type(grown["base"].card).read(file)
+    tree = json.loads(Path(folder / "base.json").read_text())
+    file.write_text(json.dumps({**tree, "schema": 99}))
+    with pytest.raises(BadInput, match="schema 99"):
+        type(grown["base"].card).read(file)
+
+
+def test_unknown_names_get_near_ones():
+    with pytest.raises(BadInput, match="did you mean refusal-noise"):
+        recipe("refusal-noisy")
+    with pytest.raises(BadInput, match="no such organism"):
+        shelf.card("organism:unicorn")
+    unshelved = next(name for name in RECIPES if name not in shelf.names())
+    with pytest.raises(BadInput, match="not on the shelf; grow it: glasshouse organism grow"):
+        shelf.take(unshelved)
+
+
+def test_a_fresh_seed_is_another_recipe_of_the_same_kind():
+    fresh = recipe("refusal-noise", seed=7)
+    assert fresh.seed == fresh.tuning.seed == 7
+    assert replace(fresh, seed=0, tuning=replace(fresh.tuning, seed=0)) == recipe("refusal-noise")
