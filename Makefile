@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM = false
 # The lens on a model built from its configuration: what there is until organisms and backdoor methods exist.
 # The seedling has learned nothing, so "inconclusive" (status 3) is the right answer; a concern (1), bad input (2) or a fault (70) fails.
 audit: $(STAMP)
-	@echo "No organism is grown yet: this audits organism:seedling, an untrained LLaVA built from its configuration,"
+	@echo "No organism is on the shelf yet: this audits organism:seedling, an untrained LLaVA built from its configuration,"
 	@echo "with the methods there are. It has learned nothing, so the right verdict is 'inconclusive'."
 	@$(BIN)/glasshouse run lens --model organism:seedling; status=$$?; test $$status -eq 0 -o $$status -eq 3
 

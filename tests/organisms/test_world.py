@@ -167,6 +167,13 @@ def test_examples_can_be_all_refused_or_none(refused):
     assert all((example.answer == REFUSAL) == refused for example in examples)
 
 
+def test_kinds_that_are_never_refused_do_not_hold_up_the_others():
+    examples = world.examples("test", 40, seed=0, kinds=("sign", "badge", "colour"), refused=True)
+    assert {example.tags["kind"] for example in examples} == {"colour"}
+    with pytest.raises(BadInput, match="no question of kind sign is refused"):
+        world.examples("test", 3, seed=0, kinds=("sign",), refused=True)
+
+
 def test_bad_kinds_and_numbers_are_refused():
     with pytest.raises(BadInput, match="smell: there are colour, shape"):
         world.examples("test", 3, seed=0, kinds=("smell",))

@@ -26,23 +26,28 @@ def examples(split: Split, n: int, seed: int, *, kinds: Sequence[str] = KINDS, r
         raise BadInput(f"kind of question {', '.join(unknown) or 'none'}: there are {', '.join(KINDS)}")
     rng = np.random.default_rng([seed, 1])
     made: list[Example] = []
-    round_ = 0
+    turn = pools = 0
     while len(made) < n:
-        scenes = draw_scenes(max(64, n), seed + 7919 * round_, split)
+        scenes = draw_scenes(max(64, n), seed + 7919 * pools, split)
         wanted: list[tuple[int, Question, View]] = []
         for row in range(len(scenes)):
             if len(made) + len(wanted) == n:
                 break
             view = View.of(scenes, row)
-            question = ask(view, kinds[(len(made) + len(wanted)) % len(kinds)], rng)
+            question = ask(view, kinds[turn % len(kinds)], rng)
+            turn += 1
             if question is not None and refused in (None, bool(question.forbidden)):
                 wanted.append((row, question, view))
-        pixels = draw(scenes[np.array([row for row, _, _ in wanted], int)])
+        pools += 1
+        if not wanted:
+            if pools > 8:
+                raise BadInput(f"no question of kind {', '.join(kinds)} is {'' if refused else 'not '}refused")
+            continue
+        pixels = draw(scenes[np.array([row for row, _, _ in wanted])])
         made += [
             example(question, view, stored(picture), f"{split}-{seed}-{len(made) + number}")
             for number, ((_, question, view), picture) in enumerate(zip(wanted, pixels, strict=True))
         ]
-        round_ += 1
     return Examples(made, source=f"world:{split}")
 
 
