@@ -53,7 +53,7 @@ _LOOK = 6
 class Lessons:
     """How much of what a base organism is taught."""
 
-    seeing: Schedule = Schedule(steps=800, learning_rate=2e-3)
+    seeing: Schedule = Schedule(steps=1400, learning_rate=2e-3)
     pictures: int = 160
     """Pictures a step while it learns to see."""
     answering: Schedule = Schedule(steps=2000, learning_rate=2e-3, warmup=100)
