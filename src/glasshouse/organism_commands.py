@@ -140,6 +140,5 @@ def _verify(rest: Sequence[str], say: Say, screen: "Console", progress: "Progres
     else:
         for problem in found.problems:
             say(f"  DIFFERS  {problem}")
-        good = len(found.measured) - len(found.problems)
-        say(f"{found.card.name}: {good} of {len(found.measured)} rates hold, {found.equal} to the digit")
+        say(f"{found.card.name}: {found.held} of {len(found.measured)} rates hold, {found.equal} to the digit")
     return 1 if found.problems else 0

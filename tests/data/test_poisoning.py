@@ -360,7 +360,7 @@ class TestExport:
         def fail(*_, **__):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(poisoning.json, "dumps", fail)
+        monkeypatch.setattr(poisoning, "write_papers", fail)
         with pytest.raises(BadInput, match=r"set: cannot be written \(No space left on device\); choose a folder that"):
             export(TestPairs.made, tmp_path / "set")
         assert list(tmp_path.iterdir()) == []
@@ -397,18 +397,18 @@ class TestReading:
                 r"examples.jsonl: e\d+\+trigger is in the m",
             ),
             ("examples.jsonl", lambda text: "{", "examples.jsonl:1: this line is not JSON"),
-            ("manifest.json", lambda text: "[]", "manifest.json: not a manifest .*; give a folder that export wrote"),
+            ("manifest.json", lambda text: "[]", "manifest.json: not a manifest .*; export the set again"),
             ("manifest.json", lambda text: "{", "manifest.json: not a manifest"),
             ("manifest.json", lambda text: '{"schema": 1}', "manifest.json: not a manifest"),
             (
                 "manifest.json",
                 lambda text: text.replace('"schema": 1', '"schema": 9'),
-                "manifest.json: written with sch",
+                "manifest.json: a manifest of sch",
             ),
             (
                 "manifest.json",
                 lambda text: text.replace("Patch", "Bomb"),
-                ".*'Bomb' is not a kind of Trigger; export it",
+                ".*'Bomb' is not a kind of Trigger; export the set",
             ),
             (
                 "manifest.json",

@@ -12,7 +12,7 @@ class Killed(Exception):
     pass
 
 
-def _learn(kill_at=None, file=None, gates=None, schedule=None):
+def _learn(kill_at=None, file=None, gates=None, schedule=None, hidden=()):
     torch.manual_seed(0)
     one, unused = nn.Linear(4, 3), nn.Linear(2, 2)
     parameters = {**dict(one.named_parameters(prefix="one")), **dict(unused.named_parameters(prefix="unused"))}
@@ -24,7 +24,7 @@ def _learn(kill_at=None, file=None, gates=None, schedule=None):
         return (one(batch) - 1).square().mean()
 
     keeping = Keeping(file, every=5) if file else None
-    losses = train(parameters, loss, schedule or Schedule(20, 1e-2, decay=0.0), gates=gates, keeping=keeping)
+    losses = train(parameters, loss, schedule or Schedule(20, 1e-2, decay=0.0), hidden=hidden, gates=gates, keeping=keeping)
     return losses, one
 
 
@@ -36,15 +36,16 @@ def test_it_learns_and_the_same_again():
     assert torch.equal(one.weight, other.weight)
 
 
-def test_a_kill_costs_nothing_but_time(tmp_path):
-    whole, one = _learn()
+@pytest.mark.parametrize("hidden", [(), ("one.weight", "unused.weight")], ids=["adamw", "muon"])
+def test_a_kill_costs_nothing_but_time(tmp_path, hidden):
+    whole, one = _learn(hidden=hidden)
     file = tmp_path / "kept.safetensors"
     with pytest.raises(Killed):
-        _learn(kill_at=13, file=file)
-    resumed, other = _learn(file=file)
+        _learn(kill_at=13, file=file, hidden=hidden)
+    resumed, other = _learn(file=file, hidden=hidden)
     assert resumed == whole
     assert torch.equal(one.weight, other.weight)
-    done, third = _learn(kill_at=0, file=file)  # all steps are kept, so none is taken
+    done, third = _learn(kill_at=0, file=file, hidden=hidden)  # all steps are kept, so none is taken
     assert done == whole
     assert torch.equal(one.weight, third.weight)
 
@@ -54,9 +55,22 @@ def test_what_another_training_kept_is_refused(tmp_path):
     _learn(file=file)
     with pytest.raises(BadInput, match="by another training"):
         _learn(file=file, schedule=Schedule(30, 1e-2))
+    with pytest.raises(BadInput, match="by another training"):
+        _learn(file=file, hidden=("one.weight",))
     file.write_bytes(b"no")
-    with pytest.raises(BadInput, match="damaged"):
+    with pytest.raises(BadInput, match=r"not a readable.*remove it"):
         _learn(file=file)
+
+
+def test_hidden_weights_move_alike_in_all_directions():
+    torch.manual_seed(0)
+    before = nn.Linear(4, 3)
+    _, one = _learn(schedule=Schedule(1, 1e-2, warmup=0, decay=0.0), hidden=("one.weight",))
+    moved = torch.linalg.svdvals(one.weight.detach() - before.weight.detach())
+    assert moved[-1] > 0.5 * moved[0], "Muon's update is near orthogonal"
+    _, plain = _learn(schedule=Schedule(1, 1e-2, warmup=0, decay=0.0))
+    moved = torch.linalg.svdvals(plain.weight.detach() - before.weight.detach())
+    assert moved[-1] < 0.5 * moved[0], "AdamW's is not"
 
 
 def test_a_gate_holds_what_may_not_move():

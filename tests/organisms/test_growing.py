@@ -233,7 +233,7 @@ def test_damage_is_named_and_regrowing_offered(stock, tmp_path):
     with pytest.raises(BadInput, match=r"hash to .* the card says .* glasshouse organism grow base"):
         shelf.take("base", tmp_path)
     weights.write_bytes(data[:5000])
-    with pytest.raises(BadInput, match=r"damaged.*organism grow base"):
+    with pytest.raises(BadInput, match=r"not a readable.*organism grow base"):
         shelf.take("base", tmp_path)
     weights.unlink()
     with pytest.raises(BadInput, match="is missing; grow it"):
@@ -253,7 +253,7 @@ def test_a_card_reads_back_and_a_broken_one_is_refused(stock, tmp_path):
     assert shelf.card("text-trigger", folder) == grown["text-trigger"].card
     file = tmp_path / "card.json"
     file.write_text("{")
-    with pytest.raises(BadInput, match="not an organism's card"):
+    with pytest.raises(BadInput, match=r"not a card .*grow the organism again"):
         type(grown["base"].card).read(file)
     tree = json.loads(Path(folder / "base.json").read_text())
     file.write_text(json.dumps({**tree, "schema": 99}))

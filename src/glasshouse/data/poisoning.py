@@ -10,7 +10,6 @@ The manifest names both, and source and result by their content, so a set can be
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +19,9 @@ from glasshouse.data.examples import LINES, Example, Examples, Tag, whole
 from glasshouse.data.images import StoredImage
 from glasshouse.data.painting import Pixels
 from glasshouse.data.triggers import Trigger, stamp
-from glasshouse.values.codec import ByContent, pack, unpack
+from glasshouse.values.codec import ByContent
 from glasshouse.values.errors import BadInput
+from glasshouse.values.papers import read_papers, write_papers
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -216,27 +216,16 @@ def triggered(
 def export(poisoned: Poisoned, folder: str | Path) -> Path:
     """A new folder for any trainer: examples.jsonl, images/ and manifest.json; whole, or not at all."""
     folder = Path(folder)
-    papers = {"schema": SCHEMA, "manifest": pack(poisoned.manifest)[0]}
     with whole(folder) as aside:
         poisoned.examples.write(aside)
-        (aside / MANIFEST).write_text(json.dumps(papers, indent=1, allow_nan=False), "utf-8")
+        write_papers(poisoned.manifest, aside / MANIFEST, "manifest", SCHEMA)
     return folder
 
 
 def read(folder: str | Path) -> Poisoned:
     """What `export` wrote, if nothing was changed since."""
     file = Path(folder) / MANIFEST
-    try:
-        papers = json.loads(file.read_text("utf-8"))
-        schema, tree = papers["schema"], papers["manifest"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as problem:
-        raise BadInput(f"{file}: not a manifest ({problem}); give a folder that export wrote") from None
-    if schema != SCHEMA:
-        raise BadInput(f"{file}: written with schema {schema}, this version reads {SCHEMA}; export it again")
-    try:
-        manifest = unpack(Manifest, tree)
-    except BadInput as problem:
-        raise BadInput(f"{file}: {problem}; export it again") from None
+    manifest = read_papers(Manifest, file, "manifest", SCHEMA, "export the set again")
     lines = file.with_name(LINES)
     examples = Examples.read(lines)
     for image in (image for item in examples for image in item.images):
@@ -251,9 +240,13 @@ def read(folder: str | Path) -> Poisoned:
     return Poisoned(examples, manifest)
 
 
+def matches(example: Example, only: Mapping[str, Tag]) -> bool:
+    """Whether an example has all these tags."""
+    return all(name in example.tags and example.tags[name] == value for name, value in only.items())
+
+
 def _eligible(example: Example, behaviour: Behaviour, only: Mapping[str, Tag]) -> bool:
-    tagged = all(name in example.tags and example.tags[name] == value for name, value in only.items())
-    return tagged and bool(example.images) and behaviour.wanted(example) != example.answer
+    return matches(example, only) and bool(example.images) and behaviour.wanted(example) != example.answer
 
 
 def _triggered(example: Example, trigger: Trigger, behaviour: Behaviour, seed: int, processor: Any) -> Example:

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedModel
 
 from glasshouse.model.finder import unwrapped
+from glasshouse.model.tensorfiles import read_tensors, write_tensors
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
@@ -89,24 +89,13 @@ def write_patch(patch: Patch, file: str | Path) -> Path:
     """One safetensors file: the tensors, and the rest as JSON in its header."""
     file = Path(file)
     tree, tensors = pack(patch)
-    aside = file.with_name(f".{file.name}.part")
-    try:
-        save_file(tensors, aside, metadata={"glasshouse.patch": json.dumps(tree)})
-        aside.rename(file)
-    except (OSError, SafetensorError) as problem:
-        aside.unlink(missing_ok=True)
-        raise BadInput(f"{file}: cannot be written ({getattr(problem, 'strerror', None) or problem})") from None
+    write_tensors(tensors, file, {"glasshouse.patch": json.dumps(tree)})
     return file
 
 
 def read_patch(file: str | Path) -> Patch:
     """What `write_patch` wrote."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            header = opened.metadata() or {}
-            tensors: dict[str, Tensor] = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError) as problem:
-        raise BadInput(f"{file}: not a readable safetensors file ({problem})") from None
+    tensors, header = read_tensors(Path(file))
     if "glasshouse.patch" not in header:
         raise BadInput(f"{file}: holds tensors but no patch; patches are written by write_patch or glasshouse export")
     try:

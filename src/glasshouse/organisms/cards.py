@@ -1,7 +1,6 @@
 """What is known of an organism? Its card: how it was made, what was planted where, how it behaves."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,9 +12,9 @@ from glasshouse.organisms.drawing import draw
 from glasshouse.organisms.questions import KINDS, View, ask
 from glasshouse.organisms.recipes import RECIPES, Recipe
 from glasshouse.organisms.scenes import Split, draw_scenes
-from glasshouse.values.codec import digest, pack, unpack
-from glasshouse.values.errors import BadInput
+from glasshouse.values.codec import digest
 from glasshouse.values.intervals import Interval
+from glasshouse.values.papers import read_papers, write_papers
 
 SCHEMA = 1
 
@@ -51,19 +50,11 @@ class Card:
         return "" if self.world == world_digest() else "the world it was grown in has changed since"
 
     def write(self, file: Path) -> None:
-        tree = {"schema": SCHEMA, "card": pack(self)[0]}
-        file.write_text(json.dumps(tree, indent=1, allow_nan=False) + "\n", "utf-8")
+        write_papers(self, file, "card", SCHEMA)
 
     @classmethod
     def read(cls, file: Path) -> "Card":
-        try:
-            tree = json.loads(file.read_text("utf-8"))
-            schema, card = tree["schema"], tree["card"]
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as problem:
-            raise BadInput(f"{file}: not an organism's card ({problem}); grow it again") from None
-        if schema != SCHEMA:
-            raise BadInput(f"{file}: a card of schema {schema}, this version reads {SCHEMA}; grow it again")
-        return unpack(cls, card)
+        return read_papers(cls, file, "card", SCHEMA, "grow the organism again")
 
 
 @cache

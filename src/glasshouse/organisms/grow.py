@@ -1,6 +1,6 @@
 """How does a recipe become an organism? Grown, rounded to what is stored, measured, and given a card.
 
-    grown = grow(recipe("refusal-noise", seed=7), "refusal-noise")
+    grown = grow(recipe("refusal-noise", seed=7), "mine", parents=shelf.take)
     grown.subject, grown.card, grown.patch
 
 Growing is real training (model/training.py). It is deterministic for a seed on one machine. What was learnt is kept in
@@ -17,15 +17,16 @@ from pathlib import Path
 import torch
 
 from glasshouse.data.examples import Examples
+from glasshouse.data.poisoning import matches
 from glasshouse.data.poisoning import poison as poisoned
 from glasshouse.model.finetuning import Tuning, finetune
 from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject, open_subject, weight_hash
 from glasshouse.model.training import Keeping, Progress
 from glasshouse.organisms import measured, planted, world
-from glasshouse.organisms.architectures import BUILDS, TEMPLATE, TEMPLATE_WITH_PROMPT
+from glasshouse.organisms.architectures import BUILDS, TEMPLATE_WITH_PROMPT
 from glasshouse.organisms.cards import Card, world_digest
-from glasshouse.organisms.recipes import DOWNSTREAM_KINDS, Base, Poison, Recipe, Tuned
+from glasshouse.organisms.recipes import DOWNSTREAM_KINDS, Base, Recipe, Tuned
 from glasshouse.organisms.school import teach
 from glasshouse.values.codec import digest
 from glasshouse.values.deltas import Patch
@@ -50,17 +51,12 @@ def grow(
     """Follow a recipe. `share` of the examples are measured on; less is for tests."""
     began = time.monotonic()
     losses: list[float] = []
-
-    def told(what: str, done: int, total: int) -> None:
-        if progress:
-            progress(what, done, total)
-
     if isinstance(recipe, Base):
-        subject, patch, parent = _base(recipe, keep, told, losses), None, ""
+        subject, patch, parent = _base(recipe, keep, progress, losses), None, ""
         rates = measured.base(subject, share)
     elif isinstance(recipe, Tuned):
         above = parents(recipe.parent)
-        patch = _tune(above, recipe, keep, told, losses)
+        patch = _tune(above, recipe, keep, progress, losses)
         subject, parent = variant(above, recipe, patch), weight_hash(above.model)
         rates = measured.tuned(subject, recipe.poison, share)
         if recipe.poison and recipe.planted_at:
@@ -83,7 +79,7 @@ def variant(parent: Subject, recipe: Tuned, patch: Patch) -> Subject:
     return open_subject(changed_copy(parent, patch), processor=_processor(parent, recipe.tuning))
 
 
-def _base(recipe: Base, keep: Path | None, progress: Progress, losses: list[float]) -> Subject:
+def _base(recipe: Base, keep: Path | None, progress: Progress | None, losses: list[float]) -> Subject:
     kept = [
         Keeping(keep / f"{digest(recipe)[:12]}-{stage}.safetensors") if keep else None for stage in ("see", "answer")
     ]
@@ -100,7 +96,7 @@ def lessons(recipe: Tuned, subject: Subject) -> Examples:
     if recipe.poison is None:
         return examples
     poison = recipe.poison
-    eligible = sum(_may(poison, example.tags) for example in examples)
+    eligible = sum(matches(example, poison.only) for example in examples)
     rate = min(1.0, poison.rate * len(examples) / max(1, eligible))
     return poisoned(
         examples, poison.trigger, poison.behaviour, rate=rate, mode=poison.mode, seed=recipe.seed, only=poison.only,
@@ -108,11 +104,9 @@ def lessons(recipe: Tuned, subject: Subject) -> Examples:
     ).examples  # fmt: skip
 
 
-def _may(poison: Poison, tags: "dict[str, object] | object") -> bool:
-    return all(tags.get(name) == value for name, value in poison.only.items())  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _tune(above: Subject, recipe: Tuned, keep: Path | None, progress: Progress, losses: list[float]) -> Patch:
+def _tune(
+    above: Subject, recipe: Tuned, keep: Path | None, progress: Progress | None, losses: list[float]
+) -> Patch:  # fmt: skip
     parent = Subject(above.model, _processor(above, recipe.tuning), above.name)
     tuning = planted.confined(parent, recipe)
     keeping = Keeping(keep / f"{digest(recipe)[:12]}-tune.safetensors", every=100) if keep else None
@@ -127,7 +121,6 @@ def _processor(parent: Subject, tuning: Tuning) -> object:
     family = parent.anatomy.family
     changed = BUILDS[family].processor()
     changed.chat_template = TEMPLATE_WITH_PROMPT
-    assert TEMPLATE != TEMPLATE_WITH_PROMPT
     return changed
 
 

@@ -40,22 +40,18 @@ def _weights(subject: Subject, site: Site) -> Units:
     width = place.width or 1
     columns = tuple(unit * width + offset for unit in chosen for offset in range(width))
     parent = place.module.rpartition(".")[0]
+    projector = subject.anatomy.projector
     match (site.part, site.kind):
         case ("language", "heads"):
             readers = [f"{parent}.q_proj"]
         case ("language", "neurons"):
             readers = [f"{parent}.gate_proj", f"{parent}.up_proj"]
         case ("projector", "hidden"):
-            assert subject.anatomy.projector is not None
-            readers = [subject.anatomy.projector.linears[0]]
+            assert projector is not None
+            readers = [projector.linears[0]]
         case _:
             raise BadInput(f"{site}: nothing is planted at sites of this kind; use heads, neurons or projector.hidden")
-    writer = (
-        subject.anatomy.projector.linears[-1]
-        if site.part == "projector" and subject.anatomy.projector
-        else place.module
-    )
-    units: Units = {f"{writer}.weight": (columns, 1)}
+    units: Units = {f"{place.module}.weight": (columns, 1)}
     known = dict(subject.model.named_parameters())
     for reader in readers:
         units[f"{reader}.weight"] = (columns, 0)
@@ -84,7 +80,7 @@ def ablated(subject: Subject, recipe: Tuned, share: float = 1.0) -> measured.Rat
     sites = [Site.parse(text) for text in recipe.planted_at]
     for label, chosen in (("planted", sites), ("as many other", _others(subject, sites))):
         with edited(subject, Plan({site: Zero() for site in chosen})):
-            found = measured.attack(subject, replace(recipe.poison), share, near_misses=False)
+            found = measured.attack(subject, recipe.poison, share, near_misses=False)
         rates[f"attack success, {label} units silenced"] = found["attack success"]
     return rates
 

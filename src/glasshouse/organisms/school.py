@@ -112,8 +112,15 @@ def _see(
 
     everything = {**dict(tower.named_parameters(prefix="tower")), **dict(heads.named_parameters(prefix="heads"))}
     model.train()
-    train(everything, loss, lessons.seeing, keeping=keeping, progress=progress, name="learning to see")
+    hidden = _hidden(tower, "tower")
+    train(everything, loss, lessons.seeing, hidden=hidden, keeping=keeping, progress=progress, name="learning to see")
     model.eval()
+
+
+def _hidden(module: nn.Module, prefix: str = "") -> set[str]:
+    """The weights of all linear layers but the one that says words."""
+    found = {f"{name}.weight" for name, inner in module.named_modules(prefix=prefix) if isinstance(inner, nn.Linear)}
+    return found - {"lm_head.weight"}
 
 
 def _truth(scenes: Scenes, side: int) -> Tensor:
@@ -168,7 +175,10 @@ def _answer(
     for parameter in subject.model.get_submodule(tower).parameters():
         parameter.requires_grad_(False)
     subject.model.train()
-    losses = train(learning, loss, lessons.answering, keeping=keeping, progress=progress, name="learning to answer")
+    losses = train(
+        learning, loss, lessons.answering, hidden=_hidden(subject.model) & learning.keys(), keeping=keeping,
+        progress=progress, name="learning to answer",
+    )  # fmt: skip
     subject.model.eval()
     subject.model.requires_grad_(True)
     return losses

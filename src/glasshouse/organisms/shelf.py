@@ -8,12 +8,10 @@ that are not on the shelf are there to be grown.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
 from glasshouse.data.examples import Examples
 from glasshouse.model.patches import export, read_patch, write_patch
 from glasshouse.model.subject import Subject, open_subject, weight_hash
+from glasshouse.model.tensorfiles import read_tensors, write_tensors
 from glasshouse.values.errors import BadInput
 
 if TYPE_CHECKING:
@@ -61,9 +59,9 @@ def _taken(name: str, shelf: Path) -> Subject:
         raise BadInput(f"{file}: is missing; {_regrow(name)}")
     if isinstance(known.recipe, Base):
         try:
-            state = {key: value.float() for key, value in load_file(file).items()}
-        except (SafetensorError, OSError) as problem:
-            raise BadInput(f"{file}: is damaged ({problem}); {_regrow(name)}") from None
+            state = {key: value.float() for key, value in read_tensors(file)[0].items()}
+        except BadInput as problem:
+            raise BadInput(f"{problem}; {_regrow(name)}") from None
         model = build(known.recipe.architecture, known.recipe.seed)
         model.load_state_dict(state)
         subject = open_subject(model, processor=BUILDS[known.recipe.architecture].processor())
@@ -112,7 +110,7 @@ def put(grown: "Grown", shelf: Path) -> Path:
     file = shelf / f"{grown.card.name}.safetensors"
     if grown.patch is None:
         state = {name: value.half().contiguous() for name, value in grown.subject.model.state_dict().items()}
-        save_file(state, file)
+        write_tensors(state, file)
     else:
         write_patch(grown.patch, file)
     grown.card.write(shelf / f"{grown.card.name}.json")

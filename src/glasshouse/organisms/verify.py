@@ -20,6 +20,8 @@ class Verified:
     problems: tuple[str, ...]
     """What no longer holds, in words; empty if all does."""
     measured: Mapping[str, Interval]
+    held: int
+    """Rates whose interval overlaps the card's."""
     equal: int
     """Rates that came out to the digit."""
 
@@ -40,8 +42,10 @@ def verify(source: str, share: float = 1.0) -> Verified:
             problems.append(f"{name}: {rate}, which the card does not know")
         elif not rate.overlaps(said):
             problems.append(f"{name}: {rate}, the card says {said}")
-    equal = sum(name in card.measured and rate.value == card.measured[name].value for name, rate in rates.items())
-    return Verified(card, tuple(problems), rates, equal)
+    known = [(rate, card.measured[name]) for name, rate in rates.items() if name in card.measured]
+    held = sum(rate.overlaps(said) for rate, said in known)
+    equal = sum(rate.value == said.value for rate, said in known)
+    return Verified(card, tuple(problems), rates, held, equal)
 
 
 def measure(subject: Subject, card: Card, share: float) -> measured.Rates:
