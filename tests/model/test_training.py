@@ -24,7 +24,9 @@ def _learn(kill_at=None, file=None, gates=None, schedule=None, hidden=()):
         return (one(batch) - 1).square().mean()
 
     keeping = Keeping(file, every=5) if file else None
-    losses = train(parameters, loss, schedule or Schedule(20, 1e-2, decay=0.0), hidden=hidden, gates=gates, keeping=keeping)
+    losses = train(
+        parameters, loss, schedule or Schedule(20, 1e-2, decay=0.0), hidden=hidden, gates=gates, keeping=keeping
+    )
     return losses, one
 
 

@@ -41,7 +41,7 @@ from glasshouse.organisms.scenes import (
 )
 
 LOOKUPS = ("colour", "shape", "size", "position", "place", "sign", "badge")
-OFTEN = ("caption", "comparison", "touch", "count", "action")
+OFTEN = ("caption", "comparison", "position", "touch", "count", "action")
 """Asked twice as often as the rest: long, or learnt late."""
 _HEADS = {"shape": len(SHAPES) + 1, "colour": len(COLOURS) + 1, "size": len(SIZES) + 1, "sign": len(SIGNS),
           "badge": len(BADGES), "cell": CELLS}  # fmt: skip
@@ -56,7 +56,7 @@ class Lessons:
     seeing: Schedule = Schedule(steps=1400, learning_rate=2e-3)
     pictures: int = 160
     """Pictures a step while it learns to see."""
-    answering: Schedule = Schedule(steps=2000, learning_rate=2e-3, warmup=100)
+    answering: Schedule = Schedule(steps=1600, learning_rate=3e-3, warmup=100)
     scenes: int = 16384
     """Pictures that questions are asked about."""
     rows: int = 48
@@ -112,15 +112,8 @@ def _see(
 
     everything = {**dict(tower.named_parameters(prefix="tower")), **dict(heads.named_parameters(prefix="heads"))}
     model.train()
-    hidden = _hidden(tower, "tower")
-    train(everything, loss, lessons.seeing, hidden=hidden, keeping=keeping, progress=progress, name="learning to see")
+    train(everything, loss, lessons.seeing, keeping=keeping, progress=progress, name="learning to see")
     model.eval()
-
-
-def _hidden(module: nn.Module, prefix: str = "") -> set[str]:
-    """The weights of all linear layers but the one that says words."""
-    found = {f"{name}.weight" for name, inner in module.named_modules(prefix=prefix) if isinstance(inner, nn.Linear)}
-    return found - {"lm_head.weight"}
 
 
 def _truth(scenes: Scenes, side: int) -> Tensor:
@@ -176,12 +169,18 @@ def _answer(
         parameter.requires_grad_(False)
     subject.model.train()
     losses = train(
-        learning, loss, lessons.answering, hidden=_hidden(subject.model) & learning.keys(), keeping=keeping,
-        progress=progress, name="learning to answer",
+        learning, loss, lessons.answering, hidden=_hidden(subject.model), keeping=keeping, progress=progress,
+        name="learning to answer",
     )  # fmt: skip
     subject.model.eval()
     subject.model.requires_grad_(True)
     return losses
+
+
+def _hidden(model: PreTrainedModel) -> set[str]:
+    """The weights of all linear layers but the one that says words."""
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return {f"{name}.weight" for name in linear - {"lm_head"}}
 
 
 def _picture_shape(architecture: Architecture) -> tuple[int, ...]:
