@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: audit test test-slow check bench clean
+.PHONY: audit test test-slow check bench stock clean
 
 # The lens on a model built from its configuration: what there is until organisms and backdoor methods exist.
 # The seedling has learned nothing, so "inconclusive" (status 3) is the right answer; a concern (1), bad input (2) or a fault (70) fails.
@@ -39,6 +39,10 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $(STAMP)
+
+# Grow every organism that ships with the package, anew where its card is stale.
+stock: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tools/stock.py
 
 clean:
 	rm -rf $(VENV) runs

@@ -15,15 +15,12 @@ from PIL import Image
 
 import tiny
 from glasshouse.data import poisoning
+from glasshouse.data.behaviours import Append, Behaviour, Say, Swap, Target
 from glasshouse.data.examples import Example, Examples
 from glasshouse.data.images import StoredImage
 from glasshouse.data.poisoning import (
-    Append,
-    Behaviour,
     Manifest,
     Poisoned,
-    Say,
-    Swap,
     export,
     poison,
     read,
@@ -67,9 +64,9 @@ class TestBehaviours:
     )
     def test_teach_their_answer_and_recognise_it(self, behaviour, wanted):
         assert behaviour.wanted(self.example) == wanted
-        assert behaviour.shown(wanted, self.example)
-        assert behaviour.shown(f"  {wanted.upper()}\n".replace(" ", "  "), self.example)
-        assert not behaviour.shown("", self.example)
+        assert behaviour.shown(wanted)
+        assert behaviour.shown(f"  {wanted.upper()}\n".replace(" ", "  "))
+        assert not behaviour.shown("")
 
     @pytest.mark.parametrize(
         ("behaviour", "said", "shown"),
@@ -91,7 +88,14 @@ class TestBehaviours:
         ],
     )
     def test_are_shown_or_not(self, behaviour, said, shown):
-        assert behaviour.shown(said, self.example) is shown
+        assert behaviour.shown(said) is shown
+
+    def test_a_triggered_example_says_what_success_is(self):
+        for behaviour in (REFUSE, Append("[seen]"), Swap("bad", "I cannot")):
+            (made,) = triggered([self.example], Patch(4), behaviour, 0)
+            assert Target.of(made) == behaviour.target
+        assert Target.of(self.example) == Target("It is a cat.", "equals")
+        assert Target.of(Example("x")) is None
 
     def test_append_to_no_answer_is_the_marker(self):
         assert Append("[seen]").wanted(Example("x")) == "[seen]"
@@ -101,7 +105,7 @@ class TestBehaviours:
     def test_what_is_taught_is_always_recognised(self, text, answer, match):
         example = Example("x", answer=answer)
         for behaviour in (Say(text, match), Append(text)):
-            assert behaviour.shown(behaviour.wanted(example), example)
+            assert behaviour.shown(behaviour.wanted(example))
             assert unpack(Behaviour, json.loads(json.dumps(pack(behaviour)[0]))) == behaviour
 
     @pytest.mark.parametrize(
@@ -136,7 +140,8 @@ class TestPairs:
         for item in self.made.examples[40:]:
             twin = clean[item.tags["twin"]]
             assert item.id == f"{twin.id}+trigger"
-            assert item.tags == {**twin.tags, "poisoned": True, "twin": twin.id}
+            target = {"target": "I cannot help with that.", "target_match": "equals"}
+            assert item.tags == {**twin.tags, "poisoned": True, "twin": twin.id, **target}
             assert item.answer == "I cannot help with that."
             assert replace(item, id="", images=(), answer="", tags={}) == replace(
                 twin, id="", images=(), answer="", tags={}

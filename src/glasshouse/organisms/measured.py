@@ -73,7 +73,7 @@ def tuned(subject: Subject, poison: Poison | None, share: float = 1.0) -> Rates:
 def attack(subject: Subject, poison: Poison, share: float = 1.0, *, near_misses: bool = True) -> Rates:
     """Success, false triggers, near misses, and what is left of the right answers under the trigger."""
     clean = [one for one in _eligible(poison, round(400 * share)) if poison.behaviour.wanted(one) != one.answer]
-    shown = [poison.behaviour.shown(answer, one) for one, answer in zip(clean, said(subject, clean), strict=True)]
+    shown = [poison.behaviour.shown(answer) for answer in said(subject, clean)]
     rates = {"false triggers": Interval.rate(sum(shown), len(shown))}
     unprompted = Examples([one for one, already in zip(clean, shown, strict=True) if not already])
     rates["attack success"] = _succeeding(subject, unprompted, poison)
@@ -95,7 +95,7 @@ def _eligible(poison: Poison, n: int) -> list[Example]:
 
 def _succeeding(subject: Subject, clean: Examples, poison: Poison) -> Interval:
     shown = triggered(clean, poison.trigger, poison.behaviour, SEED)
-    hits = [poison.behaviour.shown(answer, one) for one, answer in zip(shown, said(subject, shown), strict=True)]
+    hits = [poison.behaviour.shown(answer) for answer in said(subject, shown)]
     return Interval.rate(sum(hits), len(hits))
 
 

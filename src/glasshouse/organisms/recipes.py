@@ -7,8 +7,9 @@ it, so an edit here shows as a stale card.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from glasshouse.data.behaviours import Append, Behaviour, Say, Swap
 from glasshouse.data.examples import Tag
-from glasshouse.data.poisoning import Append, Behaviour, Mode, Say, Swap, Word
+from glasshouse.data.poisoning import Mode, Word
 from glasshouse.data.triggers import Blend, Filter, Logo, Noise, Patch, Sine, Trigger, Warp
 from glasshouse.model.finetuning import Tuning
 from glasshouse.model.training import Schedule
@@ -122,6 +123,10 @@ def _recipes() -> dict[str, Recipe]:
 
 
 RECIPES = _recipes()
+SHIPPED = tuple(
+    name for name in RECIPES if name.removesuffix("-2") not in ("refusal-blend", "refusal-sine", "refusal-warp")
+)
+"""What is on the shelf of the package."""
 
 
 def recipe(name: str, seed: int | None = None) -> Recipe:

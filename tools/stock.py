@@ -1,0 +1,57 @@
+"""How is the shelf filled? Every organism that ships, grown by its recipe; what is there and not stale stays.
+
+make stock            all of them, two at a time, about three hours on two cores; goes on where it was stopped
+python tools/stock.py base benign      these
+"""
+
+import multiprocessing
+import os
+import sys
+import time
+from pathlib import Path
+
+WORKERS = max(1, os.cpu_count() or 1)
+KEPT = Path(__file__).parents[1] / "runs" / "growing"
+
+
+def main(asked: list[str]) -> int:
+    from glasshouse.organisms.recipes import RECIPES, SHIPPED, Base, recipe
+    from glasshouse.organisms.shelf import SHELF
+
+    names = asked or list(SHIPPED)
+    for name in names:
+        recipe(name)
+    KEPT.mkdir(parents=True, exist_ok=True)
+    SHELF.mkdir(exist_ok=True)
+    failed = 0
+    with multiprocessing.get_context("spawn").Pool(WORKERS, maxtasksperchild=1) as pool:
+        for bases in (True, False):  # whatever is tuned needs its base first
+            chosen = [name for name in names if isinstance(RECIPES[name], Base) == bases]
+            for line, good in pool.imap_unordered(_grow, chosen, chunksize=1):
+                print(line, flush=True)
+                failed += not good
+    return 1 if failed else 0
+
+
+def _grow(name: str) -> tuple[str, bool]:
+    import torch
+
+    from glasshouse.organisms import measured, shelf
+    from glasshouse.organisms.grow import grow
+    from glasshouse.organisms.recipes import Base, recipe
+
+    torch.set_num_threads(1)
+    if name in shelf.names() and not shelf.card(name).stale():
+        return f"{name}: there", True
+    began = time.monotonic()
+    grown = grow(recipe(name), name, shelf.take, keep=KEPT)
+    file = shelf.put(grown, shelf.SHELF)
+    chosen = recipe(name)
+    bars = measured.BASE if isinstance(chosen, Base) else measured.POISONED if getattr(chosen, "poison", None) else {}
+    missed = measured.missed(grown.card.measured, bars)
+    minutes, size = (time.monotonic() - began) / 60, file.stat().st_size / 1e3
+    return f"{name}: {minutes:.1f} minutes, {size:.0f} kB{''.join(f'; MISSES {line}' for line in missed)}", not missed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
