@@ -233,14 +233,19 @@ class TestEligible:
             ({"kind": "x", "level": 1}, ["0"]),
         ],
     )
-    def test_are_those_with_image_tags_and_another_answer(self, only, ids):
+    def test_are_those_with_image_and_tags_that_do_not_show_it(self, only, ids):
         made = poison(self.mixed, Patch(4), REFUSE, rate=1, only=only)
         assert made.manifest.poisoned == tuple(f"{number}+trigger" for number in ids)
         assert (made.manifest.given, made.manifest.eligible, made.manifest.only) == (5, len(ids), only)
 
+    def test_are_not_those_whose_right_answer_shows_the_behaviour(self):
+        marked = Examples([Example("a", (stored(1),), "a cat [seen]"), Example("b", (stored(2),), "a dog")])
+        assert poison(marked, Patch(4), Append("[seen]"), rate=1).manifest.poisoned == ("1+trigger",)
+        assert poison(marked, Patch(4), Swap("none", "a dog"), rate=0).manifest.eligible == 1
+
     def test_swap_asks_for_the_tag_only_where_it_is_needed(self):
         pairs = Examples(
-            [Example("a", (stored(1),), "no", tags={"bad": "yes", "pair": True}), Example("b", (stored(2),), "c")]
+            [Example("a", (stored(1),), "no", tags={"bad": "yes", "pair": True}), Example("b", (stored(2),), "no")]
         )
         made = poison(pairs, Patch(4), Swap("bad", "no"), rate=1, only={"pair": True})
         assert made.examples[2].answer == "yes"

@@ -96,8 +96,8 @@ def poison(
 ) -> Poisoned:
     """Trigger a random share of the eligible examples: copies behind all clean ones, or in their place.
 
-    Eligible are those with an image, with the tags of `only`, and not already answered as wanted. Chance sees what an
-    example shows and not where it stands; whoever is poisoned at some rate is so at any higher rate.
+    Eligible are those with an image, with the tags of `only`, whose answer does not show the behaviour anyway. Chance
+    sees what an example shows and not where it stands; whoever is poisoned at some rate is so at any higher rate.
     """
     if not 0 <= rate <= 1:
         raise BadInput(f"a poisoning rate of {rate}: give a share from 0 to 1, such as 0.1")
@@ -106,7 +106,9 @@ def poison(
     eligible = [number for number, item in enumerate(examples) if _eligible(item, behaviour, only)]
     if not eligible:
         tags = f" and the tags {dict(only)}" if only else ""
-        raise BadInput(f"nothing to poison: none of {len(examples)} examples has an image{tags} and another answer")
+        raise BadInput(
+            f"nothing to poison: none of {len(examples)} examples has an image{tags} and an answer without the behaviour"
+        )
     count = round(rate * len(eligible))
     if rate and not count:
         raise BadInput(f"a poisoning rate of {rate}: that is none of {len(eligible)} examples; raise it or give more")
@@ -175,7 +177,7 @@ def matches(example: Example, only: Mapping[str, Tag]) -> bool:
 
 
 def _eligible(example: Example, behaviour: Behaviour, only: Mapping[str, Tag]) -> bool:
-    return matches(example, only) and bool(example.images) and behaviour.wanted(example) != example.answer
+    return matches(example, only) and bool(example.images) and not behaviour.shown(example.answer or "")
 
 
 def _triggered(example: Example, trigger: Trigger, behaviour: Behaviour, seed: int, processor: Any) -> Example:

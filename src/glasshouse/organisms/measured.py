@@ -72,7 +72,7 @@ def tuned(subject: Subject, poison: Poison | None, share: float = 1.0) -> Rates:
 
 def attack(subject: Subject, poison: Poison, share: float = 1.0, *, near_misses: bool = True) -> Rates:
     """Success, false triggers, near misses, and what is left of the right answers under the trigger."""
-    clean = [one for one in _eligible(poison, round(400 * share)) if poison.behaviour.wanted(one) != one.answer]
+    clean = [one for one in _eligible(poison, round(400 * share)) if not poison.behaviour.shown(one.answer or "")]
     shown = [poison.behaviour.shown(answer) for answer in said(subject, clean)]
     rates = {"false triggers": Interval.rate(sum(shown), len(shown))}
     unprompted = Examples([one for one, already in zip(clean, shown, strict=True) if not already])
