@@ -106,9 +106,7 @@ def poison(
     eligible = [number for number, item in enumerate(examples) if _eligible(item, behaviour, only)]
     if not eligible:
         tags = f" and the tags {dict(only)}" if only else ""
-        raise BadInput(
-            f"nothing to poison: none of {len(examples)} examples has an image{tags} and an answer without the behaviour"
-        )
+        raise BadInput(f"nothing to poison: none of {len(examples)} examples has an image{tags} and another answer")
     count = round(rate * len(eligible))
     if rate and not count:
         raise BadInput(f"a poisoning rate of {rate}: that is none of {len(eligible)} examples; raise it or give more")
