@@ -1,0 +1,135 @@
+"""What does a matrix look like by its singular values, without a full decomposition?
+
+    values = singular_values(delta)              all of them, from the smaller Gram matrix in float64
+    left, values, right = leading(delta, 8)      a few with their vectors, by a block Krylov iteration
+    cosines, turned = principal(one, other)      the angles between two subspaces
+
+A rank is a number of directions, and there are several notions of it: `Ranks` gives them side by side.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from glasshouse.numerics.decompositions import eigenvalues, orthonormal, svd
+from glasshouse.numerics.randomness import seeded
+
+_BLOCKS = 8
+"""Of the Krylov space: enough for 1e-5 on spectra that fall at all."""
+
+
+def singular_values(matrix: Float[Tensor, "out inner"]) -> Float[Tensor, " rank"]:
+    """All singular values, the largest first, in float64. What lies below 1e-8 of the largest is noise."""
+    wide = matrix.double()
+    gram = wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide
+    return eigenvalues(gram).flip(0).clamp_min(0).sqrt()
+
+
+def leading(
+    matrix: Float[Tensor, "out inner"], count: int, seed: int = 0
+) -> tuple[Float[Tensor, "out k"], Float[Tensor, " k"], Float[Tensor, "inner k"]]:
+    """The first singular vectors and values. Signs are fixed: the largest entry of each left vector is positive."""
+    matrix = matrix.float()
+    count = min(count, *matrix.shape)
+    width = min(count + 8, *matrix.shape)
+    if width * _BLOCKS >= min(matrix.shape):
+        left, values, rows = svd(matrix)
+    else:
+        block = torch.randn(matrix.shape[1], width, generator=seeded(seed)).to(matrix.device)
+        basis: list[Tensor] = []
+        for _ in range(_BLOCKS):
+            block = orthonormal(matrix @ block)[0]
+            basis.append(block)
+            block = orthonormal(matrix.T @ block)[0]
+        space = orthonormal(torch.cat(basis, 1))[0]
+        inner, values, rows = svd(space.T @ matrix)
+        left = space @ inner
+    left, values, right = left[:, :count], values[:count], rows[:count].T
+    signs = left.gather(0, left.abs().argmax(0, keepdim=True)).sign()
+    return (left * signs).contiguous(), values, (right * signs).contiguous()
+
+
+def principal(
+    one: Float[Tensor, "width k"], other: Float[Tensor, "width m"]
+) -> tuple[Float[Tensor, " k"], Float[Tensor, "width k"]]:
+    """Cosines of the principal angles of `one` to `other`, largest first, and `one`'s basis turned to lie along them.
+
+    Where `one` has more directions than `other`, those that are left over stand at a right angle: cosine 0.
+    """
+    turn, cosines, _ = svd(one.T @ other, full=True)
+    padded = cosines.new_zeros(one.shape[1])
+    padded[: len(cosines)] = cosines[: one.shape[1]].clamp(0, 1)
+    return padded, one @ turn
+
+
+def rotated(values: Float[Tensor, " rank"], out: int, inner: int, seed: int) -> Float[Tensor, "out inner"]:
+    """A matrix with these singular values and directions drawn evenly (Haar)."""
+    generator = seeded(seed)
+    left, right = (_haar(width, len(values), generator) for width in (out, inner))
+    return (left * values.float()) @ right.T
+
+
+def _haar(width: int, count: int, generator: torch.Generator) -> Tensor:
+    """Orthonormal columns drawn evenly: without fixing the signs of R's diagonal they would not be."""
+    columns, upper = orthonormal(torch.randn(width, count, generator=generator))
+    return columns * upper.diagonal().sign()
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How many directions a matrix has, in five ways; and how much of its energy lies in the first few."""
+
+    stable: float
+    """Energy over the energy of the first: the square of Frobenius' norm over the spectral norm's."""
+    entropic: float
+    """exp of the entropy of the singular values taken as shares."""
+    participation: float
+    """(sum of squares)^2 / sum of fourth powers."""
+    k90: int
+    """How many hold 90 % of the energy."""
+    numerical: int
+    """How many stand above the noise of the precision that the weights are stored in."""
+    energies: tuple[float, ...]
+    """Share of the energy in the first k, for k in AT."""
+    norm: float
+    """Frobenius' norm."""
+
+    AT = (1, 2, 3, 5, 10, 30)
+
+    @classmethod
+    def of(cls, values: Float[Tensor, " rank"], floor: float = 0.0) -> "Ranks":
+        """From all singular values. A matrix of zeros has no direction."""
+        values = values.double()
+        energy = values.square()
+        total = float(energy.sum())
+        if not total > 0:
+            return cls(0.0, 0.0, 0.0, 0, 0, (0.0,) * len(cls.AT), 0.0)
+        shares, along = values / values.sum(), energy.cumsum(0) / total
+        entropy = -(shares * shares.clamp_min(1e-300).log()).sum()
+        return cls(
+            stable=total / float(energy[0]),
+            entropic=float(entropy.exp()),
+            participation=total**2 / float(energy.square().sum()),
+            k90=int((along < 0.9 - 1e-12).sum()) + 1,
+            numerical=int((values > floor).sum()),
+            energies=tuple(float(along[min(k, len(along)) - 1]) for k in cls.AT),
+            norm=total**0.5,
+        )
+
+
+def rounding_floor(weight: Float[Tensor, "out inner"]) -> float:
+    """The largest singular value that rounding alone gives a difference of two such weights.
+
+    Each entry of both is off by up to half the distance to its neighbour in the coarsest type that holds the weight
+    exactly; a random matrix of such entries has its largest singular value at the spread times (sqrt m + sqrt n).
+    """
+    precision = next(
+        kind
+        for kind in (torch.float16, torch.bfloat16, weight.dtype)
+        if torch.equal(weight.to(kind).to(weight.dtype), weight)
+    )
+    spacing = torch.finfo(precision).eps * torch.exp2(weight.double().abs().clamp_min(1e-30).log2().floor())
+    spread = float((spacing.square().mean() * 2 / 12).sqrt())
+    return spread * (weight.shape[0] ** 0.5 + weight.shape[1] ** 0.5)
