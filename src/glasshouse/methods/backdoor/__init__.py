@@ -1,0 +1,1 @@
+"""Was a backdoor planted in the projector, where does it live, how does it fire, and can it be cut out?"""

@@ -1,0 +1,111 @@
+"""What was changed in the projector between a base and a model made of it? The weights of its linear layers, read in
+float32, and what of the change rounding alone explains."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from glasshouse.model.anatomy import Projector
+from glasshouse.model.finder import unwrapped
+from glasshouse.model.subject import Subject
+from glasshouse.numerics.spectra import rounding_floor
+from glasshouse.values.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Changed:
+    """One weight matrix of the projector, before and after."""
+
+    name: str
+    """As `named_parameters` calls it."""
+    base: Float[Tensor, "out inner"]
+    delta: Float[Tensor, "out inner"]
+    floor: float
+    """The largest singular value that rounding alone may give the change."""
+
+    @property
+    def layer(self) -> str:
+        """Its short name."""
+        return self.name.removesuffix(".weight").rpartition(".")[2]
+
+
+def changed(subject: Subject, base: Subject) -> tuple[Changed, ...]:
+    """The projector's matrices in order of use. Refuses models that are not made of one another."""
+    return tuple(
+        Changed(name, before, after - before, max(rounding_floor(before), rounding_floor(after)))
+        for name, before, after in _pairs(subject, base, "weight")
+    )
+
+
+def changed_biases(subject: Subject, base: Subject) -> dict[str, Float[Tensor, " out"]]:
+    """What was added to each bias."""
+    return {name: after - before for name, before, after in _pairs(subject, base, "bias")}
+
+
+def changed_elsewhere(subject: Subject, base: Subject) -> tuple[str, ...]:
+    """Parts of the model beside the projector whose weights differ from the base's."""
+    own = _linears(subject)
+    before = dict(unwrapped(base.model).named_parameters())
+    moved: set[str] = set()
+    for name, weight in unwrapped(subject.model).named_parameters():
+        if name.rpartition(".")[0] in own or (name in before and _same(weight, before[name])):
+            continue
+        moved.add(_part(subject, name))
+    return tuple(sorted(moved))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other.to(one.device))
+
+
+def _part(subject: Subject, name: str) -> str:
+    for part in ("vision", "language"):
+        tower = getattr(subject.anatomy, part)
+        if tower is not None and any(name.startswith(f"{block.path}.") for block in tower.blocks):
+            return part
+    return "projector" if any(name.startswith(f"{path}.") for path in _projector(subject).paths) else "elsewhere"
+
+
+def _projector(subject: Subject) -> Projector:
+    projector = subject.anatomy.projector
+    if projector is None or not projector.linears:
+        raise BadInput(
+            f"{subject.name}: no projector with linear layers was found ({subject.anatomy.family}); this question is "
+            "about what connects a vision tower to a language model"
+        )
+    return projector
+
+
+def _linears(subject: Subject) -> tuple[str, ...]:
+    return _projector(subject).linears
+
+
+def _pairs(subject: Subject, base: Subject, kind: str) -> Iterator[tuple[str, Tensor, Tensor]]:
+    after, before = (dict(unwrapped(one.model).named_parameters()) for one in (subject, base))
+    if _linears(subject) != _linears(base):
+        raise BadInput(
+            f"{base.name} ({base.anatomy.family}) is no base of {subject.name} ({subject.anatomy.family}): their "
+            "projectors are built otherwise; give the model that this one was tuned from"
+        )
+    for path in _linears(subject):
+        name = f"{path}.{kind}"
+        if name not in after and name not in before:
+            if kind == "weight":
+                raise BadInput(f"{subject.name}: {path} holds no plain weight (quantised?); open it unquantised")
+            continue
+        if name not in after or name not in before or after[name].shape != before[name].shape:
+            found = tuple(after[name].shape) if name in after else "none"
+            wanted = tuple(before[name].shape) if name in before else "none"
+            raise BadInput(
+                f"{name}: {found} in {subject.name}, {wanted} in {base.name}; "
+                "give the model that this one was tuned from"
+            )
+        pair = before[name].detach(), after[name].detach()
+        if not all(weight.is_floating_point() for weight in pair) or any(weight.is_meta for weight in pair):
+            raise BadInput(
+                f"{name}: is quantised or offloaded; open both models whole, in float32, bfloat16 or float16"
+            )
+        yield name, pair[0].cpu().float(), pair[1].cpu().float()
