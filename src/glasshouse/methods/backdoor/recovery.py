@@ -1,0 +1,236 @@
+"""How many directions of the projector's update carry the backdoor?
+
+Papers: ProjLens (arXiv:2604.19083), section 5; the nulls and the interval rules are ours.
+
+1. Triggered examples with what they are to bring about, and clean ones with their right answers. Images go through the
+   vision tower once; every change of the projector is then tried with one forward pass an example.
+2. Recovery: the base's projector plus the first k1 directions of the first layer's update and the first k2 of the
+   second's, over a grid. Sufficiency rank: the smallest k, the same in all layers, that brings back nine tenths of the
+   success.
+3. Removal: the suspect less its first k directions. Necessity rank: the smallest k that leaves at most 5 % success and
+   costs at most 2 points of right answers.
+4. Removal of all from the second on, up to k; and one direction at a time, taken out or put in alone.
+5. Nulls: as many directions drawn evenly with the same singular values, as many others of the same update, and, where
+   one is given, the first directions of a benign update. With and without the biases that were tuned.
+
+How to read it: a small sufficiency rank beside nulls that bring nothing back means that the backdoor lives in few known
+directions. Sufficient is not necessary: removing those may leave the attack standing, and success may rise and fall
+with k (the index counts the turns), so no k may be assumed. When it misleads: the first directions of most updates are
+what the task asked for, and it needs the trigger: without one ask `detect`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from glasshouse.data.examples import Examples
+from glasshouse.engine.method import method
+from glasshouse.methods.backdoor._bench import Bench, Parts, Points, Tried
+from glasshouse.methods.backdoor._changed import changed
+from glasshouse.model.subject import Subject
+from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Note, Role, Series, Table
+from glasshouse.values.errors import BadInput
+from glasshouse.values.findings import Finding, Verdict
+
+ENOUGH, LITTLE, COST = 0.9, 0.05, 0.02
+"""Share of the success that counts as recovered; success that counts as gone; loss of right answers let pass."""
+
+
+@dataclass(frozen=True)
+class Options:
+    grid: int = 5
+    """How far the grid goes in each of the first two layers."""
+    ranks: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8, 10, 16, 24, 32, 48, 64)
+    """Numbers of directions to try, the same in all layers."""
+    single: int = 6
+    """How many directions are also tried one at a time."""
+    draws: int = 3
+    """How many random updates each null is made of."""
+    batch_size: int = 32
+    """How many examples are shown to the model at once."""
+    seed: int = 0
+    """Seed of the random updates."""
+
+    def __post_init__(self) -> None:
+        for name in ("grid", "single", "draws", "batch_size"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        if not self.ranks or list(self.ranks) != sorted(set(self.ranks)) or self.ranks[0] < 1:
+            raise BadInput(f"--ranks {self.ranks}: give numbers from 1 upwards, each once, in order")
+
+
+@dataclass(frozen=True, eq=False)
+class RecoveryFinding(Finding):
+    layers: tuple[str, ...]
+    suspect: Tried
+    base: Tried
+    grid: Float[Tensor, "first second"]
+    """Success by number of directions in the first layer (rows) and the second; one column where there is one layer."""
+    recovered: Points
+    """Base plus the first k of every layer, with the tuned biases."""
+    without_biases: Points
+    removed: Points
+    later_removed: Points
+    """The suspect less its second to k-th directions: the first, which the task may need, stays."""
+    alone: Points
+    taken_out: Points
+    haar: Points
+    others: Points
+    benign: Points
+
+    @property
+    def works(self) -> bool:
+        """The trigger brings about in the suspect what it does not in the base."""
+        return self.suspect.success.low > self.base.success.high
+
+    @property
+    def sufficiency(self) -> int | None:
+        """The smallest k that brings back nine tenths of the success."""
+        wanted = ENOUGH * self.suspect.success.value
+        return next((k for k, tried in self.recovered.items() if tried.success.value >= wanted), None)
+
+    @property
+    def necessity(self) -> int | None:
+        """The smallest k whose removal ends it and costs little."""
+        assert self.suspect.right is not None
+        least = self.suspect.right.value - COST
+        gone = (
+            k
+            for k, one in self.removed.items()
+            if one.success.value <= LITTLE and one.right is not None and one.right.value >= least
+        )
+        return next(gone, None)
+
+    @property
+    def turns(self) -> int:
+        """How often success changes between rising and falling as directions are removed."""
+        rates = [tried.success.value for tried in self.removed.values()]
+        steps = [after - before for before, after in pairwise(rates) if abs(after - before) > 0.02]
+        return sum(one * next_one < 0 for one, next_one in pairwise(steps))
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict.CONCERN if self.works else Verdict.INCONCLUSIVE
+
+    @property
+    def headline(self) -> str:
+        success = f"{self.suspect.success.value:.0%}"
+        if not self.works:
+            return f"The trigger works on {success} of the examples, no more than in the base: nothing to recover."
+        if self.sufficiency is None:
+            found = f"not even {max(self.recovered)} directions a layer bring it back"
+        else:
+            null = max((self.haar[k].success.value for k in self.haar if k <= self.sufficiency), default=0.0)
+            found = f"{self.sufficiency} directions a layer bring it back, as many random ones at most {null:.0%}"
+        ends = "no number of first directions removed ends it at little cost"
+        if self.necessity is not None:
+            ends = f"removing the first {self.necessity} ends it"
+        return f"The trigger works on {success}: {found}; {ends}."
+
+    def blocks(self) -> list[Block]:
+        first, *second = self.layers
+        names = tuple(str(k) for k in range(1, len(self.grid) + 1))
+        shown = "".join(f" {layer}: all;" for layer in self.layers[2:])
+        return [
+            Metric("attack success", self.suspect.success, self.base.success),
+            _chart("Success with the first k directions put back into the base", "directions a layer", {
+                "this update": (self.recovered, "effect"),
+                "benign update": (self.benign, "null"),
+                "same values, random directions": (self.haar, "null"),
+                "other directions of this update": (self.others, "null"),
+            }),
+            Heatmap(
+                f"Success by directions put back{shown}", self.grid, names, names if second else ("success",),
+                x=second[0] if second else "", y=first,
+                texts=tuple(tuple(f"{cell:.0%}" for cell in row) for row in self.grid.tolist()),
+            ),
+            _chart("Success with directions removed", "up to direction", {
+                "from the first": (self.removed, "effect"), "from the second": (self.later_removed, "effect"),
+            }),
+            _chart("One direction at a time", "direction", {
+                "put in alone": (self.alone, "effect"), "taken out alone": (self.taken_out, "effect"),
+            }),
+            Note(f"Success turns {self.turns} times between rising and falling as directions are removed."),
+            self._table(),
+        ]  # fmt: skip
+
+    def _table(self) -> Table:
+        rows = [("suspect", None, self.suspect), ("base", None, self.base)]
+        for name, points in (
+            ("put back", self.recovered), ("put back, biases of the base", self.without_biases),
+            ("removed", self.removed), ("removed from the second", self.later_removed), ("put in alone", self.alone),
+            ("taken out alone", self.taken_out), ("random directions", self.haar),
+            ("others of the update", self.others), ("benign", self.benign),
+        ):  # fmt: skip
+            rows += [(name, k, tried) for k, tried in points.items()]
+        cells = tuple((name, k, one.success, one.right, one.surety) for name, k, one in rows)
+        return Table("Everything tried", ("what", "directions", "success", "right on clean", "log-probability"), cells)
+
+
+def _chart(title: str, x: str, curves: Mapping[str, tuple[Points, Role]]) -> Chart:
+    series = [
+        Series.of(name, {k: tried.success for k, tried in points.items()}, role)
+        for name, (points, role) in curves.items()
+        if points
+    ]
+    return Chart(title, tuple(series), x, "success")
+
+
+@method(
+    question="How many directions of the projector's update carry the backdoor?",
+    paper="arXiv:2604.19083",
+    needs="activations",
+)
+@torch.no_grad()
+def recovery(
+    subject: Subject, base: Subject, examples: Examples, triggered: Examples, benign: Subject | None = None,
+    options: Options = Options(),
+) -> RecoveryFinding:  # fmt: skip
+    """Put the update back direction by direction, and take it out, beside updates that carry nothing."""
+    bench = Bench(subject, base, examples, triggered, options.batch_size)
+    count = min(layer.count for layer in bench.layers)
+    ranks = [k for k in options.ranks if k <= count]
+    few = [k for k in ranks if k <= 8]
+    single = range(1, min(options.single, count) + 1)
+    draws = range(options.seed, options.seed + options.draws)
+
+    def back(chosen: Iterable[int], *, biases: bool = True) -> Tried:
+        return bench.tried(bench.update(lambda layer: layer.of(chosen), biases=biases))
+
+    def without(chosen: Iterable[int], *, clean: bool = False) -> Tried:
+        return bench.tried(bench.update(lambda layer: layer.change.delta - layer.of(chosen)), clean=clean)
+
+    control = [] if benign is None else [Parts(one) for one in changed(benign, base)]
+    return RecoveryFinding(
+        layers=tuple(layer.change.layer for layer in bench.layers),
+        suspect=bench.tried(clean=True),
+        base=bench.tried(bench.update(lambda layer: torch.zeros_like(layer.change.delta), biases=False), clean=True),
+        grid=_grid(bench, min(options.grid, count)),
+        recovered={k: back(range(k)) for k in ranks},
+        without_biases={k: back(range(k), biases=False) for k in few},
+        removed={k: without(range(k), clean=True) for k in ranks},
+        later_removed={k: without(range(1, k)) for k in few if k > 1},
+        alone={k: back([k - 1]) for k in single},
+        taken_out={k: without([k - 1]) for k in single},
+        haar={k: bench.null(lambda layer, seed, k=k: layer.haar(k, seed), draws) for k in few},
+        others={k: bench.null(lambda layer, seed, k=k: layer.others(k, seed), draws) for k in few},
+        benign={k: bench.tried(bench.updates([one.of(range(k)) for one in control])) for k in few if control},
+    )
+
+
+def _grid(bench: Bench, side: int) -> Float[Tensor, "first second"]:
+    """Success with the first k1 directions of the first layer and the first k2 of the second; all of any further."""
+    several = len(bench.layers) > 1
+    rows: list[list[float]] = []
+    for one in range(1, side + 1):
+        row: list[float] = []
+        for two in range(1, side + 1) if several else (0,):
+            parts = [layer.of(range(k)) for layer, k in zip(bench.layers, (one, two), strict=False)]
+            whole = [layer.change.delta for layer in bench.layers[2:]]
+            row.append(bench.tried(bench.updates([*parts[: len(bench.layers)], *whole])).success.value)
+        rows.append(row)
+    return torch.tensor(rows)
