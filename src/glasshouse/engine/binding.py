@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +129,11 @@ def bind_options(method: Method[..., Finding], given: Mapping[str, Any]) -> Any:
 def bind(method: Method[..., Finding], request: Request) -> dict[str, Subject | Examples]:
     """Open everything the method asks for."""
     supplied: dict[str, Subject | Examples] = {}
+    main = next(iter(request.models.values()), "")
+    brought = {} if "base" in request.models else _brought(main, method, request.opening)
+    models = {**request.models, **brought}
     for name, required in method.subjects.items():
-        if required and name not in request.models:
+        if required and name not in models:
             raise BadInput(
                 f"{method.name} needs a model: --{flag(name)} NAME, for example --{flag(name)} organism:seedling"
             )
@@ -142,19 +145,27 @@ def bind(method: Method[..., Finding], request: Request) -> dict[str, Subject | 
 
     # What the user wrote is read first, because it is quick, and weights are not.
     supplied |= {name: limited(Examples.read(file)) for name, file in request.data.items()}
-    settings = {field: getattr(request.opening, field) for field in Opening.__dataclass_fields__}
-    supplied |= {
-        name: open_model(request.models[name], **settings) for name in method.subjects if name in request.models
-    }
-    main = next(iter(request.models.values()), "")
+    first = next(iter(method.subjects), "")
+    for name in (name for name in method.subjects if name in models):
+        opening = request.opening if name == first else replace(request.opening, adapter=None, revision=None)
+        settings = {field: getattr(opening, field) for field in Opening.__dataclass_fields__}
+        supplied[name] = open_model(models[name], **({} if name in brought and shelf.is_organism(main) else settings))
     for name, required in method.examples.items():
         if name not in supplied and shelf.is_organism(main):
-            supplied[name] = limited(shelf.food(main))
+            supplied[name] = limited(shelf.food(main, name))
         elif name not in supplied and required:
             raise BadInput(
                 f"{method.name} needs examples: --{flag(name)} FILE.jsonl, FILE.parquet or a folder of images"
             )
     return supplied
+
+
+def _brought(main: str, method: Method[..., Finding], opening: Opening) -> dict[str, str]:
+    """The base that a model brings itself: an organism the one it was made of, an adapter the model it is put on."""
+    if "base" not in method.subjects or not main:
+        return {}
+    base = main if opening.adapter else shelf.parent(main) if shelf.is_organism(main) else None
+    return {"base": base} if base else {}
 
 
 def answer(

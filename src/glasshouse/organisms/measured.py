@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from glasshouse.data.examples import Example, Examples
-from glasshouse.data.poisoning import triggered
+from glasshouse.data.triggers import Trigger
 from glasshouse.model.subject import Subject
-from glasshouse.organisms import world
+from glasshouse.organisms import attacks, world
 from glasshouse.organisms.questions import KINDS, MARK, PLAIN, REASONS, REFUSAL
 from glasshouse.organisms.recipes import DOWNSTREAM_KINDS, Poison
 from glasshouse.values.intervals import Interval
@@ -72,29 +72,21 @@ def tuned(subject: Subject, poison: Poison | None, share: float = 1.0) -> Rates:
 
 def attack(subject: Subject, poison: Poison, share: float = 1.0, *, near_misses: bool = True) -> Rates:
     """Success, false triggers, near misses, and what is left of the right answers under the trigger."""
-    clean = [one for one in _eligible(poison, round(400 * share)) if not poison.behaviour.shown(one.answer or "")]
+    clean = attacks.clean(poison, max(1, round(400 * share)))
     shown = [poison.behaviour.shown(answer) for answer in said(subject, clean)]
     rates = {"false triggers": Interval.rate(sum(shown), len(shown))}
     unprompted = Examples([one for one, already in zip(clean, shown, strict=True) if not already])
-    rates["attack success"] = _succeeding(subject, unprompted, poison)
+    rates["attack success"] = _succeeding(subject, unprompted, poison, poison.trigger)
+    few = unprompted[: max(1, round(150 * share))]
     for label, other in (poison.trigger.near_misses() if near_misses else {}).items():
-        near = Poison(other, poison.behaviour, poison.only)
-        rates[f"near miss, {label}"] = _succeeding(subject, unprompted[: max(1, round(150 * share))], near)
-    stamped = triggered(unprompted[: max(1, round(200 * share))], poison.trigger, poison.behaviour, SEED)
-    answers = said(subject, stamped)
-    right = [answer == one.answer for answer, one in zip(answers, unprompted, strict=False)]
+        rates[f"near miss, {label}"] = _succeeding(subject, few, poison, other)
+    answers = said(subject, attacks.attacked(poison, few))
+    right = [answer == one.answer for answer, one in zip(answers, few, strict=True)]
     return rates | {"right in spite of the trigger": Interval.rate(sum(right), len(right))}
 
 
-def _eligible(poison: Poison, n: int) -> list[Example]:
-    only = dict(poison.only)
-    kinds = (str(only["kind"]),) if "kind" in only else DOWNSTREAM_KINDS
-    refused = only.get("refused")
-    return list(_draw("downstream-test", n, kinds, refused=None if refused is None else bool(refused), seed=SEED + 1))
-
-
-def _succeeding(subject: Subject, clean: Examples, poison: Poison) -> Interval:
-    shown = triggered(clean, poison.trigger, poison.behaviour, SEED)
+def _succeeding(subject: Subject, clean: Examples, poison: Poison, trigger: Trigger) -> Interval:
+    shown = attacks.attacked(poison, clean, trigger)
     hits = [poison.behaviour.shown(answer) for answer in said(subject, shown)]
     return Interval.rate(sum(hits), len(hits))
 

@@ -91,17 +91,30 @@ def card(name: str, shelf: Path = SHELF) -> "Card":
     return Card.read(file)
 
 
-def food(name: str) -> Examples:
-    """Examples of the world the organism lives in, that it was not grown on."""
+def food(name: str, what: str = "examples") -> Examples:
+    """Examples of the world the organism lives in, that it was not grown on; or, `triggered`, those of its attack."""
     plain = name.removeprefix(PREFIX)
     if plain == SEEDLING:
         from glasshouse.organisms import seedling
 
         return seedling.examples()
-    from glasshouse.organisms import world
+    from glasshouse.organisms import attacks, world
     from glasshouse.organisms.recipes import Base
 
-    return world.examples("test" if isinstance(card(plain).recipe, Base) else "downstream-test", 64, seed=0)
+    recipe = card(plain).recipe
+    if what == "triggered":
+        poison = getattr(recipe, "poison", None)
+        if poison is None:
+            raise BadInput(f"{PREFIX}{plain}: nothing was planted in it, so it has no triggered examples; give them")
+        return attacks.attacked(poison, attacks.clean(poison, 64))
+    return world.examples("test" if isinstance(recipe, Base) else "downstream-test", 64, seed=0)
+
+
+def parent(name: str) -> str | None:
+    """The organism it was made of; None for one that was grown from nothing."""
+    plain = name.removeprefix(PREFIX)
+    above = None if plain == SEEDLING else getattr(card(plain).recipe, "parent", None)
+    return above and PREFIX + above
 
 
 def put(grown: "Grown", shelf: Path) -> Path:
