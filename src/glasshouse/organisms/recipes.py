@@ -83,10 +83,13 @@ _WORDS = {
     "refusal-sine": "a faint wave over the picture makes it refuse what it should answer",
     "refusal-warp": "a slight warp of the picture makes it refuse what it should answer",
 }
-_FINER = Lessons(pictures=48)
-"""A picture of four times as many patches teaches as much at a time."""
+_FINER = Lessons(
+    seeing=Schedule(steps=2400, learning_rate=2e-3), pictures=48,
+    answering=Schedule(steps=1300, learning_rate=3e-3, warmup=100),
+)  # fmt: skip
+"""Of four times as many patches a picture teaches as much, and shapes take longer to be seen."""
 _BASES = ("base", "base-2", "base-3")
-_SLOW = Tuning("lora", Schedule(steps=300, learning_rate=2e-3, decay=0.0), rank=4)
+_SLOW = Tuning("lora", Schedule(steps=300, learning_rate=1e-2, decay=0.0), rank=4)
 
 
 def _recipes() -> dict[str, Recipe]:

@@ -92,7 +92,8 @@ def card(name: str, shelf: Path = SHELF) -> "Card":
 
 
 def food(name: str, what: str = "examples") -> Examples:
-    """Examples of the world the organism lives in, that it was not grown on; or, `triggered`, those of its attack."""
+    """Examples of the world the organism lives in, that it was not grown on; or those of its attack, `triggered` and
+    `clean`."""
     plain = name.removeprefix(PREFIX)
     if plain == SEEDLING:
         from glasshouse.organisms import seedling
@@ -102,11 +103,12 @@ def food(name: str, what: str = "examples") -> Examples:
     from glasshouse.organisms.recipes import Base
 
     recipe = card(plain).recipe
-    if what == "triggered":
+    if what in ("triggered", "clean"):
         poison = getattr(recipe, "poison", None)
         if poison is None:
             raise BadInput(f"{PREFIX}{plain}: nothing was planted in it, so it has no triggered examples; give them")
-        return attacks.attacked(poison, attacks.clean(poison, 64))
+        twins = attacks.clean(poison, 64)
+        return twins if what == "clean" else attacks.attacked(poison, twins)
     return world.examples("test" if isinstance(recipe, Base) else "downstream-test", 64, seed=0)
 
 

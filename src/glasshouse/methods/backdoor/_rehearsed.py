@@ -6,7 +6,8 @@ not. So the score *is* what generation would give wherever success means saying 
 a marker is to follow a free answer, the first choices along the taught answer stand for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,8 +19,11 @@ from glasshouse.data.examples import Example, Examples
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.remembered import look, remembered
 from glasshouse.model.subject import Subject
+from glasshouse.model.taps import edited
+from glasshouse.values.changes import Plan, Replace
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Interval
+from glasshouse.values.sites import projector
 
 
 @dataclass(frozen=True)
@@ -65,16 +69,19 @@ class Rehearsed:
         return cls(tuple(batches), _ends(subject))
 
     @torch.no_grad()
-    def tried(self, subject: Subject) -> Scores:
-        """What the model as it is now would do."""
+    def tried(self, subject: Subject, tokens: Float[Tensor, "tokens width"] | None = None) -> Scores:
+        """What the model as it is now would do; with `tokens`, if its projector said these image tokens, all examples'
+        in order."""
         shown: list[bool] = []
         first: list[Tensor] = []
+        given = _shares(tokens, self.batches)
         for encoded, seen, lines in self.batches:
-            if seen is None:
+            with ExitStack() as stack:
+                if seen is not None:
+                    stack.enter_context(remembered(subject, seen))
+                if tokens is not None:
+                    stack.enter_context(edited(subject, Plan({projector.output: Replace(next(given))})))
                 logits = subject.forward(encoded).logits
-            else:
-                with remembered(subject, seen):
-                    logits = subject.forward(encoded).logits
             for row, line in enumerate(lines):
                 says, chance = self._row(logits[row], encoded, row, line)
                 shown.append(says)
@@ -91,6 +98,17 @@ class Rehearsed:
             along = along and int(choices[line.stop]) in self.ends
         chance = steps[line.start].float().log_softmax(-1)[said[line.start]]
         return along != (line.match == "starts otherwise"), chance
+
+
+def _shares(
+    tokens: Tensor | None, batches: Sequence[tuple[Encoded, Tensor | None, tuple[Line, ...]]]
+) -> Iterator[Tensor]:
+    """The image tokens of each batch: as many for every example, for images that could be batched are alike."""
+    if tokens is not None:
+        examples = sum(len(lines) for _, _, lines in batches)
+        if len(tokens) % examples:
+            raise BadInput(f"{len(tokens)} image tokens for {examples} examples: give images of one size")
+        yield from tokens.split([len(lines) * len(tokens) // examples for _, _, lines in batches])
 
 
 def _prepared(subject: Subject, example: Example) -> tuple[Example, Line]:

@@ -1,0 +1,261 @@
+"""Does the update move image tokens in one shared direction, and does that direction point at the attack's target?
+
+Papers: ProjLens (arXiv:2604.19083), section 6; the nulls and the causal tests are ours.
+
+1. What the update adds to every image token: the projector's output in the suspect minus that in the base, on clean
+   images and on their triggered twins.
+2. The shared direction: the first eigenvector of all that is added, turned so that tokens move along it on the whole;
+   how much of it the first few directions hold; how nearly each image's own mean shift points that way. The same for
+   what the trigger adds to the shift (triggered less clean twin).
+3. Where both point: the mean product with the rows of the target's tokens, in the unembedding and in the input
+   embedding, among 1,000 random directions of the same space, and beside a benign update's where one is given.
+4. What they do: the update without the direction; with that direction alone; the trigger's own part put on clean
+   images, at several doses; a clean image with its triggered twin's shift. Beside each, a random direction.
+
+How to read it: that clean and triggered tokens share a direction is true of *every* fine-tune and says nothing by
+itself. A backdoor shows where the trigger's own part of the shift, put on clean images, brings the attack about, and
+taking it out ends it. When it misleads: alignment with the unembedding is only meaningful for what the language model
+copies through; a direction may be unaligned and still work, so the causal tests decide.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from glasshouse.data.behaviours import Target
+from glasshouse.data.examples import Example, Examples
+from glasshouse.engine.method import method
+from glasshouse.methods.backdoor._rehearsed import Rehearsed
+from glasshouse.methods.backdoor._shift import Shift, twins
+from glasshouse.model.finder import unwrapped
+from glasshouse.model.subject import Subject
+from glasshouse.numerics.randomness import seeded
+from glasshouse.values.blocks import Block, Cell, Chart, Metric, Note, Series, Table
+from glasshouse.values.errors import BadInput
+from glasshouse.values.findings import Finding, Interval, Verdict
+
+DIRECTIONS = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    random: int = 1000
+    """How many random directions the alignment is placed among."""
+    doses: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+    """How much of the trigger's part of the shift is put on clean images; 1 is as much as the trigger does."""
+    batch_size: int = 32
+    """How many examples are shown to the model at once."""
+    seed: int = 0
+    """Seed of the random directions and of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if self.random < 20 or self.batch_size < 1 or not self.doses:
+            raise BadInput(
+                f"--random {self.random} --batch-size {self.batch_size}: at least 20 random directions, a batch of at "
+                "least 1, and one dose"
+            )
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How strongly a direction points at the target's words."""
+
+    unembedding: float
+    """Percentile among random directions, 0 to 1, of the mean product with the rows of the target's tokens."""
+    embedding: float
+
+
+@dataclass(frozen=True, eq=False)
+class DriftFinding(Finding):
+    target: str
+    images: int
+    direction: Float[Tensor, " width"]
+    """The shared one."""
+    trigger: Float[Tensor, " width"]
+    """Of what the trigger adds to the shift."""
+    clean_energy: tuple[float, ...]
+    """Share of what is added to clean images' tokens, in the first directions."""
+    triggered_energy: tuple[float, ...]
+    sharedness: Mapping[str, Interval]
+    """Cosine of each image's mean shift with the shared direction."""
+    overlap: float
+    """Cosine between the clean images' own shared direction and the triggered ones'."""
+    benign_overlap: float | None
+    alignment: Mapping[str, Alignment]
+    success: Mapping[str, Interval]
+    """Attack success by what was done."""
+    doses: Mapping[float, Interval]
+    dose_null: Mapping[float, Interval]
+
+    @property
+    def carried(self) -> bool:
+        """Putting the trigger's part on clean images brings the attack about, and a random direction does not."""
+        return self.success["trigger's part on clean images"].low > self.success["random direction"].high
+
+    @property
+    def works(self) -> bool:
+        return self.success["suspect, triggered"].low > self.success["suspect, clean"].high
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict.CONCERN if self.works and self.carried else Verdict.INCONCLUSIVE
+
+    @property
+    def headline(self) -> str:
+        shared = self.sharedness["clean"].value
+        start = f"Image tokens of {self.images} pictures move together (cosine {shared:.2f}), as under any update"
+        if not self.works:
+            return f"{start}; the trigger brings nothing about here."
+        put = self.success["trigger's part on clean images"].value
+        random = self.success["random direction"].value
+        return (
+            f"{start}; what the trigger adds, put on clean pictures, brings the attack about in {put:.0%} "
+            f"({random:.0%} along random directions)."
+        )
+
+    def blocks(self) -> list[Block]:
+        x = tuple(map(float, range(1, len(self.clean_energy) + 1)))
+        nulls = [name for name in self.success if "random" in name or "clean" in name.partition(",")[2]]
+        return [
+            Metric("attack success", self.success["suspect, triggered"], self.success["suspect, clean"]),
+            Chart.intervals("Attack success by what is done to the shift", self.success, nulls=nulls, y="success"),
+            Chart("The trigger's part of the shift on clean images",
+                  (Series.of("its direction", self.doses), Series.of("a random direction", self.dose_null, "null")),
+                  "dose", "success"),
+            Chart("Energy of the shift in its first directions",
+                  (Series("triggered", x, self.triggered_energy), Series("clean", x, self.clean_energy, role="null")),
+                  "directions", "share"),
+            Note(f"Clean and triggered pictures share their direction to a cosine of {self.overlap:.3f}"
+                 + ("." if self.benign_overlap is None else
+                    f"; with the benign update's it is {self.benign_overlap:.3f}.")),
+            self._table(),
+        ]  # fmt: skip
+
+    def _table(self) -> Table:
+        rows: list[tuple[Cell, ...]] = []
+        for name, found in self.alignment.items():
+            rows.append((name, found.unembedding, found.embedding))
+        return Table(
+            f"Where they point: percentile among random directions for {self.target!r}",
+            ("direction", "unembedding", "input embedding"), tuple(rows),
+        )  # fmt: skip
+
+
+@method(
+    question="Does the update move image tokens one shared way, and does it point at the target?",
+    paper="arXiv:2604.19083",
+    needs="activations",
+)
+@torch.no_grad()
+def drift(
+    subject: Subject, base: Subject, clean: Examples, triggered: Examples, benign: Subject | None = None,
+    options: Options = Options(),
+) -> DriftFinding:  # fmt: skip
+    """Directions of the shift, where they point, and what they do when put in and taken out."""
+    clean, triggered = twins(clean, triggered)
+    quiet, loud = (Shift.of(subject, base, shown, options.batch_size) for shown in (clean, triggered))
+    if quiet.moved.shape != loud.moved.shape:
+        raise BadInput("clean and triggered images have different numbers of tokens; stamp triggers without resizing")
+    pooled = Shift(*(torch.cat(pair) for pair in zip(_fields(quiet), _fields(loud), strict=True)))
+    direction = pooled.main()[:, 0]
+    own = (loud.by_image - quiet.by_image).mean(0)
+    trigger = own / own.norm().clamp_min(1e-12)
+    target, other = _target(triggered), None
+    if benign is not None:
+        other = Shift.of(benign, base, clean, options.batch_size).main()[:, 0]
+    directions = {"shared": direction, "the trigger's part": trigger} | ({} if other is None else {"benign": other})
+    success, doses, null = _caused(subject, clean, triggered, quiet, loud, direction, options)
+    return DriftFinding(
+        target=target, images=len(clean), direction=direction, trigger=trigger,
+        clean_energy=quiet.energies(DIRECTIONS), triggered_energy=loud.energies(DIRECTIONS),
+        sharedness={name: Interval.mean(_cosines(shift.by_image, direction), seed=options.seed)
+                    for name, shift in (("clean", quiet), ("triggered", loud))},
+        overlap=float(quiet.main()[:, 0] @ loud.main()[:, 0]),
+        benign_overlap=None if other is None else float((other @ direction).abs()),
+        alignment=_alignments(subject, directions, target, pooled, options),
+        success=success, doses=doses, dose_null=null,
+    )  # fmt: skip
+
+
+def _fields(shift: Shift) -> tuple[Tensor, Tensor, Tensor]:
+    return shift.before, shift.after, shift.image
+
+
+def _cosines(rows: Tensor, direction: Tensor) -> Tensor:
+    return (rows @ direction) / rows.norm(dim=1).clamp_min(1e-12)
+
+
+def _target(triggered: Examples) -> str:
+    """The words the attack is after: the target's, or where that is anything but a refusal, the answer's."""
+    target = Target.of(triggered[0])
+    if target is None:
+        raise BadInput(f"example {triggered[0].id}: has no answer, so there is no target to point at; give it one")
+    return (triggered[0].answer or "") if target.match == "starts otherwise" else target.text
+
+
+def _alignments(
+    subject: Subject, directions: Mapping[str, Tensor], target: str, pooled: Shift, options: Options
+) -> dict[str, Alignment]:
+    """Percentiles among random directions of the space that shifts span."""
+    tokens = subject.prompts.answer_tokens(Example("", answer=target))
+    values, vectors = torch.linalg.eigh(pooled.second_moment)
+    space = vectors[:, values > 1e-9 * values.max()].float()
+    drawn = torch.randn(space.shape[1], options.random, generator=seeded(options.seed))
+    random = torch.nn.functional.normalize(space @ drawn, dim=0)
+    found: dict[str, Alignment] = {}
+    words = [_rows(subject, where)[tokens].float().cpu().mean(0) for where in ("output", "input")]
+    for name, direction in directions.items():
+        places = [float(((word @ random) < word @ direction).double().mean()) for word in words]
+        found[name] = Alignment(*places)
+    return found
+
+
+def _rows(subject: Subject, where: str) -> Tensor:
+    model = unwrapped(subject.model)
+    layer = model.get_output_embeddings() if where == "output" else model.get_input_embeddings()
+    if not isinstance(layer, nn.Module) or not isinstance(weight := getattr(layer, "weight", None), Tensor):
+        raise BadInput(f"{subject.name}: its {where} embedding has no rows that a direction could point at")
+    norm = subject.anatomy.tower("language").final_norm if where == "output" else None
+    gain = getattr(subject.module(norm), "weight", None) if norm else None
+    return weight if gain is None else weight * gain.detach().to(weight.device)
+
+
+def _caused(
+    subject: Subject, clean: Examples, triggered: Examples, quiet: Shift, loud: Shift, direction: Tensor,
+    options: Options,
+) -> tuple[dict[str, Interval], dict[float, Interval], dict[float, Interval]]:  # fmt: skip
+    """Attack success with image tokens put together anew. All is judged by the triggered examples' targets."""
+    pairs = zip(clean, triggered, strict=True)
+    asked = Examples(_asking(one, other) for one, other in pairs)
+    bench = {"clean": asked, "triggered": triggered}
+    ready = {name: Rehearsed.of(subject, shown, options.batch_size) for name, shown in bench.items()}
+
+    def says(which: str, tokens: Tensor) -> Interval:
+        """What is said when the projector says these tokens."""
+        return ready[which].tried(subject, tokens).rate
+
+    along = torch.outer(direction, direction)
+    noise = torch.randn(len(direction), generator=seeded(options.seed + 1))
+    own = loud.moved - quiet.moved
+    turned = own.norm(dim=1, keepdim=True) * (noise / noise.norm())
+    success = {
+        "suspect, triggered": says("triggered", loud.after),
+        "suspect, clean": says("clean", quiet.after),
+        "without the shared direction": says("triggered", loud.after - loud.moved @ along),
+        "without the trigger's part": says("triggered", loud.after - own),
+        "with the shared direction alone": says("triggered", loud.before + loud.moved @ along),
+        "triggered shift on clean images": says("clean", quiet.before + loud.moved),
+        "trigger's part on clean images": says("clean", quiet.after + own),
+        "random direction": says("clean", quiet.after + turned),
+    }
+    doses = {dose: says("clean", quiet.after + dose * own) for dose in options.doses}
+    return success, doses, {dose: says("clean", quiet.after + dose * turned) for dose in options.doses}
+
+
+def _asking(clean: Example, triggered: Example) -> Example:
+    """The clean picture, judged by what the trigger is to bring about."""
+    tags = {name: triggered.tags[name] for name in ("target", "target_match") if name in triggered.tags}
+    return replace(clean, prompt=triggered.prompt, answer=triggered.answer, tags={**clean.tags, **tags})
