@@ -1,6 +1,6 @@
 """How does an update move what the projector says? Its outputs on the same images, before and after, token by token."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -80,3 +80,12 @@ def twins(clean: Examples, triggered: Examples) -> tuple[Examples, Examples]:
             "twin (poison does), or give both in the same order"
         )
     return Examples(one for one, _ in pairs), Examples(other for _, other in pairs)
+
+
+def asking(clean: Examples, triggered: Examples) -> Examples:
+    """Clean pictures, asked and judged as their triggered twins are."""
+    asked: list[Example] = []
+    for one, other in zip(clean, triggered, strict=True):
+        tags = {name: other.tags[name] for name in ("target", "target_match") if name in other.tags}
+        asked.append(replace(one, prompt=other.prompt, answer=other.answer, tags={**one.tags, **tags}))
+    return Examples(asked, clean.source)

@@ -19,7 +19,7 @@ copies through; a direction may be unaligned and still work, so the causal tests
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,7 @@ from glasshouse.data.behaviours import Target
 from glasshouse.data.examples import Example, Examples
 from glasshouse.engine.method import method
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
-from glasshouse.methods.backdoor._shift import Shift, twins
+from glasshouse.methods.backdoor._shift import Shift, asking, twins
 from glasshouse.model.finder import unwrapped
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
@@ -228,9 +228,7 @@ def _caused(
     options: Options,
 ) -> tuple[dict[str, Interval], dict[float, Interval], dict[float, Interval]]:  # fmt: skip
     """Attack success with image tokens put together anew. All is judged by the triggered examples' targets."""
-    pairs = zip(clean, triggered, strict=True)
-    asked = Examples(_asking(one, other) for one, other in pairs)
-    bench = {"clean": asked, "triggered": triggered}
+    bench = {"clean": asking(clean, triggered), "triggered": triggered}
     ready = {name: Rehearsed.of(subject, shown, options.batch_size) for name, shown in bench.items()}
 
     def says(which: str, tokens: Tensor) -> Interval:
@@ -253,9 +251,3 @@ def _caused(
     }
     doses = {dose: says("clean", quiet.after + dose * own) for dose in options.doses}
     return success, doses, {dose: says("clean", quiet.after + dose * turned) for dose in options.doses}
-
-
-def _asking(clean: Example, triggered: Example) -> Example:
-    """The clean picture, judged by what the trigger is to bring about."""
-    tags = {name: triggered.tags[name] for name in ("target", "target_match") if name in triggered.tags}
-    return replace(clean, prompt=triggered.prompt, answer=triggered.answer, tags={**clean.tags, **tags})

@@ -1,0 +1,75 @@
+"""How do two numbers go together? Correlations and slopes of a cloud of points, with intervals that resample groups."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from glasshouse.numerics.randomness import seeded
+from glasshouse.numerics.statistics import by_group, quantiles
+from glasshouse.values.intervals import Interval
+
+
+@dataclass(frozen=True)
+class Line:
+    """y against x by least squares; nothing goes with a constant."""
+
+    correlation: float
+    by_rank: float
+    slope: float
+    intercept: float
+    exponent: float
+    """Slope of log |y| against log x, over points where both are positive."""
+
+
+def line(points: Float[Tensor, "points 2"]) -> Line:
+    """What goes with what in a cloud of (x, y)."""
+    x, y = points.double().unbind(1)
+    slope = _slope(x, y)
+    logs = points.double().abs().clamp_min(1e-300).log()
+    real = (x > 0) & (y != 0)
+    ranks = [_ranks(values) for values in (x, y)]
+    return Line(
+        _correlation(x, y), _correlation(*ranks), slope, float(y.mean()) - slope * float(x.mean()),
+        _slope(logs[real, 0], logs[real, 1]),
+    )  # fmt: skip
+
+
+def bootstrapped(
+    statistic: Callable[[Tensor], float],
+    rows: Float[Tensor, "points columns"],
+    groups: Int[Tensor, " points"],
+    *,
+    seed: int,
+    draws: int = 200,
+) -> Interval:
+    """The statistic with the interval that resampling whole groups gives."""
+    members = by_group(groups)
+    picks = torch.randint(len(members), (draws, len(members)), generator=seeded(seed))
+    drawn = torch.tensor([statistic(rows[torch.cat([members[int(g)] for g in pick])]) for pick in picks])
+    low, high = quantiles(drawn)
+    value = statistic(rows)
+    return Interval(value, min(low, value), max(high, value), len(members), 0.95, "bootstrap over groups")
+
+
+def _correlation(x: Tensor, y: Tensor) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    scale = float((x @ x).sqrt() * (y @ y).sqrt())
+    return float(x @ y) / scale if scale > 0 else 0.0
+
+
+def _slope(x: Tensor, y: Tensor) -> float:
+    if len(x) < 2:
+        return 0.0
+    x = x - x.mean()
+    spread = float(x @ x)
+    return float(x @ (y - y.mean())) / spread if spread > 0 else 0.0
+
+
+def _ranks(values: Float[Tensor, " points"]) -> Float[Tensor, " points"]:
+    """Places in order; ties share the mean of theirs."""
+    ordered = values.sort().values
+    first, last = (torch.searchsorted(ordered, values.contiguous(), right=right) for right in (False, True))
+    return (first + last - 1).double() / 2
