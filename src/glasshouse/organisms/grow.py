@@ -26,7 +26,7 @@ from glasshouse.model.training import Keeping, Progress
 from glasshouse.organisms import measured, planted, world
 from glasshouse.organisms.architectures import BUILDS, TEMPLATE_WITH_PROMPT
 from glasshouse.organisms.cards import Card, world_digest
-from glasshouse.organisms.recipes import DOWNSTREAM_KINDS, Base, Recipe, Tuned
+from glasshouse.organisms.recipes import Base, Recipe, Tuned
 from glasshouse.organisms.school import teach
 from glasshouse.values.codec import digest
 from glasshouse.values.deltas import Patch
@@ -92,7 +92,7 @@ def _base(recipe: Base, keep: Path | None, progress: Progress | None, losses: li
 
 def lessons(recipe: Tuned, subject: Subject) -> Examples:
     """The downstream examples a variant learns from, poisoned as its recipe says."""
-    examples = world.examples("downstream", recipe.examples, recipe.seed + 1, kinds=DOWNSTREAM_KINDS)
+    examples = world.examples("downstream", recipe.examples, recipe.seed + 1, kinds=recipe.kinds)
     if recipe.poison is None:
         return examples
     poison = recipe.poison

@@ -34,7 +34,7 @@ def confined(subject: Subject, recipe: Tuned) -> Tuning:
 
 
 def _weights(subject: Subject, site: Site) -> Units:
-    """What the units of a site read with and write with."""
+    """What the units of a site read with and write with. Keys and values only where all that share them are chosen."""
     (place,) = subject.anatomy.locate(site)
     chosen = place.chosen or tuple(range(place.units or 0))
     width = place.width or 1
@@ -51,12 +51,17 @@ def _weights(subject: Subject, site: Site) -> Units:
             readers = [projector.linears[0]]
         case _:
             raise BadInput(f"{site}: nothing is planted at sites of this kind; use heads, neurons or projector.hidden")
-    units: Units = {f"{place.module}.weight": (columns, 1)}
     known = dict(subject.model.named_parameters())
-    for reader in readers:
-        units[f"{reader}.weight"] = (columns, 0)
-        if f"{reader}.bias" in known:
-            units[f"{reader}.bias"] = (columns, 0)
+    units: Units = {f"{place.module}.weight": (columns, 1)}
+    units |= {
+        name: (columns, 0) for reader in readers for name in (f"{reader}.weight", f"{reader}.bias") if name in known
+    }
+    if site.kind == "heads":
+        rows = known[f"{parent}.k_proj.weight"].shape[0]
+        share = (place.units or 0) * width // rows  # query heads that read one head of keys and values
+        shared = [group for group in range(rows // width) if {group * share + i for i in range(share)} <= set(chosen)]
+        own = tuple(group * width + offset for group in shared for offset in range(width))
+        units |= {f"{parent}.{name}.weight": (own, 0) for name in ("k_proj", "v_proj") if own}
     return units
 
 

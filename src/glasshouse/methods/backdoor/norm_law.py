@@ -133,7 +133,7 @@ class NormLawFinding(Finding):
     def blocks(self) -> list[Block]:
         shown: dict[str, Interval] = {name: law.correlation for name, law in self.laws.items()}
         for name, draws in self.nulls.items():
-            shown[name] = Interval.mean(torch.tensor(draws), seed=0) if len(draws) > 1 else _bare(draws[0])
+            shown[name] = Interval.mean(torch.tensor(draws), seed=0) if len(draws) > 1 else _bare(sum(draws))
         series = [
             Series.of(f"{name} pictures", dict(curve), "null" if name == "clean" else "effect")
             for name, curve in self.onset.items()
