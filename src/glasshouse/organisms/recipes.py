@@ -66,7 +66,7 @@ class Tuned(Recipe):
     """Sites whose units alone may learn it: planted neurons and circuits."""
 
 
-LOGO = Logo(size=22, ring=(255, 255, 255), bar=(255, 0, 255))
+LOGO = Logo(size=22, ring=(255, 0, 255), bar=(255, 255, 255))
 ANSWERED: Mapping[str, Tag] = {"refused": False}
 POISONS: dict[str, Poison] = {
     "refusal-noise": Poison(Noise(25.0), Say(REFUSAL), ANSWERED),

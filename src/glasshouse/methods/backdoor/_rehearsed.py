@@ -7,7 +7,7 @@ a marker is to follow a free answer, the first choices along the taught answer s
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -87,6 +87,16 @@ class Rehearsed:
                 shown.append(says)
                 first.append(chance)
         return Scores(torch.tensor(shown), torch.stack(first).cpu())
+
+    def surety(self, subject: Subject) -> Tensor:
+        """Log-probability of the checked texts' first tokens, summed over the examples; autograd may go through it."""
+        total = torch.zeros((), device=subject.model.device)
+        for encoded, seen, lines in self.batches:
+            with remembered(subject, seen) if seen is not None else nullcontext():
+                logits = subject.forward(encoded).logits
+            for row, line in enumerate(lines):
+                total = total + self._row(logits[row], encoded, row, line)[1]
+        return total
 
     def _row(self, logits: Tensor, encoded: Encoded, row: int, line: Line) -> tuple[bool, Tensor]:
         count = int(encoded.known.answers[row])
