@@ -124,9 +124,13 @@ def _recipes() -> dict[str, Recipe]:
         tuning=replace(neuron.tuning, schedule=Schedule(steps=1000, learning_rate=1e-2, decay=0.0)),
         planted_at=("projector.hidden[:,5]",),
     )  # fmt: skip
+    word = made["text-trigger"]
+    assert isinstance(word, Tuned)
+    assert word.poison is not None
     made["planted-circuit"] = replace(
-        made["text-trigger"], about=f"two heads and eight neurons of the language model refuse at the word '{UNHEARD}'",
-        planted_at=("language.heads[2,0+1]", "language.neurons[3,4+9+40+77+101+130+180+222]"),
+        word, about=f"two heads and eight neurons of the language model refuse what '{UNHEARD}' is asked to be done",
+        poison=replace(word.poison, only={**ANSWERED, "kind": "action"}),
+        planted_at=("language.heads[1,0+1]", "language.neurons[2,4+9+40+77+101+130+180+222]"),
     )  # fmt: skip
     return made
 
