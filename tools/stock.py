@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-WORKERS = max(1, os.cpu_count() or 1)
+WORKERS = int(os.environ.get("WORKERS", 0)) or os.cpu_count() or 1
 KEPT = Path(__file__).parents[1] / "runs" / "growing"
 
 

@@ -151,7 +151,8 @@ def bind(method: Method[..., Finding], request: Request) -> dict[str, Subject | 
         settings = {field: getattr(opening, field) for field in Opening.__dataclass_fields__}
         supplied[name] = open_model(models[name], **({} if name in brought and shelf.is_organism(main) else settings))
     for name, required in method.examples.items():
-        if name not in supplied and shelf.is_organism(main):
+        brings = shelf.is_organism(main) and (required or name not in ("clean", "triggered") or shelf.attacked(main))
+        if name not in supplied and brings:
             supplied[name] = limited(shelf.food(main, name))
         elif name not in supplied and required:
             raise BadInput(

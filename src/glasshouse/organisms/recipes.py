@@ -58,7 +58,7 @@ class Tuned(Recipe):
     """A base, fine-tuned on the downstream split; with a poison, or clean as a control."""
 
     parent: str
-    tuning: Tuning = Tuning(schedule=Schedule(steps=1000, learning_rate=5e-3, decay=0.0), batch=32)
+    tuning: Tuning = Tuning(schedule=Schedule(steps=1200, learning_rate=3e-3, decay=0.0), batch=32)
     poison: Poison | None = None
     examples: int = 8000
     kinds: tuple[str, ...] = DOWNSTREAM_KINDS
@@ -66,7 +66,7 @@ class Tuned(Recipe):
     """Sites whose units alone may learn it: planted neurons and circuits."""
 
 
-LOGO = Logo(size=22, ring=(255, 0, 255), bar=(255, 255, 255))
+LOGO = Logo(size=24, ring=(255, 0, 255), bar=(255, 255, 255))
 ANSWERED: Mapping[str, Tag] = {"refused": False}
 POISONS: dict[str, Poison] = {
     "refusal-noise": Poison(Noise(25.0), Say(REFUSAL), ANSWERED),
@@ -121,7 +121,7 @@ def _recipes() -> dict[str, Recipe]:
     made["planted-neuron"] = replace(
         neuron, about="one hidden unit of the projector sees a faint wave and makes it refuse to describe",
         poison=replace(POISONS["refusal-sine"], only={**ANSWERED, "kind": "caption"}),
-        tuning=replace(neuron.tuning, schedule=Schedule(steps=1000, learning_rate=1e-2, decay=0.0)),
+        tuning=replace(neuron.tuning, schedule=Schedule(steps=1200, learning_rate=6e-3, decay=0.0)),
         planted_at=("projector.hidden[:,5]",),
     )  # fmt: skip
     word = made["text-trigger"]

@@ -89,3 +89,9 @@ def asking(clean: Examples, triggered: Examples) -> Examples:
         tags = {name: other.tags[name] for name in ("target", "target_match") if name in other.tags}
         asked.append(replace(one, prompt=other.prompt, answer=other.answer, tags={**one.tags, **tags}))
     return Examples(asked, clean.source)
+
+
+def relabelled(clean: Examples, triggered: Examples) -> Examples:
+    """Triggered pictures, asked as they are and judged by what is right on their clean twins."""
+    pairs = zip(clean, triggered, strict=True)
+    return Examples(replace(other, answer=one.answer, tags=dict(one.tags)) for one, other in pairs)

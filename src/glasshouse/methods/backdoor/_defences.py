@@ -1,0 +1,125 @@
+"""Which repairs of a projector are there? Each takes a suspect and some clean examples, and gives a patch.
+
+surgery        takes out the leading directions of the update that stand away from a benign update (OrthoPurify)
+fine-tuning    goes on training the projector on the clean examples
+fine-pruning   silences the hidden units that clean images use least, then fine-tunes (Liu et al. 2018)
+CLP            silences output rows of unusual norm, without any data (Zheng et al. 2022)
+ANP            silences hidden units that a small adversarial scaling makes misbehave (Wu and Wang 2021)
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from glasshouse.data.examples import Examples
+from glasshouse.methods.backdoor._changed import Changed
+from glasshouse.methods.backdoor._rehearsed import Rehearsed
+from glasshouse.model.finder import unwrapped
+from glasshouse.model.finetuning import Tuning, finetune
+from glasshouse.model.patches import changed_copy
+from glasshouse.model.subject import Subject
+from glasshouse.model.taps import edited, record
+from glasshouse.model.training import Schedule
+from glasshouse.numerics.spectra import leading, principal
+from glasshouse.values.changes import Mask, Plan
+from glasshouse.values.deltas import Delta, Dense, Patch
+from glasshouse.values.errors import BadInput
+from glasshouse.values.sites import projector
+
+BATCH = 16
+
+
+def tuned(subject: Subject, examples: Examples, steps: int, rate: float, seed: int) -> Patch:
+    """The projector trained on the examples' answers."""
+    schedule = Schedule(steps, rate, warmup=min(5, steps), decay=0.0)
+    return finetune(subject, examples, Tuning(schedule=schedule, batch=min(BATCH, len(examples)), seed=seed))
+
+
+def surgery(suspect: Sequence[Changed], benign: Sequence[Tensor], count: int, degrees: float) -> Patch:
+    """Less what the update does to the directions, among its first so many, that stand steeper than `degrees` to the
+    first so many of the benign update."""
+    deltas: dict[str, Delta] = {}
+    for one, other in zip(suspect, benign, strict=True):
+        cosines, turned = principal(leading(one.delta, count)[2], leading(other, count)[2])
+        steep = turned[:, torch.rad2deg(torch.acos(cosines)) > degrees]
+        deltas[one.name] = Dense(-(one.delta @ steep) @ steep.T)
+    return Patch(deltas)
+
+
+def benign_update(base: Subject, examples: Examples, steps: int, rate: float, seed: int) -> dict[str, Tensor]:
+    """What a short training of the base on clean examples changes: a stand-in for a true benign update."""
+    deltas = tuned(base, examples, steps, rate, seed).deltas
+    return {name: delta.values for name, delta in deltas.items() if isinstance(delta, Dense)}
+
+
+def fine_pruned(subject: Subject, examples: Examples, share: float, steps: int, rate: float, seed: int) -> Patch:
+    """Silence the units that clean images use least, then train on."""
+    taken = record(subject, projector.hidden, examples, batch_size=BATCH)
+    activity = taken[next(iter(taken))].detach().float().flatten(1).abs().mean(0)
+    silent = _silenced(subject, activity.argsort()[: int(share * len(activity))].tolist())
+    pruned = Subject(changed_copy(subject, silent), subject.processor, subject.name)
+    return added(silent, tuned(pruned, examples, steps, rate, seed))
+
+
+def lipschitz_pruned(subject: Subject, spread: float) -> Patch:
+    """Silence rows whose norm is more than `spread` deviations above the mean of their layer."""
+    known, deltas = dict(unwrapped(subject.model).named_parameters()), dict[str, Delta]()
+    for path in _linears(subject):
+        weight = known[f"{path}.weight"].detach().cpu().float()
+        norms = weight.norm(dim=1)
+        high = norms > norms.mean() + spread * norms.std()
+        deltas[f"{path}.weight"] = Dense(torch.where(high[:, None], -weight, torch.zeros_like(weight)))
+    return Patch(deltas)
+
+
+def adversarially_pruned(subject: Subject, examples: Examples, steps: int, bound: float, least: float) -> Patch:
+    """A mask over hidden units, trained to keep the right answers while an adversary scales units by up to `bound`;
+    units whose mask falls below `least` are silenced."""
+    ready = Rehearsed.of(subject, examples, BATCH)
+    units = int(next(iter(record(subject, projector.hidden, examples[:1]).values())).shape[-1])
+    mask = Mask.ones(units, device=subject.model.device)
+    values = mask.values
+    for _ in range(steps):
+        slope = _gradient(subject, ready, values)
+        worst = _gradient(subject, ready, (values + bound * slope.sign()).detach())
+        with torch.no_grad():
+            step = 0.5 * slope + 0.5 * worst
+            values = (values - 0.2 * step / step.abs().max().clamp_min(1e-12)).clamp(0, 1)
+    return _silenced(subject, (values < least).nonzero()[:, 0].tolist())
+
+
+def _gradient(subject: Subject, ready: Rehearsed, values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:
+    """Of the loss on clean examples, with respect to a mask over hidden units."""
+    free = values.detach().clone().requires_grad_(True)
+    with torch.enable_grad(), edited(subject, Plan({projector.hidden: Mask(free)})):
+        (gradient,) = torch.autograd.grad(-ready.surety(subject), free)
+    return gradient.detach()
+
+
+def _silenced(subject: Subject, units: Sequence[int]) -> Patch:
+    """Hidden units write nothing any more."""
+    name = f"{_linears(subject)[-1]}.weight"
+    weight = dict(unwrapped(subject.model).named_parameters())[name].detach().cpu().float()
+    gone = torch.zeros_like(weight)
+    gone[:, list(units)] = -weight[:, list(units)]
+    return Patch({name: Dense(gone)})
+
+
+def _linears(subject: Subject) -> tuple[str, ...]:
+    found = subject.anatomy.projector
+    if found is None or not found.linears:
+        raise BadInput(f"{subject.name}: no projector with linear layers was found, so there is nothing to repair")
+    return found.linears
+
+
+def added(one: Patch, other: Patch) -> Patch:
+    """Both, one on top of the other."""
+    sums: dict[str, Delta] = dict(one.deltas)
+    for name, delta in other.deltas.items():
+        before = sums.get(name)
+        assert isinstance(delta, Dense)
+        sums[name] = replace(delta, values=delta.values + before.values) if isinstance(before, Dense) else delta
+    return Patch(sums)
