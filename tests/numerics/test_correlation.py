@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from glasshouse.numerics.correlation import bootstrapped, line
-from glasshouse.numerics.randomness import seeded
+from glasshouse.numerics.correlation import line
 
 
 def test_a_straight_line_is_a_straight_line():
@@ -32,17 +31,3 @@ def test_ties_share_a_rank():
 def test_nothing_goes_with_a_constant():
     found = line(torch.stack([torch.ones(5), torch.arange(5.0)], 1))
     assert (found.correlation, found.slope) == (0, 0)
-
-
-def test_the_interval_resamples_whole_groups():
-    """Twenty copies of a point are one point: the interval is as wide as that of the groups, not of the rows."""
-    x = torch.randn(30, generator=seeded(0))
-    rows = torch.stack([x, x + torch.randn(30, generator=seeded(1))], 1)
-    groups = torch.arange(30)
-    one = bootstrapped(lambda some: line(some).correlation, rows, groups, seed=0)
-    many = bootstrapped(
-        lambda some: line(some).correlation, rows.repeat_interleave(20, 0), groups.repeat_interleave(20), seed=0
-    )
-    assert (one.low, one.high) == (pytest.approx(many.low, abs=1e-6), pytest.approx(many.high, abs=1e-6))
-    assert one.n == 30
-    assert one.low < one.value < one.high

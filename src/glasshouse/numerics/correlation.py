@@ -1,15 +1,10 @@
-"""How do two numbers go together? Correlations and slopes of a cloud of points, with intervals that resample groups."""
+"""How do two numbers go together? Correlations and slopes of a cloud of points."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-
-from glasshouse.numerics.randomness import seeded
-from glasshouse.numerics.statistics import by_group, quantiles
-from glasshouse.values.intervals import Interval
 
 
 @dataclass(frozen=True)
@@ -35,23 +30,6 @@ def line(points: Float[Tensor, "points 2"]) -> Line:
         _correlation(x, y), _correlation(*ranks), slope, float(y.mean()) - slope * float(x.mean()),
         _slope(logs[real, 0], logs[real, 1]),
     )  # fmt: skip
-
-
-def bootstrapped(
-    statistic: Callable[[Tensor], float],
-    rows: Float[Tensor, "points columns"],
-    groups: Int[Tensor, " points"],
-    *,
-    seed: int,
-    draws: int = 200,
-) -> Interval:
-    """The statistic with the interval that resampling whole groups gives."""
-    members = by_group(groups)
-    picks = torch.randint(len(members), (draws, len(members)), generator=seeded(seed))
-    drawn = torch.tensor([statistic(rows[torch.cat([members[int(g)] for g in pick])]) for pick in picks])
-    low, high = quantiles(drawn)
-    value = statistic(rows)
-    return Interval(value, min(low, value), max(high, value), len(members), 0.95, "bootstrap over groups")
 
 
 def _correlation(x: Tensor, y: Tensor) -> float:

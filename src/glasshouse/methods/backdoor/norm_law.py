@@ -35,7 +35,7 @@ from glasshouse.methods.backdoor._shift import Shift, asking, means, twins
 from glasshouse.model.patches import patched
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited, record
-from glasshouse.numerics.correlation import Line, bootstrapped, line
+from glasshouse.numerics.correlation import Line, line
 from glasshouse.numerics.randomness import seeded
 from glasshouse.numerics.spectra import rotated, singular_values
 from glasshouse.numerics.statistics import auroc
@@ -206,7 +206,7 @@ def _law(norms: Tensor, along: Tensor, image: Tensor, options: Options) -> Law:
     pairs = torch.stack([norms, along], 1)
 
     def interval(statistic: Callable[[Line], float]) -> Interval:
-        return bootstrapped(lambda some: statistic(line(some)), pairs, image, seed=options.seed)
+        return _resampled(lambda some: statistic(line(some)), pairs, image, options)
 
     middle = norms.median()
     parts = [line(pairs[chosen]).correlation for chosen in (norms <= middle, norms > middle)]
@@ -264,8 +264,14 @@ def _interaction(shifts: Mapping[str, Shift], options: Options) -> Interval:
     if len(columns[0]) != len(columns[1]):
         raise BadInput("clean and triggered images have different numbers of tokens; stamp triggers without resizing")
     both = torch.cat(columns, 1)
-    return bootstrapped(
-        lambda some: line(some[:, 2:]).slope - line(some[:, :2]).slope, both, shifts["clean"].image, seed=options.seed
+    image = shifts["clean"].image
+    return _resampled(lambda some: line(some[:, 2:]).slope - line(some[:, :2]).slope, both, image, options)
+
+
+def _resampled(statistic: Callable[[Tensor], float], rows: Tensor, image: Tensor, options: Options) -> Interval:
+    """Whole images are resampled, because tokens of one image are not independent."""
+    return Interval.bootstrap(
+        lambda some: torch.tensor(statistic(some)), rows, seed=options.seed, groups=image, draws=200
     )
 
 
