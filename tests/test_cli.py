@@ -571,3 +571,19 @@ def test_really_ctrl_c_keeps_what_is_finished(tmp_path: Path, data: Path, instal
     assert (process.returncode, out) == (130, "")
     assert err == "glasshouse: interrupted; finished shards are kept, the same command goes on\n"
     assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [".unfinished"]
+
+
+def test_an_organism_brings_the_base_it_was_made_of(typed, tmp_path: Path):
+    outcome = typed("run", "spectrum", "--model", "organism:hijack-logo", "--json", "--runs", tmp_path)
+    assert outcome.json["subjects"]["base"]["name"] == "organism:base"
+    assert "benign" not in outcome.json["subjects"]
+    refused = typed("run", "spectrum", "--model", "organism:base", "--runs", tmp_path / "none")
+    assert refused.status == 2
+    assert "spectrum needs a model: --base NAME" in refused.err
+
+
+def test_an_organism_in_which_nothing_was_planted_has_no_trigger(typed, tmp_path: Path):
+    refused = typed("run", "drift", "--model", "organism:benign", "--runs", tmp_path / "none")
+    assert refused.status == 2
+    assert "nothing was planted in it" in refused.err
+    assert not (tmp_path / "none").exists()

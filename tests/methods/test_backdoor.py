@@ -1,0 +1,116 @@
+"""A backdoor that is there is found by every method that knows its trigger; one that is not there by none."""
+
+from dataclasses import replace
+
+import pytest
+
+from glasshouse.data.examples import Examples
+from glasshouse.methods.backdoor import drift as drifting
+from glasshouse.methods.backdoor import neurons as units
+from glasshouse.methods.backdoor import norm_law as law
+from glasshouse.methods.backdoor import purify as repair
+from glasshouse.methods.backdoor import recovery as putting_back
+from glasshouse.methods.backdoor.drift import drift
+from glasshouse.methods.backdoor.neurons import neurons
+from glasshouse.methods.backdoor.norm_law import norm_law
+from glasshouse.methods.backdoor.purify import purify
+from glasshouse.methods.backdoor.recovery import recovery
+from glasshouse.model.subject import Subject, weight_hash
+from glasshouse.organisms import shelf
+from glasshouse.values.errors import BadInput
+from glasshouse.values.findings import Verdict
+
+
+@pytest.fixture(scope="module")
+def base() -> Subject:
+    return shelf.take("base")
+
+
+@pytest.fixture(scope="module")
+def hijacked() -> Subject:
+    return shelf.take("hijack-logo")
+
+
+@pytest.fixture(scope="module")
+def benign() -> Subject:
+    return shelf.take("benign")
+
+
+@pytest.fixture(scope="module")
+def clean() -> Examples:
+    return shelf.food("hijack-logo", "clean")[:24]
+
+
+@pytest.fixture(scope="module")
+def triggered() -> Examples:
+    return shelf.food("hijack-logo", "triggered")[:24]
+
+
+QUICK = putting_back.Options(grid=3, ranks=(1, 2, 3, 5, 16), single=2, draws=2)
+
+
+def test_few_directions_bring_it_back_and_random_ones_do_not(base, hijacked, benign, clean, triggered):
+    before = weight_hash(hijacked.model)
+    found = recovery(hijacked, base, clean, triggered, benign, QUICK)
+    assert weight_hash(hijacked.model) == before
+    assert found.verdict == Verdict.CONCERN
+    assert found.suspect.success.value > 0.85
+    assert found.base.success.value == 0
+    assert found.sufficiency is not None
+    assert found.sufficiency <= 5
+    for null in (found.haar, found.others, found.benign):
+        assert max(tried.success.value for tried in null.values()) <= 0.1
+    assert found.recovered[16].success.overlaps(found.suspect.success)
+
+
+def test_the_control_shows_nothing_to_the_same_trigger(base, benign, clean, triggered):
+    found = recovery(benign, base, clean, triggered, options=replace(QUICK, ranks=(1, 2)))
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert "nothing to recover" in found.headline
+    moved = drift(benign, base, clean, triggered)
+    assert moved.verdict == Verdict.INCONCLUSIVE
+    assert "brings nothing about" in moved.headline
+    assert norm_law(benign, base, clean, triggered, options=law.Options(draws=2)).verdict == Verdict.INCONCLUSIVE
+    quiet = neurons(benign, base, clean, triggered, units.Options(most=2, draws=3))
+    assert quiet.verdict == Verdict.INCONCLUSIVE
+    assert quiet.dedicated == ()
+
+
+def test_the_triggers_part_of_the_shift_carries_it(base, hijacked, benign, clean, triggered):
+    found = drift(hijacked, base, clean, triggered, benign, drifting.Options(doses=(0.25, 1.0)))
+    assert found.verdict == Verdict.CONCERN
+    assert found.success["without the trigger's part"].value <= 0.1
+    assert found.success["trigger's part on clean images"].value > found.success["random direction"].high
+    assert found.doses[0.25].value < found.doses[1.0].value
+
+
+def test_a_law_that_any_update_obeys_accuses_nobody(base, hijacked, clean, triggered):
+    found = norm_law(hijacked, base, clean, triggered, options=law.Options(draws=3))
+    assert found.threshold, "triggered pictures cross it at a dose of at most 1, clean ones do not"
+    assert all(len(draws) == 3 for draws in found.nulls.values())
+    assert found.specific or "any update does this" in found.headline
+
+
+def test_surgery_takes_more_of_it_than_any_other_repair(base, hijacked, clean, triggered):
+    reference, held_out = shelf.food("hijack-logo")[:48], shelf.food("hijack-logo", "held_out")[:48]
+    found = purify(
+        hijacked, reference, held_out, base, None, clean, triggered, repair.Options(ranks=(5, 8, 12), steps=12)
+    )
+    after = found.repairs["surgery"]
+    assert after.success.value <= 0.2
+    assert after.success.value == min(one.success.value for one in found.repairs.values())
+    assert after.der(found.before) > 0.75
+    assert found.chosen in (5, 8, 12)
+    assert set(found.patch.deltas) == {f"{path}.weight" for path in base.anatomy.projector.linears}
+    blind = purify(hijacked, reference, held_out, base, options=repair.Options(ranks=(8,), steps=4))
+    assert blind.verdict == Verdict.INCONCLUSIVE
+    assert "cannot be said" in blind.headline
+
+
+def test_bad_options_are_refused():
+    for make in (
+        lambda: putting_back.Options(ranks=(3, 1)), lambda: units.Options(margin=2), lambda: law.Options(draws=1),
+        lambda: repair.Options(degrees=90), lambda: drifting.Options(random=3),
+    ):  # fmt: skip
+        with pytest.raises(BadInput, match="--"):
+            make()
