@@ -71,7 +71,7 @@ def _dispatch(given: list[str]) -> int:
 def _overview() -> int:
     lines = ["glasshouse opens a multimodal model and answers, with evidence, whether to trust it.", ""]
     lines += [f"  glasshouse {name:<8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    lines += ["", "Next: glasshouse list, or glasshouse run lens --model organism:seedling"]
+    lines += ["", "Next: glasshouse list, or glasshouse run recovery --model organism:hijack-logo"]
     print("\n".join(lines))
     return 0
 
