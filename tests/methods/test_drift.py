@@ -22,8 +22,8 @@ def test_a_planted_direction_is_the_main_one_and_points_the_way_tokens_move():
     sizes = 1 + torch.rand(40, generator=seeded(2))
     noise = 0.01 * torch.randn(40, 16, generator=seeded(3))
     found = shift(sizes[:, None] * way + noise)
-    assert float(found.main()[:, 0] @ way) == pytest.approx(1, abs=1e-3)
-    assert float(shift(-sizes[:, None] * way).main()[:, 0] @ way) == pytest.approx(-1, abs=1e-3)
+    assert float(found.main[:, 0] @ way) == pytest.approx(1, abs=1e-3)
+    assert float(shift(-sizes[:, None] * way).main[:, 0] @ way) == pytest.approx(-1, abs=1e-3)
     assert found.energies(2)[0] > 0.99
     assert shift(torch.randn(400, 16, generator=seeded(4))).energies(1)[0] < 0.15
 
@@ -35,12 +35,15 @@ def test_means_are_over_an_image_s_tokens():
 
 def test_twins_are_found_by_tag_or_by_order():
     clean = Examples([Example("a", id="x"), Example("b", id="y")])
-    tagged = Examples([Example("B", id="y+", tags={"twin": "y"}), Example("?", id="z+", tags={"twin": "z"})])
+    tagged = Examples([Example("B", id="y+", tags={"twin": "y"})])
     pairs = twins(clean, tagged)
     assert [(one.prompt, other.prompt) for one, other in zip(*pairs, strict=True)] == [("b", "B")]
+    lost = Examples([*tagged, Example("?", id="z+", tags={"twin": "z"})])
+    with pytest.raises(BadInput, match="1 of 2 triggered examples have no twin"):
+        twins(clean, lost)
     plain = twins(clean, Examples([Example("1"), Example("2")]))
     assert [one.prompt for one in plain[0]] == ["a", "b"]
-    with pytest.raises(BadInput, match="cannot be paired"):
+    with pytest.raises(BadInput, match="1 of 1 triggered examples have no twin"):
         twins(clean, Examples([Example("1")]))
 
 

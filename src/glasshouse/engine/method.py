@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
 from glasshouse.data.examples import Examples
 from glasshouse.engine import catalogue
 from glasshouse.model.subject import Subject
+from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 
 P = ParamSpec("P")
@@ -101,6 +102,14 @@ def method(*, question: str, paper: str = "", needs: Needs = "activations") -> C
         return made
 
     return wrap
+
+
+def at_least(options: object, **least: int) -> None:
+    """Refuse options below their least, by the name of their flag."""
+    for name, bound in least.items():
+        given = getattr(options, name)
+        if given < bound:
+            raise BadInput(f"--{name.replace('_', '-')} {given}: must be at least {bound}")
 
 
 def load(name: str) -> Method[..., Finding]:

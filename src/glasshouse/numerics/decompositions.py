@@ -22,3 +22,8 @@ def orthonormal(matrix: Float[Tensor, "out inner"]) -> tuple[Float[Tensor, "out 
 def eigenvalues(symmetric: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:
     """The smallest first."""
     return cast(Tensor, torch.linalg.eigvalsh(symmetric))  # pyright: ignore[reportUnknownMemberType]
+
+
+def symmetric(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
+    """Eigenvalues, the smallest first, and their vectors as columns."""
+    return cast(tuple[Tensor, Tensor], tuple(torch.linalg.eigh(matrix)))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]

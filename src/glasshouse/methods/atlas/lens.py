@@ -30,7 +30,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
-from glasshouse.engine.method import method
+from glasshouse.engine.method import at_least, method
 from glasshouse.engine.scale import over_shards
 from glasshouse.methods.atlas._on_images import NOTHING_ON_IMAGES, OnImages, read_off_images
 from glasshouse.methods.atlas._shared import NO_TOKEN, others, word
@@ -63,9 +63,7 @@ class Options:
     """Seed of the pairing with other images, of the random words and of the bootstrap."""
 
     def __post_init__(self) -> None:
-        for name, least in (("words", 1), ("pictures", 0), ("tokens", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
+        at_least(self, words=1, pictures=0, tokens=1, batch_size=1, seed=0)
         if self.seed >= 2**63 or not 0 < self.ridge < math.inf:
             raise BadInput(f"--seed {self.seed} --ridge {self.ridge}: a seed below 2**63, and a finite ridge above 0")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from glasshouse.data.examples import Examples
 from glasshouse.methods.backdoor._changed import Changed, changed, changed_biases
-from glasshouse.methods.backdoor._rehearsed import Rehearsed
+from glasshouse.methods.backdoor._rehearsed import Rehearsed, Scores
 from glasshouse.model.patches import patched
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.decompositions import svd
@@ -28,6 +28,10 @@ class Tried:
     surety: float
     """Mean log-probability of the target's first token."""
     right: Interval | None = None
+
+    @classmethod
+    def of(cls, scores: Scores, right: Interval | None = None) -> "Tried":
+        return cls(scores.rate, float(scores.first.double().mean()), right)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Parts:
 
 
 class Bench:
-    """Base and suspect with their examples, looked at once. `with_update` and `tried` do the rest."""
+    """Base and suspect with their examples, looked at once: `update` makes a patch, `tried` says what it does."""
 
     def __init__(
         self, subject: Subject, base: Subject, examples: Examples, triggered: Examples, batch_size: int
@@ -94,14 +98,16 @@ class Bench:
         with patched(self.subject, patch or Patch({})):
             scores = self.attacked.tried(self.subject)
             right = self.clean.tried(self.subject).rate if clean else None
-        return Tried(scores.rate, float(scores.first.double().mean()), right)
+        return Tried.of(scores, right)
 
     def null(self, part: Callable[[Parts, int], Tensor], draws: Sequence[int]) -> Tried:
         """Random parts: success over all draws together, so that n counts examples times draws."""
-        found = [self.tried(self.update(lambda layer, seed=seed: part(layer, seed))) for seed in draws]
-        hits = sum(round(one.success.value * (one.success.n or 0)) for one in found)
-        total = sum(one.success.n or 0 for one in found)
-        return Tried(Interval.rate(hits, total), sum(one.surety for one in found) / len(found))
+        found: list[Scores] = []
+        for seed in draws:
+            with patched(self.subject, self.update(lambda layer, seed=seed: part(layer, seed))):
+                found.append(self.attacked.tried(self.subject))
+        shown, first = (torch.cat([getattr(one, name) for one in found]) for name in ("shown", "first"))
+        return Tried.of(Scores(shown, first))
 
 
 Points = Mapping[int, Tried]

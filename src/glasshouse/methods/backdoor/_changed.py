@@ -47,7 +47,7 @@ def changed_biases(subject: Subject, base: Subject) -> dict[str, Float[Tensor, "
 
 def changed_elsewhere(subject: Subject, base: Subject) -> tuple[str, ...]:
     """Parts of the model beside the projector whose weights differ from the base's."""
-    own = _linears(subject)
+    own = linears(subject)
     before = dict(unwrapped(base.model).named_parameters())
     moved: set[str] = set()
     for name, weight in unwrapped(subject.model).named_parameters():
@@ -69,6 +69,11 @@ def _part(subject: Subject, name: str) -> str:
     return "projector" if any(name.startswith(f"{path}.") for path in _projector(subject).paths) else "elsewhere"
 
 
+def linears(subject: Subject) -> tuple[str, ...]:
+    """The projector's linear layers in order of use."""
+    return _projector(subject).linears
+
+
 def _projector(subject: Subject) -> Projector:
     projector = subject.anatomy.projector
     if projector is None or not projector.linears:
@@ -79,18 +84,14 @@ def _projector(subject: Subject) -> Projector:
     return projector
 
 
-def _linears(subject: Subject) -> tuple[str, ...]:
-    return _projector(subject).linears
-
-
 def _pairs(subject: Subject, base: Subject, kind: str) -> Iterator[tuple[str, Tensor, Tensor]]:
     after, before = (dict(unwrapped(one.model).named_parameters()) for one in (subject, base))
-    if _linears(subject) != _linears(base):
+    if linears(subject) != linears(base):
         raise BadInput(
             f"{base.name} ({base.anatomy.family}) is no base of {subject.name} ({subject.anatomy.family}): their "
             "projectors are built otherwise; give the model that this one was tuned from"
         )
-    for path in _linears(subject):
+    for path in linears(subject):
         name = f"{path}.{kind}"
         if name not in after and name not in before:
             if kind == "weight":

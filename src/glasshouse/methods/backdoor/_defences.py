@@ -15,18 +15,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
-from glasshouse.methods.backdoor._changed import Changed
+from glasshouse.methods.backdoor._changed import Changed, linears
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
+from glasshouse.methods.backdoor._shift import tokens
 from glasshouse.model.finder import unwrapped
 from glasshouse.model.finetuning import Tuning, finetune
 from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject
-from glasshouse.model.taps import edited, record
+from glasshouse.model.taps import edited
 from glasshouse.model.training import Schedule
 from glasshouse.numerics.spectra import leading, principal
 from glasshouse.values.changes import Mask, Plan
 from glasshouse.values.deltas import Delta, Dense, Patch
-from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import projector
 
 BATCH = 16
@@ -57,8 +57,7 @@ def benign_update(base: Subject, examples: Examples, steps: int, rate: float, se
 
 def fine_pruned(subject: Subject, examples: Examples, share: float, steps: int, rate: float, seed: int) -> Patch:
     """Silence the units that clean images use least, then train on."""
-    taken = record(subject, projector.hidden, examples, batch_size=BATCH)
-    activity = taken[next(iter(taken))].detach().float().flatten(1).abs().mean(0)
+    activity = tokens(subject, projector.hidden, examples, BATCH)[0].abs().mean(0)
     silent = _silenced(subject, activity.argsort()[: int(share * len(activity))].tolist())
     pruned = Subject(changed_copy(subject, silent), subject.processor, subject.name)
     return added(silent, tuned(pruned, examples, steps, rate, seed))
@@ -67,7 +66,7 @@ def fine_pruned(subject: Subject, examples: Examples, share: float, steps: int, 
 def lipschitz_pruned(subject: Subject, spread: float) -> Patch:
     """Silence rows whose norm is more than `spread` deviations above the mean of their layer."""
     known, deltas = dict(unwrapped(subject.model).named_parameters()), dict[str, Delta]()
-    for path in _linears(subject):
+    for path in linears(subject):
         weight = known[f"{path}.weight"].detach().cpu().float()
         norms = weight.norm(dim=1)
         high = norms > norms.mean() + spread * norms.std()
@@ -75,13 +74,14 @@ def lipschitz_pruned(subject: Subject, spread: float) -> Patch:
     return Patch(deltas)
 
 
-def adversarially_pruned(subject: Subject, examples: Examples, steps: int, bound: float, least: float) -> Patch:
+def adversarially_pruned(
+    subject: Subject, examples: Examples, steps: int, bound: float = 0.4, least: float = 0.2
+) -> Patch:  # fmt: skip
     """A mask over hidden units, trained to keep the right answers while an adversary scales units by up to `bound`;
     units whose mask falls below `least` are silenced."""
     ready = Rehearsed.of(subject, examples, BATCH)
-    units = int(next(iter(record(subject, projector.hidden, examples[:1]).values())).shape[-1])
-    mask = Mask.ones(units, device=subject.model.device)
-    values = mask.values
+    units = tokens(subject, projector.hidden, examples[:1], 1)[0].shape[-1]
+    values = torch.ones(units, device=subject.model.device)
     for _ in range(steps):
         slope = _gradient(subject, ready, values)
         worst = _gradient(subject, ready, (values + bound * slope.sign()).detach())
@@ -101,18 +101,11 @@ def _gradient(subject: Subject, ready: Rehearsed, values: Float[Tensor, " units"
 
 def _silenced(subject: Subject, units: Sequence[int]) -> Patch:
     """Hidden units write nothing any more."""
-    name = f"{_linears(subject)[-1]}.weight"
+    name = f"{linears(subject)[-1]}.weight"
     weight = dict(unwrapped(subject.model).named_parameters())[name].detach().cpu().float()
     gone = torch.zeros_like(weight)
     gone[:, list(units)] = -weight[:, list(units)]
     return Patch({name: Dense(gone)})
-
-
-def _linears(subject: Subject) -> tuple[str, ...]:
-    found = subject.anatomy.projector
-    if found is None or not found.linears:
-        raise BadInput(f"{subject.name}: no projector with linear layers was found, so there is nothing to repair")
-    return found.linears
 
 
 def added(one: Patch, other: Patch) -> Patch:

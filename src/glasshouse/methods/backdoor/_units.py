@@ -9,11 +9,11 @@ from torch import Tensor
 
 from glasshouse.data.examples import Examples
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
+from glasshouse.methods.backdoor._shift import beside, tokens
 from glasshouse.model.subject import Subject
-from glasshouse.model.taps import edited, record
+from glasshouse.model.taps import edited
 from glasshouse.numerics.statistics import auroc, holm
 from glasshouse.values.changes import Mask, Plan
-from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import projector
 
 NAMES = ("tells apart", "more than in the base", "trigger-activated change", "contribution")
@@ -35,10 +35,10 @@ def scored(
     subject: Subject, base: Subject, clean: Examples, triggered: Examples, ready: Rehearsed, batch_size: int
 ) -> Scored:
     """Clean and triggered examples are twins, in the same order; `ready` is the triggered ones'."""
-    quiet, loud = (_taken(subject, shown, batch_size) for shown in (clean, triggered))
-    before, after = (_taken(base, shown, batch_size) for shown in (clean, triggered))
-    if {len(x) for x in (quiet, loud, before, after)} != {len(quiet)}:
-        raise BadInput("clean and triggered images have different numbers of tokens; stamp triggers without resizing")
+    quiet, loud, before, after = (
+        tokens(one, projector.hidden, shown, batch_size)[0] for one in (subject, base) for shown in (clean, triggered)
+    )
+    beside(quiet, loud, before, after)
     units, per = quiet.shape[1], len(quiet) // len(clean)
     by_image = [_statistics(x.view(len(clean), per, units)) for x in (quiet, loud)]
     apart, p = _aurocs(*by_image)
@@ -51,12 +51,6 @@ def scored(
         torch.stack([tells, more, change, _contribution(subject, ready, units)]).float(),
         int((adjusted.min(0).values < 0.05).sum()), quiet.abs().mean(0),
     )  # fmt: skip
-
-
-def _taken(subject: Subject, shown: Examples, batch_size: int) -> Float[Tensor, "tokens units"]:
-    with torch.no_grad():
-        taken = record(subject, projector.hidden, shown, batch_size=batch_size)
-    return taken[next(iter(taken))].detach().float().flatten(1).cpu()
 
 
 def _statistics(values: Float[Tensor, "images tokens units"]) -> Float[Tensor, "statistics images units"]:

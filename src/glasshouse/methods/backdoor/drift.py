@@ -10,7 +10,7 @@ Papers: ProjLens (arXiv:2604.19083), section 6; the nulls and the causal tests a
 3. Where both point: the mean product with the rows of the target's tokens, in the unembedding and in the input
    embedding, among 1,000 random directions of the same space, and beside a benign update's where one is given.
 4. What they do: the update without the direction; with that direction alone; the trigger's own part put on clean
-   images, at several doses; a clean image with its triggered twin's shift. Beside each, a random direction.
+   images, at several doses, beside a random direction of the same size; a clean image with its triggered twin's shift.
 
 How to read it: that clean and triggered tokens share a direction is true of *every* fine-tune and says nothing by
 itself. A backdoor shows where the trigger's own part of the shift, put on clean images, brings the attack about, and
@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from glasshouse.data.behaviours import Target
 from glasshouse.data.examples import Example, Examples
-from glasshouse.engine.method import method
+from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
-from glasshouse.methods.backdoor._shift import Shift, asking, twins
+from glasshouse.methods.backdoor._shift import Shift, asking, shifts, twins
 from glasshouse.model.finder import unwrapped
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
@@ -52,20 +52,18 @@ class Options:
     """Seed of the random directions and of the bootstrap."""
 
     def __post_init__(self) -> None:
-        if self.random < 20 or self.batch_size < 1 or not self.doses:
-            raise BadInput(
-                f"--random {self.random} --batch-size {self.batch_size}: at least 20 random directions, a batch of at "
-                "least 1, and one dose"
-            )
+        at_least(self, random=20, batch_size=1)
+        if not self.doses:
+            raise BadInput("--doses: give at least one")
 
 
 @dataclass(frozen=True)
 class Alignment:
     """How strongly a direction points at the target's words."""
 
-    unembedding: float
-    """Percentile among random directions, 0 to 1, of the mean product with the rows of the target's tokens."""
-    embedding: float
+    unembedding: Interval
+    """Share of random directions whose mean product with the rows of the target's tokens is smaller."""
+    embedding: Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,24 +154,23 @@ def drift(
 ) -> DriftFinding:  # fmt: skip
     """Directions of the shift, where they point, and what they do when put in and taken out."""
     clean, triggered = twins(clean, triggered)
-    quiet, loud = (Shift.of(subject, base, shown, options.batch_size) for shown in (clean, triggered))
-    if quiet.moved.shape != loud.moved.shape:
-        raise BadInput("clean and triggered images have different numbers of tokens; stamp triggers without resizing")
+    moved = shifts(subject, base, clean, triggered, options.batch_size)
+    quiet, loud = moved.values()
     pooled = Shift(*(torch.cat(pair) for pair in zip(_fields(quiet), _fields(loud), strict=True)))
-    direction = pooled.main()[:, 0]
+    direction = pooled.main[:, 0]
     own = (loud.by_image - quiet.by_image).mean(0)
     trigger = own / own.norm().clamp_min(1e-12)
     target, other = _target(triggered), None
     if benign is not None:
-        other = Shift.of(benign, base, clean, options.batch_size).main()[:, 0]
+        other = Shift.of(benign, base, clean, options.batch_size).main[:, 0]
     directions = {"shared": direction, "the trigger's part": trigger} | ({} if other is None else {"benign": other})
     success, doses, null = _caused(subject, clean, triggered, quiet, loud, direction, options)
     return DriftFinding(
         target=target, images=len(clean), direction=direction, trigger=trigger,
         clean_energy=quiet.energies(DIRECTIONS), triggered_energy=loud.energies(DIRECTIONS),
         sharedness={name: Interval.mean(_cosines(shift.by_image, direction), seed=options.seed)
-                    for name, shift in (("clean", quiet), ("triggered", loud))},
-        overlap=float(quiet.main()[:, 0] @ loud.main()[:, 0]),
+                    for name, shift in moved.items()},
+        overlap=float(quiet.main[:, 0] @ loud.main[:, 0]),
         benign_overlap=None if other is None else float((other @ direction).abs()),
         alignment=_alignments(subject, directions, target, pooled, options),
         success=success, doses=doses, dose_null=null,
@@ -189,7 +186,7 @@ def _cosines(rows: Tensor, direction: Tensor) -> Tensor:
 
 
 def _target(triggered: Examples) -> str:
-    """The words the attack is after: the target's, or where that is anything but a refusal, the answer's."""
+    """The words the attack is after: the target's; where anything but a refusal will do, the taught answer's."""
     target = Target.of(triggered[0])
     if target is None:
         raise BadInput(f"example {triggered[0].id}: has no answer, so there is no target to point at; give it one")
@@ -201,14 +198,12 @@ def _alignments(
 ) -> dict[str, Alignment]:
     """Percentiles among random directions of the space that shifts span."""
     tokens = subject.prompts.answer_tokens(Example("", answer=target))
-    values, vectors = torch.linalg.eigh(pooled.second_moment)
-    space = vectors[:, values > 1e-9 * values.max()].float()
-    drawn = torch.randn(space.shape[1], options.random, generator=seeded(options.seed))
-    random = torch.nn.functional.normalize(space @ drawn, dim=0)
+    drawn = torch.randn(pooled.span.shape[1], options.random, generator=seeded(options.seed))
+    random = torch.nn.functional.normalize(pooled.span @ drawn, dim=0)
     found: dict[str, Alignment] = {}
     words = [_rows(subject, where)[tokens].float().cpu().mean(0) for where in ("output", "input")]
     for name, direction in directions.items():
-        places = [float(((word @ random) < word @ direction).double().mean()) for word in words]
+        places = [Interval.rate(int(((word @ random) < word @ direction).sum()), options.random) for word in words]
         found[name] = Alignment(*places)
     return found
 

@@ -28,7 +28,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
-from glasshouse.engine.method import method
+from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
 from glasshouse.methods.backdoor._shift import asking, twins
 from glasshouse.methods.backdoor._units import NAMES, scored
@@ -62,9 +62,7 @@ class Options:
     """Seed of the random sets and of the bootstrap."""
 
     def __post_init__(self) -> None:
-        for name, least in (("most", 1), ("draws", 3), ("top", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least {least}")
+        at_least(self, most=1, draws=3, top=1, batch_size=1, seed=0)
         if not 0 < self.margin < 1:
             raise BadInput(f"--margin {self.margin}: give a share between 0 and 1")
 
@@ -91,7 +89,7 @@ class NeuronsFinding(Finding):
     """Units that tell triggered from clean, after Holm's correction."""
     curves: Mapping[str, Mapping[int, Silenced]]
     random: Mapping[int, Interval]
-    """Success with as many random units silenced: mean and middle 95 % of the draws."""
+    """Success with as many random units silenced: mean and range of the draws."""
     alike: Mapping[int, Interval]
     """The same with units of like activity."""
     equivalent: bool

@@ -20,7 +20,7 @@ not, holds where the dose is below 1 on triggered pictures and is not reached on
 excess may be significant and tiny; look at its size.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,20 +28,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
-from glasshouse.engine.method import method
-from glasshouse.methods.backdoor._changed import Changed, changed
+from glasshouse.engine.method import at_least, method
+from glasshouse.methods.backdoor._law import Law, apart, excess, interaction, nulls
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
-from glasshouse.methods.backdoor._shift import Shift, asking, means, twins
-from glasshouse.model.patches import patched
+from glasshouse.methods.backdoor._shift import Shift, asking, shifts, tokens, twins
 from glasshouse.model.subject import Subject
-from glasshouse.model.taps import edited, record
-from glasshouse.numerics.correlation import Line, line
-from glasshouse.numerics.randomness import seeded
-from glasshouse.numerics.spectra import rotated, singular_values
-from glasshouse.numerics.statistics import auroc
+from glasshouse.model.taps import edited
+from glasshouse.numerics.correlation import line
 from glasshouse.values.blocks import Block, Cell, Chart, Metric, Note, Series, Table
 from glasshouse.values.changes import Plan, Scale
-from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Interval, Verdict
 from glasshouse.values.sites import projector
@@ -64,24 +59,9 @@ class Options:
     """Seed of the random updates and of the bootstrap."""
 
     def __post_init__(self) -> None:
-        if self.draws < 2 or self.batch_size < 1:
-            raise BadInput(f"--draws {self.draws} --batch-size {self.batch_size}: at least 2 and 1")
+        at_least(self, draws=2, batch_size=1)
         if not self.doses or list(self.doses) != sorted(set(self.doses)):
             raise BadInput(f"--doses {self.doses}: give doses in rising order")
-
-
-@dataclass(frozen=True)
-class Law:
-    """How the shift goes with the norm, under one update."""
-
-    correlation: Interval
-    by_rank: Interval
-    slope: Interval
-    exponent: Interval
-    """Slope of the logarithms; 1 where the law is linear."""
-    quiet: float
-    """Correlation among the quieter tokens alone."""
-    loud: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +71,7 @@ class NormLawFinding(Finding):
     nulls: Mapping[str, tuple[float, ...]]
     """Correlations under updates that are no backdoor."""
     excess: Interval
-    """Of the triggered pictures' correlation over the highest null's mean."""
+    """Of the triggered pictures' correlation over the mean of the highest null, on the same images."""
     interaction: Interval
     """Slope on triggered pictures less that on clean ones."""
     apart: float
@@ -99,8 +79,8 @@ class NormLawFinding(Finding):
     onset: Mapping[str, Mapping[float, Interval]]
     """Attack success by dose, clean and triggered."""
     scaled: Mapping[float, Interval]
-    points: Mapping[str, Float[Tensor, "tokens 2"]]
-    """Norm and shift of some tokens, to be drawn."""
+    binned: Mapping[str, Float[Tensor, "bins 2"]]
+    """Mean norm and mean shift of tokens, from the quietest tenth to the loudest."""
 
     @property
     def specific(self) -> bool:
@@ -133,14 +113,17 @@ class NormLawFinding(Finding):
     def blocks(self) -> list[Block]:
         shown: dict[str, Interval] = {name: law.correlation for name, law in self.laws.items()}
         for name, draws in self.nulls.items():
-            shown[name] = Interval.mean(torch.tensor(draws), seed=0) if len(draws) > 1 else _bare(sum(draws))
+            shown[f"{name}: range of draws"] = Interval(sum(draws) / len(draws), min(draws), max(draws), len(draws))
         series = [
             Series.of(f"{name} pictures", dict(curve), "null" if name == "clean" else "effect")
             for name, curve in self.onset.items()
         ]
         return [
             Metric("excess correlation", self.excess),
-            Chart.intervals("Correlation of shift and norm", shown, nulls=tuple(self.nulls), y="correlation"),
+            Chart.intervals("Correlation of shift and norm", shown, nulls=[*shown][len(self.laws):], y="correlation"),
+            Chart("Shift along its main direction by norm, tenths of all tokens",
+                  tuple(Series(name, *map(tuple, bins.T.tolist()), role="effect" if name == "triggered" else "null")
+                        for name, bins in self.binned.items()), "norm", "shift"),
             Chart("Attack success by dose of the shift", tuple(series), "dose", "success"),
             Chart("Attack success when what the projector reads is scaled",
                   (Series.of("triggered pictures", dict(self.scaled)),), "factor", "success"),
@@ -161,10 +144,6 @@ class NormLawFinding(Finding):
         return Table("The law", columns, tuple(rows))
 
 
-def _bare(value: float) -> Interval:
-    return Interval(value, value, value, 1, how="one draw")
-
-
 @method(
     question="Does the shift grow with a token's norm, and is that more than any update does?",
     paper="arXiv:2604.19083",
@@ -177,112 +156,29 @@ def norm_law(
 ) -> NormLawFinding:  # fmt: skip
     """The law on clean and triggered pictures, beside the same under updates that carry nothing."""
     clean, triggered = twins(clean, triggered)
-    shifts = {name: Shift.of(subject, base, shown, options.batch_size)
-              for name, shown in (("clean", clean), ("triggered", triggered))}  # fmt: skip
-    read = {name: _read_norms(base, shown, options) for name, shown in (("clean", clean), ("triggered", triggered))}
+    moved = shifts(subject, base, clean, triggered, options.batch_size)
     laws: dict[str, Law] = {}
-    for name, shift in shifts.items():
-        along = shift.moved @ shift.main()[:, 0]
-        laws[name] = _law(shift.before.norm(dim=1), along, shift.image, options)
-        if len(read[name]) == len(along):
-            laws[f"{name}, by what is read"] = _law(read[name], along, shift.image, options)
-    nulls = _nulls(subject, base, benign, triggered, options)
-    highest = max(sum(draws) / len(draws) for draws in nulls.values())
-    found = laws["triggered"].correlation
-    fits = {name: _fit(shift) for name, shift in shifts.items()}
+    for name, shown in (("clean", clean), ("triggered", triggered)):
+        shift = moved[name]
+        laws[name] = Law.of(shift.by_norm, shift.image, options.seed)
+        read = tokens(base, projector.input, shown, options.batch_size)[0].norm(dim=1)
+        if len(read) == len(shift.image):
+            by_read = torch.stack([read, shift.by_norm[:, 1]], 1)
+            laws[f"{name}, by what is read"] = Law.of(by_read, shift.image, options.seed)
+    draws = range(options.seed, options.seed + options.draws)
+    drawn = nulls(subject, base, benign, triggered, draws, options.batch_size)
+    found = {name: tuple(line(points).correlation for points in every) for name, every in drawn.items()}
+    highest = max(found, key=lambda name: sum(found[name]) / len(found[name]))
+    clouds = {name: shift.by_norm for name, shift in moved.items()} | {name: one[0] for name, one in drawn.items()}
     return NormLawFinding(
-        laws=laws, nulls=nulls,
-        excess=Interval(found.value - highest, found.low - highest, found.high - highest, found.n, found.level,
-                        found.how),
-        interaction=_interaction(shifts, options),
-        apart=_apart(shifts, fits["clean"]),
-        onset=_onset(subject, clean, triggered, shifts, options),
+        laws=laws, nulls=found,
+        excess=excess(moved["triggered"], drawn[highest], options.seed),
+        interaction=interaction(moved["clean"], moved["triggered"], options.seed),
+        apart=apart(moved),
+        onset=_onset(subject, clean, triggered, moved, options),
         scaled=_scaled(subject, triggered, options),
-        points={name: _points(shift) for name, shift in shifts.items()},
+        binned={name: _binned(points) for name, points in clouds.items()},
     )  # fmt: skip
-
-
-def _law(norms: Tensor, along: Tensor, image: Tensor, options: Options) -> Law:
-    pairs = torch.stack([norms, along], 1)
-
-    def interval(statistic: Callable[[Line], float]) -> Interval:
-        return _resampled(lambda some: statistic(line(some)), pairs, image, options)
-
-    middle = norms.median()
-    parts = [line(pairs[chosen]).correlation for chosen in (norms <= middle, norms > middle)]
-    return Law(
-        interval(lambda found: found.correlation), interval(lambda found: found.by_rank),
-        interval(lambda found: found.slope), interval(lambda found: found.exponent), *parts,
-    )  # fmt: skip
-
-
-def _fit(shift: Shift) -> Line:
-    return line(torch.stack([shift.before.norm(dim=1), shift.moved @ shift.main()[:, 0]], 1))
-
-
-def _read_norms(base: Subject, shown: Examples, options: Options) -> Tensor:
-    taken = record(base, projector.input, shown, batch_size=options.batch_size)
-    return taken[next(iter(taken))].float().flatten(1).norm(dim=1).cpu()
-
-
-def _nulls(
-    subject: Subject, base: Subject, benign: Subject | None, shown: Examples, options: Options
-) -> dict[str, tuple[float, ...]]:
-    """Correlations under random updates of the base, and under a benign one."""
-    suspect = changed(subject, base)
-    before = record(base, projector.output, shown, batch_size=options.batch_size)
-    site = next(iter(before))
-    tokens, image = before[site].float().flatten(1).cpu(), before.examples(site).cpu()
-
-    def under(make: Callable[[Changed, int], Tensor], draw: int) -> float:
-        patch = Patch({one.name: Dense(make(one, options.seed + draw)) for one in suspect})
-        with patched(base, patch):
-            after = record(base, projector.output, shown, batch_size=options.batch_size)
-            moved = after[site].float().flatten(1).cpu()
-        return _fit(Shift(tokens, moved, image)).correlation
-
-    kinds = {"same values, random directions": _haar, "Gaussian, same norm": _gaussian}
-    found = {name: tuple(under(make, draw) for draw in range(options.draws)) for name, make in kinds.items()}
-    if benign is not None:
-        found["benign update"] = (_fit(Shift.of(benign, base, shown, options.batch_size)).correlation,)
-    return found
-
-
-def _haar(one: Changed, seed: int) -> Tensor:
-    out, inner = one.delta.shape
-    return rotated(singular_values(one.delta), out, inner, seed)
-
-
-def _gaussian(one: Changed, seed: int) -> Tensor:
-    drawn = torch.randn(one.delta.shape, generator=seeded(seed))
-    return drawn * float(one.delta.norm() / drawn.norm())
-
-
-def _interaction(shifts: Mapping[str, Shift], options: Options) -> Interval:
-    """Difference of slopes, resampling images, each with its triggered twin."""
-    columns = [torch.stack([s.before.norm(dim=1), s.moved @ s.main()[:, 0]], 1) for s in shifts.values()]
-    if len(columns[0]) != len(columns[1]):
-        raise BadInput("clean and triggered images have different numbers of tokens; stamp triggers without resizing")
-    both = torch.cat(columns, 1)
-    image = shifts["clean"].image
-    return _resampled(lambda some: line(some[:, 2:]).slope - line(some[:, :2]).slope, both, image, options)
-
-
-def _resampled(statistic: Callable[[Tensor], float], rows: Tensor, image: Tensor, options: Options) -> Interval:
-    """Whole images are resampled, because tokens of one image are not independent."""
-    return Interval.bootstrap(
-        lambda some: torch.tensor(statistic(some)), rows, seed=options.seed, groups=image, draws=200
-    )
-
-
-def _apart(shifts: Mapping[str, Shift], law: Line) -> float:
-    residuals: list[Tensor] = []
-    for shift in shifts.values():
-        along = shift.moved @ shifts["clean"].main()[:, 0]
-        rest = along - law.slope * shift.before.norm(dim=1) - law.intercept
-        residuals.append(means(rest[:, None], shift.image)[:, 0])
-    positive = torch.cat([torch.zeros(len(residuals[0])), torch.ones(len(residuals[1]))]).bool()
-    return auroc(torch.cat(residuals), positive)
 
 
 def _onset(
@@ -305,6 +201,6 @@ def _scaled(subject: Subject, triggered: Examples, options: Options) -> dict[flo
     return found
 
 
-def _points(shift: Shift, most: int = 500) -> Float[Tensor, "tokens 2"]:
-    both = torch.stack([shift.before.norm(dim=1), shift.moved @ shift.main()[:, 0]], 1)
-    return both[:: max(1, len(both) // most)].clone()
+def _binned(points: Float[Tensor, "tokens 2"], bins: int = 10) -> Float[Tensor, "bins 2"]:
+    ordered = points[points[:, 0].argsort()]
+    return torch.stack([part.mean(0) for part in ordered.tensor_split(min(bins, len(ordered)))])

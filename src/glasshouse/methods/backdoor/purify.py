@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 
 from glasshouse.data.examples import Examples
-from glasshouse.engine.method import method
+from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._changed import changed
 from glasshouse.methods.backdoor._defences import (
     adversarially_pruned,
@@ -67,10 +67,9 @@ class Options:
     """Seed of the training."""
 
     def __post_init__(self) -> None:
-        if not self.ranks or min(self.ranks) < 1 or self.steps < 1 or self.batch_size < 1:
-            raise BadInput(
-                f"--ranks {self.ranks} --steps {self.steps} --batch-size {self.batch_size}: each must be at least 1"
-            )
+        at_least(self, steps=1, batch_size=1)
+        if not self.ranks or min(self.ranks) < 1:
+            raise BadInput(f"--ranks {self.ranks}: give numbers from 1 upwards")
         if not 0 < self.degrees < 90 or not 0 <= self.share < 1:
             raise BadInput(f"--degrees {self.degrees} --share {self.share}: give an angle below 90 and a share below 1")
 
@@ -187,7 +186,7 @@ def purify(
         "fine-tuning": tuned(subject, examples, *settings),
         "fine-pruning": fine_pruned(subject, examples, options.share, *settings),
         "CLP": lipschitz_pruned(subject, options.spread),
-        "ANP": adversarially_pruned(subject, examples, options.steps, 0.4, 0.2),
+        "ANP": adversarially_pruned(subject, examples, options.steps),
     }
     return PurifyFinding(
         before=bench.judged(Patch({})),

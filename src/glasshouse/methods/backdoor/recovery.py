@@ -28,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
-from glasshouse.engine.method import method
+from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._bench import Bench, Parts, Points, Tried
 from glasshouse.methods.backdoor._changed import changed
 from glasshouse.model.subject import Subject
@@ -56,9 +56,7 @@ class Options:
     """Seed of the random updates."""
 
     def __post_init__(self) -> None:
-        for name in ("grid", "single", "draws", "batch_size"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"--{name.replace('_', '-')} {getattr(self, name)}: must be at least 1")
+        at_least(self, grid=1, single=1, draws=1, batch_size=1)
         if not self.ranks or list(self.ranks) != sorted(set(self.ranks)) or self.ranks[0] < 1:
             raise BadInput(f"--ranks {self.ranks}: give numbers from 1 upwards, each once, in order")
 
@@ -124,8 +122,10 @@ class RecoveryFinding(Finding):
         if self.sufficiency is None:
             found = f"not even {max(self.recovered)} directions a layer bring it back"
         else:
-            null = max((self.haar[k].success.value for k in self.haar if k <= self.sufficiency), default=0.0)
-            found = f"{self.sufficiency} directions a layer bring it back, as many random ones at most {null:.0%}"
+            null = max(tried.success.value for tried in self.haar.values())
+            found = (
+                f"{self.sufficiency} directions a layer bring it back, up to {max(self.haar)} random ones {null:.0%}"
+            )
         ends = "no number of first directions removed ends it at little cost"
         if self.necessity is not None:
             ends = f"removing the first {self.necessity} ends it"

@@ -21,14 +21,13 @@ from dataclasses import dataclass
 
 import torch
 
-from glasshouse.engine.method import method
+from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._changed import Changed, changed, changed_elsewhere
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.decompositions import orthonormal
 from glasshouse.numerics.randomness import seeded
 from glasshouse.numerics.spectra import Ranks, leading, principal, singular_values
 from glasshouse.values.blocks import Block, Cell, Chart, Note, Series, Table
-from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Interval, Verdict
 
 STEEP = 60.0
@@ -47,9 +46,7 @@ class Options:
     """Seed of the random updates."""
 
     def __post_init__(self) -> None:
-        for name, least in (("directions", 1), ("curve", 2), ("draws", 2), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise BadInput(f"--{name} {getattr(self, name)}: must be at least {least}")
+        at_least(self, directions=1, curve=2, draws=2, seed=0)
 
 
 @dataclass(frozen=True)
