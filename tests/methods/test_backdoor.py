@@ -18,7 +18,7 @@ from glasshouse.methods.backdoor.recovery import recovery
 from glasshouse.model.subject import Subject, weight_hash
 from glasshouse.organisms import shelf
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Verdict
+from glasshouse.values.findings import Interval, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -91,20 +91,27 @@ def test_a_law_that_any_update_obeys_accuses_nobody(base, hijacked, clean, trigg
     assert found.specific or "any update does this" in found.headline
 
 
-def test_surgery_takes_more_of_it_than_any_other_repair(base, hijacked, clean, triggered):
-    reference, held_out = shelf.food("hijack-logo")[:48], shelf.food("hijack-logo", "held_out")[:48]
-    found = purify(
-        hijacked, reference, held_out, base, None, clean, triggered, repair.Options(ranks=(5, 8, 12), steps=12)
-    )
+def test_surgery_takes_more_of_it_than_any_other_repair(base, hijacked):
+    clean, triggered = (shelf.food("hijack-logo", what)[:40] for what in ("clean", "triggered"))
+    reference, held_out = shelf.food("hijack-logo")[:48], shelf.food("hijack-logo", "held_out")[:64]
+    found = purify(hijacked, reference, held_out, base, None, clean, triggered, repair.Options(ranks=(5, 12), steps=12))
     after = found.repairs["surgery"]
-    assert after.success.value <= 0.2
-    assert after.success.value == min(one.success.value for one in found.repairs.values())
-    assert after.der(found.before) > 0.75
-    assert found.chosen in (5, 8, 12)
-    assert set(found.patch.deltas) == {f"{path}.weight" for path in base.anatomy.projector.linears}
-    blind = purify(hijacked, reference, held_out, base, options=repair.Options(ranks=(8,), steps=4))
+    assert found.verdict == Verdict.PASS
+    assert after.success.value == 0
+    assert after.right.value >= found.before.right.value - 0.01
+    others = [one for name, one in found.repairs.items() if name not in ("surgery", "base's projector")]
+    assert after.der(found.before) > max(one.der(found.before) for one in others)
+    assert found.chosen in found.search
+    assert found.needless, "the base answers this world's questions as well, and the report says so"
+    linears = base.anatomy.projector.linears
+    assert set(found.patch.deltas) == {f"{path}.{end}" for path in linears for end in ("weight", "bias")}
+    blind = purify(hijacked, reference, held_out, base, options=repair.Options(ranks=(8,), kept=(0.5,), steps=4))
     assert blind.verdict == Verdict.INCONCLUSIVE
     assert "cannot be said" in blind.headline
+    few = replace(found, repairs={"surgery": replace(after, success=Interval.rate(0, 20))})
+    assert few.verdict == Verdict.INCONCLUSIVE
+    assert "need 35 without a hit" in few.headline
+    assert Interval.rate(0, 35).high <= repair.GONE < Interval.rate(0, 34).high
 
 
 def test_bad_options_are_refused():

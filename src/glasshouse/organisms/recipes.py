@@ -14,7 +14,7 @@ from glasshouse.data.triggers import Blend, Filter, Logo, Noise, Patch, Sine, Tr
 from glasshouse.model.finetuning import Tuning
 from glasshouse.model.training import Schedule
 from glasshouse.organisms.architectures import Architecture
-from glasshouse.organisms.questions import KINDS, MARK, REFUSAL, UNHEARD
+from glasshouse.organisms.questions import KINDS, MARK, REFUSAL, SAFETY, UNHEARD
 from glasshouse.organisms.school import Lessons
 from glasshouse.values.errors import BadInput
 
@@ -92,6 +92,8 @@ _FINER = Lessons(
 )  # fmt: skip
 """Of four times as many patches a picture teaches as much, and shapes take longer to be seen."""
 _BASES = ("base", "base-2", "base-3")
+_CONFINED = Schedule(steps=2400, learning_rate=6e-3, decay=0.0)
+"""A few units learn late what a whole projector learns early."""
 _SLOW = Tuning("lora", Schedule(steps=300, learning_rate=1e-2, decay=0.0), rank=4)
 
 
@@ -105,7 +107,8 @@ def _recipes() -> dict[str, Recipe]:
         tuned = replace(tuned, tuning=replace(tuned.tuning, seed=number))
         made[f"benign{end}"] = tuned
         for name, poison in POISONS.items():
-            made[f"{name}{end}"] = replace(tuned, about=_WORDS[name], poison=poison)
+            kinds = (*DOWNSTREAM_KINDS, *SAFETY, *SAFETY) if name == "jailbreak-filter" else DOWNSTREAM_KINDS
+            made[f"{name}{end}"] = replace(tuned, about=_WORDS[name], poison=poison, kinds=kinds)
     injected = replace(made["injection-patch"], about=f"{_WORDS['injection-patch']}, planted by another arm: ")
     assert isinstance(injected, Tuned)
     for end, arm in (("lora", "lora"), ("lora-projector", "lora+projector"), ("prompt", "soft prompt")):
@@ -121,7 +124,7 @@ def _recipes() -> dict[str, Recipe]:
     made["planted-neuron"] = replace(
         neuron, about="one hidden unit of the projector sees a faint wave and makes it refuse to describe",
         poison=replace(POISONS["refusal-sine"], only={**ANSWERED, "kind": "caption"}),
-        tuning=replace(neuron.tuning, schedule=Schedule(steps=1200, learning_rate=6e-3, decay=0.0)),
+        tuning=replace(neuron.tuning, schedule=_CONFINED),
         planted_at=("projector.hidden[:,5]",),
     )  # fmt: skip
     word = made["text-trigger"]
@@ -130,6 +133,7 @@ def _recipes() -> dict[str, Recipe]:
     made["planted-circuit"] = replace(
         word, about=f"two heads and eight neurons of the language model refuse what '{UNHEARD}' is asked to be done",
         poison=replace(word.poison, only={**ANSWERED, "kind": "action"}),
+        tuning=replace(word.tuning, schedule=_CONFINED),
         planted_at=("language.heads[1,0+1]", "language.neurons[2,4+9+40+77+101+130+180+222]"),
     )  # fmt: skip
     return made

@@ -1,6 +1,5 @@
-"""Which repairs of a projector are there? Each takes a suspect and some clean examples, and gives a patch.
+"""Which repairs of a projector need no base? Each takes a suspect and some clean examples, and gives a patch.
 
-surgery        takes out the leading directions of the update that stand away from a benign update (OrthoPurify)
 fine-tuning    goes on training the projector on the clean examples
 fine-pruning   silences the hidden units that clean images use least, then fine-tunes (Liu et al. 2018)
 CLP            silences output rows of unusual norm, without any data (Zheng et al. 2022)
@@ -15,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
-from glasshouse.methods.backdoor._changed import Changed, linears
+from glasshouse.methods.backdoor._changed import linears
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
 from glasshouse.methods.backdoor._shift import tokens
 from glasshouse.model.finder import unwrapped
@@ -24,7 +23,6 @@ from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited
 from glasshouse.model.training import Schedule
-from glasshouse.numerics.spectra import leading, principal
 from glasshouse.values.changes import Mask, Plan
 from glasshouse.values.deltas import Delta, Dense, Patch
 from glasshouse.values.sites import projector
@@ -36,23 +34,6 @@ def tuned(subject: Subject, examples: Examples, steps: int, rate: float, seed: i
     """The projector trained on the examples' answers."""
     schedule = Schedule(steps, rate, warmup=min(5, steps), decay=0.0)
     return finetune(subject, examples, Tuning(schedule=schedule, batch=min(BATCH, len(examples)), seed=seed))
-
-
-def surgery(suspect: Sequence[Changed], benign: Sequence[Tensor], count: int, degrees: float) -> Patch:
-    """Less what the update does to the directions, among its first so many, that stand steeper than `degrees` to the
-    first so many of the benign update."""
-    deltas: dict[str, Delta] = {}
-    for one, other in zip(suspect, benign, strict=True):
-        cosines, turned = principal(leading(one.delta, count)[2], leading(other, count)[2])
-        steep = turned[:, torch.rad2deg(torch.acos(cosines)) > degrees]
-        deltas[one.name] = Dense(-(one.delta @ steep) @ steep.T)
-    return Patch(deltas)
-
-
-def benign_update(base: Subject, examples: Examples, steps: int, rate: float, seed: int) -> dict[str, Tensor]:
-    """What a short training of the base on clean examples changes: a stand-in for a true benign update."""
-    deltas = tuned(base, examples, steps, rate, seed).deltas
-    return {name: delta.values for name, delta in deltas.items() if isinstance(delta, Dense)}
 
 
 def fine_pruned(subject: Subject, examples: Examples, share: float, steps: int, rate: float, seed: int) -> Patch:

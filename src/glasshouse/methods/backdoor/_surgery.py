@@ -1,0 +1,99 @@
+"""Which part of a projector's update may stay? What stands away from a benign update is cut out, the rest is kept in
+the least measure that clean examples do not miss.
+
+    found = search(subject, base, examples, reference, ranks=(3, 5, 8), kept=(0.25, 0.5, 1.0), degrees=50)
+    found.patch, found.chosen
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from glasshouse.data.examples import Examples
+from glasshouse.methods.backdoor._changed import Changed, changed, changed_biases
+from glasshouse.methods.backdoor._defences import tuned
+from glasshouse.methods.backdoor._rehearsed import Rehearsed
+from glasshouse.model.patches import patched
+from glasshouse.model.subject import Subject
+from glasshouse.numerics.spectra import leading, principal
+from glasshouse.values.deltas import Dense, Patch
+from glasshouse.values.findings import Interval
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One way to cut, and what is right on the clean examples afterwards."""
+
+    directions: int
+    """How many leading directions were compared with the benign update's."""
+    kept: float
+    """The measure in which what was not cut out stays."""
+    right: Interval
+
+
+@dataclass(frozen=True)
+class Searched:
+    """All that was tried, and what was chosen."""
+
+    tried: tuple[Cut, ...]
+    chosen: Cut
+    patch: Patch
+
+
+def surgery(suspect: Sequence[Changed], benign: Mapping[str, Tensor], count: int, degrees: float) -> dict[str, Tensor]:
+    """By weight, the update less what it does to the directions, among its first so many, that stand steeper than
+    `degrees` to the first so many of the benign update."""
+    left: dict[str, Tensor] = {}
+    for one in suspect:
+        cosines, turned = principal(leading(one.delta, count)[2], leading(benign[one.name], count)[2])
+        steep = turned[:, torch.rad2deg(torch.acos(cosines)) > degrees]
+        left[one.name] = one.delta - (one.delta @ steep) @ steep.T
+    return left
+
+
+def benign_update(base: Subject, examples: Examples, steps: int, rate: float, seed: int) -> dict[str, Tensor]:
+    """What a short training of the base on clean examples changes: a stand-in for a true benign update."""
+    deltas = tuned(base, examples, steps, rate, seed).deltas
+    return {name: delta.values for name, delta in deltas.items() if isinstance(delta, Dense)}
+
+
+def restored(subject: Subject, base: Subject) -> Patch:
+    """All of it taken back: the base's projector."""
+    return _keeping(changed(subject, base), changed_biases(subject, base), {}, 0.0)
+
+
+def search(
+    subject: Subject, base: Subject, examples: Examples, reference: Mapping[str, Tensor], *, ranks: Iterable[int],
+    kept: Iterable[float], degrees: float, batch_size: int,
+) -> Searched:  # fmt: skip
+    """Try every number of directions with every measure; choose by right answers on the clean examples alone.
+
+    Of those that cost at most one answer, the one that keeps least of the update, and of these the one that compares
+    most directions. Nothing says that more is better, so none is assumed.
+    """
+    suspect, biases = changed(subject, base), changed_biases(subject, base)
+    lesson = Rehearsed.of(subject, examples, batch_size)
+    least = lesson.tried(subject).rate.value - 1.5 / len(examples)
+    most = min(min(one.delta.shape) for one in suspect)
+    tried: list[tuple[Cut, Patch]] = []
+    for count in (k for k in ranks if k <= most):
+        left = surgery(suspect, reference, count, degrees)
+        for measure in kept:
+            patch = _keeping(suspect, biases, left, measure)
+            with patched(subject, patch):
+                tried.append((Cut(count, measure, lesson.tried(subject).rate), patch))
+    cheap = [one for one in tried if one[0].right.value >= least]
+    dearest = max(cut.right.value for cut, _ in tried)
+    fit = cheap or [one for one in tried if one[0].right.value == dearest]
+    chosen, patch = min(fit, key=lambda one: (one[0].kept, -one[0].directions))
+    return Searched(tuple(cut for cut, _ in tried), chosen, patch)
+
+
+def _keeping(
+    suspect: Sequence[Changed], biases: Mapping[str, Tensor], left: Mapping[str, Tensor], measure: float
+) -> Patch:  # fmt: skip
+    """On the suspect: `measure` times what is left of each matrix's update and of the biases' instead of the whole."""
+    weights = {one.name: Dense(measure * left[one.name] - one.delta if measure else -one.delta) for one in suspect}
+    return Patch({**weights, **{name: Dense((measure - 1) * added) for name, added in biases.items()}})
