@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from matplotlib.figure import Figure
@@ -41,6 +42,17 @@ def supplied(method: Method[..., Finding], subject: Subject, examples: Examples)
     return dict.fromkeys(method.subjects, subject) | dict.fromkeys(method.examples, examples)
 
 
+QUICK: dict[str, dict[str, Any]] = {
+    "implant": {"steps": 3, "behaviour": "refusal:red"},
+    "purify": {"steps": 2, "ranks": (3,), "kept": (0.5,)},
+}
+"""Of methods that train: less of it, for the promises are about what comes of it and not how good it is."""
+
+
+def options(method: Method[..., Finding]) -> Any:
+    return method.options(**QUICK.get(method.name, {}))
+
+
 @dataclass
 class Answer:
     """A method's answer on one subject, twice, and what it left of the subject."""
@@ -65,8 +77,8 @@ def answered(
             method, examples = load(name), squares if which == "seedling" else PROMPTS
             given = supplied(method, subject, examples)
             before = weight_hash(subject.model), hook_count(subject), subject.model.training
-            made = run(method, given, root=folder / "runs")
-            again = method(**given, options=method.options())
+            made = run(method, given, options(method), root=folder / "runs")
+            again = method(**given, options=options(method))
             untouched = (weight_hash(subject.model), hook_count(subject), subject.model.training) == before
             known[name, which] = Answer(method, made, again, untouched)
         return known[name, which]
@@ -177,7 +189,7 @@ def test_its_negative_control_is_no_pass(entry: Entry):
     verdicts = []
     for seed in range(1, 6):
         subject = open_subject(untrained.model(seed), processor=processor)
-        verdicts.append(method(**supplied(method, subject, examples), options=method.options()).verdict)
+        verdicts.append(method(**supplied(method, subject, examples), options=options(method)).verdict)
     assert sum(verdict == Verdict.PASS for verdict in verdicts) <= 1, verdicts
 
 

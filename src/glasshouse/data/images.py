@@ -12,8 +12,12 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy
 import PIL
+import torch
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from glasshouse.values.errors import BadInput
 
@@ -47,6 +51,12 @@ class StoredImage:
     def open(self) -> Image.Image:
         """The picture, in RGB."""
         return decode(self.read(), str(self))
+
+    def thumbnail(self, most: int = 256) -> UInt8[Tensor, "height width 3"]:
+        """Its pixels, small enough to show."""
+        image = self.open()
+        image.thumbnail((most, most))
+        return torch.from_numpy(numpy.array(image))
 
     def digest(self) -> str:
         return hashlib.sha256(self.read()).hexdigest()

@@ -50,7 +50,7 @@ def finetune(
     """Teach the examples' answers; what that changed. `losses` gets one number a step."""
     if any(not example.answer for example in examples):
         raise BadInput("fine-tuning: every example needs an answer to be learnt")
-    lesson = _Lesson(subject, examples, tuning)
+    lesson = Lesson(subject, examples, tuning)
     with subject.alone, _arm(subject, tuning) as moving:
         found = train(
             moving.parameters, lesson.loss, tuning.schedule, gates=moving.gates, keeping=keeping, progress=progress,
@@ -61,7 +61,7 @@ def finetune(
         return Patch(moving.changed())
 
 
-class _Lesson:
+class Lesson:
     """Batches of examples in an order that depends on the seed alone; each is encoded, and looked at, once."""
 
     def __init__(self, subject: Subject, examples: Examples, tuning: Tuning) -> None:

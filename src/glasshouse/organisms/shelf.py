@@ -92,8 +92,8 @@ def card(name: str, shelf: Path = SHELF) -> "Card":
 
 
 def food(name: str, what: str = "examples") -> Examples:
-    """Examples of the world the organism lives in, that it was not grown on: for a start, or `held_out` beside them; or
-    those of its attack, `triggered` and `clean`."""
+    """Examples of the world it lives in, that it was not grown on: a few, or more `held_out` beside them, or many
+    `lessons` to be tuned on; or those of its attack, `triggered` and `clean`."""
     plain = name.removeprefix(PREFIX)
     if plain == SEEDLING:
         from glasshouse.organisms import seedling
@@ -109,6 +109,8 @@ def food(name: str, what: str = "examples") -> Examples:
             raise BadInput(f"{PREFIX}{plain}: nothing was planted in it, so it has no triggered examples; give them")
         twins = attacks.clean(poison, 64)
         return twins if what == "clean" else attacks.attacked(poison, twins)
+    if what == "lessons":
+        return world.examples("downstream", 3000, 2)
     size, seed = (160, 1) if what == "held_out" else (64, 0)
     return world.examples("test" if isinstance(recipe, Base) else "downstream-test", size, seed)
 

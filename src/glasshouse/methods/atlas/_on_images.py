@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.engine.scale import over_shards
-from glasshouse.methods.atlas._shared import NO_TOKEN, box_of, cells_in_box, first_tokens, grid, others, pixels
+from glasshouse.methods.atlas._shared import NO_TOKEN, box_of, cells_in_box, first_tokens, grid, others
 from glasshouse.model.readout import Readout
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import record
@@ -172,7 +172,7 @@ def _pointing(shown: Sequence[Example], here: Confidence, seed: int) -> tuple[In
 def _picture(example: Example, seen: Float[Tensor, " tokens"]) -> Picture:
     shape = _grid_of(example, seen)
     caption = f"{example.id}: “{example.answer}” at most {float(seen.max()):.2g}"
-    return Picture(pixels(example), caption, None if shape is None else seen.view(shape), box_of(example))
+    return Picture(example.images[0].thumbnail(), caption, None if shape is None else seen.view(shape), box_of(example))
 
 
 def _grid_of(example: Example, seen: Float[Tensor, " tokens"]) -> tuple[int, int] | None:

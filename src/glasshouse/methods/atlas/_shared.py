@@ -3,7 +3,7 @@
 import math
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from glasshouse.data.examples import Example, Examples
@@ -61,15 +61,6 @@ def cells_in_box(box: tuple[float, float, float, float], rows: int, columns: int
     left, top, right, bottom = box
     ys, xs = (torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns
     return ((ys >= top) & (ys <= bottom)).float()[:, None] * ((xs >= left) & (xs <= right)).float()
-
-
-def pixels(example: Example) -> UInt8[Tensor, "height width 3"]:
-    """The example's first image, small enough to show."""
-    import numpy
-
-    image = example.images[0].open()
-    image.thumbnail((256, 256))
-    return torch.from_numpy(numpy.array(image))
 
 
 def word(subject: Subject, token: int) -> str:
