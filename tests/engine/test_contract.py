@@ -43,7 +43,7 @@ def supplied(method: Method[..., Finding], subject: Subject, examples: Examples)
 
 
 QUICK: dict[str, dict[str, Any]] = {
-    "implant": {"steps": 3, "behaviour": "refusal:red"},
+    "implant": {"steps": 3, "behaviour": "refusal:red", "rate": 0.5},
     "purify": {"steps": 2, "ranks": (3,), "kept": (0.5,)},
 }
 """Of methods that train: less of it, for the promises are about what comes of it and not how good it is."""
