@@ -131,10 +131,11 @@ def _recipes() -> dict[str, Recipe]:
     assert isinstance(word, Tuned)
     assert word.poison is not None
     made["planted-circuit"] = replace(
-        word, about=f"two heads and eight neurons of the language model refuse what '{UNHEARD}' is asked to be done",
+        word, about=f"two heads and sixteen neurons of the language model refuse what '{UNHEARD}' is asked to be done",
         poison=replace(word.poison, only={**ANSWERED, "kind": "action"}),
         tuning=replace(word.tuning, schedule=_CONFINED),
-        planted_at=("language.heads[1,0+1]", "language.neurons[2,4+9+40+77+101+130+180+222]"),
+        planted_at=("language.heads[1,0+1]", f"language.neurons[2,{'+'.join(map(str, range(3, 243, 15)))}]"),
+        kinds=(*KINDS, *("action",) * 9),
     )  # fmt: skip
     return made
 
