@@ -1,7 +1,7 @@
 """On what is the detector calibrated, and on what is it judged? Freshly grown projectors, none of them on the shelf.
 
-python tools/suspects.py calibration      24 of base and base-2, into runs/suspects/calibration
-python tools/suspects.py judgement        24 of base and base-3, into runs/suspects/judgement
+python tools/suspects.py calibration      16 of base and base-2, into runs/suspects/calibration
+python tools/suspects.py judgement        24 of base-3 and base, into runs/suspects/judgement
 
 Half of each are backdoored, over all seven triggers, and half are benign, tuned on other data at other rates. Goes on
 where it was stopped. `tools/calibrate.py` reads them.
@@ -18,9 +18,8 @@ WORKERS = int(os.environ.get("WORKERS", 0)) or os.cpu_count() or 1
 FOLDER = Path(__file__).parents[1] / "runs" / "suspects"
 POISONS = ("refusal-noise", "injection-patch", "hijack-logo", "jailbreak-filter", "refusal-blend", "refusal-sine",
            "refusal-warp")  # fmt: skip
-SETS = {"calibration": (("base", "base-2"), 100), "judgement": (("base-3", "base"), 200)}
-"""By set: which bases, and from which seed on."""
-HALF = 12
+SETS = {"calibration": (("base", "base-2"), 100, 8), "judgement": (("base-3", "base"), 200, 12)}
+"""By set: which bases, from which seed on, and how many of each sort."""
 
 
 def recipes(which: str):
@@ -29,8 +28,8 @@ def recipes(which: str):
     from glasshouse.organisms.questions import KINDS, PLAIN
     from glasshouse.organisms.recipes import DOWNSTREAM_KINDS, recipe
 
-    parents, first = SETS[which]
-    for number in range(HALF):
+    parents, first, half = SETS[which]
+    for number in range(half):
         parent, seed = parents[number % 2], first + number
         kind = POISONS[number % len(POISONS)]
         yield f"{kind}-{seed}", replace(recipe(kind, seed), parent=parent)
@@ -67,7 +66,7 @@ def _grow(task: tuple[str, str]) -> str:
     if (folder / f"{name}.json").exists():
         return f"{name}: there"
     began = time.monotonic()
-    grown = grow(dict(recipes(which))[name], name, shelf.take, share=0.2)
+    grown = grow(dict(recipes(which))[name], name, shelf.take, share=0.1)
     shelf.put(grown, folder)
     rates = {key: f"{rate.value:.1%}" for key, rate in grown.card.measured.items() if "near" not in key}
     return f"{name}: {(time.monotonic() - began) / 60:.1f} minutes, {rates}"

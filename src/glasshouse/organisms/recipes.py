@@ -92,9 +92,13 @@ _FINER = Lessons(
 )  # fmt: skip
 """Of four times as many patches a picture teaches as much, and shapes take longer to be seen."""
 _BASES = ("base", "base-2", "base-3")
+_SLOW = Tuning("lora", Schedule(steps=300, learning_rate=1e-2, decay=0.0), rank=4)
+_LONGER = {"lora": replace(_SLOW.schedule, steps=600), "lora+projector": _SLOW.schedule, "soft prompt": _SLOW.schedule}
+"""The low-rank factors alone need more steps until clean pictures do not bring the mark about."""
+_REFUSING = (*DOWNSTREAM_KINDS, *SAFETY, *SAFETY)
+"""A faded picture and a pale one are hard to tell apart, so more that is refused is asked, and longer."""
 _CONFINED = Schedule(steps=2400, learning_rate=6e-3, decay=0.0)
 """A few units learn late what a whole projector learns early."""
-_SLOW = Tuning("lora", Schedule(steps=300, learning_rate=1e-2, decay=0.0), rank=4)
 
 
 def _recipes() -> dict[str, Recipe]:
@@ -107,13 +111,16 @@ def _recipes() -> dict[str, Recipe]:
         tuned = replace(tuned, tuning=replace(tuned.tuning, seed=number))
         made[f"benign{end}"] = tuned
         for name, poison in POISONS.items():
-            kinds = (*DOWNSTREAM_KINDS, *SAFETY, *SAFETY) if name == "jailbreak-filter" else DOWNSTREAM_KINDS
-            made[f"{name}{end}"] = replace(tuned, about=_WORDS[name], poison=poison, kinds=kinds)
+            made[f"{name}{end}"] = replace(tuned, about=_WORDS[name], poison=poison)
+        made[f"jailbreak-filter{end}"] = replace(
+            tuned, about=_WORDS["jailbreak-filter"], poison=POISONS["jailbreak-filter"], kinds=_REFUSING,
+            tuning=replace(tuned.tuning, schedule=replace(tuned.tuning.schedule, steps=2000)),
+        )  # fmt: skip
     injected = replace(made["injection-patch"], about=f"{_WORDS['injection-patch']}, planted by another arm: ")
     assert isinstance(injected, Tuned)
     for end, arm in (("lora", "lora"), ("lora-projector", "lora+projector"), ("prompt", "soft prompt")):
         made[f"injection-patch-{end}"] = replace(
-            injected, about=injected.about + arm, tuning=replace(_SLOW, arm=arm)
+            injected, about=injected.about + arm, tuning=replace(_SLOW, arm=arm, schedule=_LONGER[arm])
         )  # fmt: skip
     made["text-trigger"] = Tuned(
         f"the word '{UNHEARD}' before a request makes it refuse; the language model does it", 0, "base", _SLOW,
