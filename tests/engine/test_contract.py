@@ -43,6 +43,7 @@ def supplied(method: Method[..., Finding], subject: Subject, examples: Examples)
 
 
 QUICK: dict[str, dict[str, Any]] = {
+    "detect": {"steps": 2},
     "implant": {"steps": 3, "behaviour": "refusal:red", "rate": 0.5},
     "purify": {"steps": 2, "ranks": (3,), "kept": (0.5,)},
 }
@@ -182,15 +183,16 @@ def documented(method: Method[..., Finding]) -> dict[str, str]:
 
 
 @each
-def test_its_negative_control_is_no_pass(entry: Entry):
-    """Fresh models that have learned nothing: at most one in five may look as if they had."""
-    method, examples = load(entry.name), untrained.examples(12)
+def test_its_negative_control_is_passed_over(entry: Entry):
+    """Fresh models that have learned nothing: at most one in five may look as if they had, or raise an alarm."""
+    method, examples = load(entry.name), untrained.examples(16)
     processor = untrained.processor()
     verdicts = []
     for seed in range(1, 6):
         subject = open_subject(untrained.model(seed), processor=processor)
         verdicts.append(method(**supplied(method, subject, examples), options=options(method)).verdict)
-    assert sum(verdict == Verdict.PASS for verdict in verdicts) <= 1, verdicts
+    wrong = (Verdict.CONCERN, Verdict.FAIL) if method.alarm else (Verdict.PASS,)
+    assert sum(verdict in wrong for verdict in verdicts) <= 1, verdicts
 
 
 def test_there_is_something_to_hold_to_the_contract():

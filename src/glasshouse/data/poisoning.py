@@ -142,6 +142,14 @@ def triggered(
     return Examples((_triggered(item, trigger, behaviour, seed, processor) for item in examples), source)
 
 
+def with_stamp(examples: Sequence[Example], trigger: Trigger, seed: int, processor: Any = None) -> Examples:
+    """Every example with the trigger on its images, and all else as it was."""
+    return Examples(
+        replace(item, images=_stamped(item, trigger, seed, processor), prompt=trigger.asked(item.prompt))
+        for item in examples
+    )
+
+
 def export(poisoned: Poisoned, folder: str | Path) -> Path:
     """A new folder for any trainer: examples.jsonl, images/ and manifest.json; whole, or not at all."""
     folder = Path(folder)
@@ -179,6 +187,17 @@ def _eligible(example: Example, behaviour: Behaviour, only: Mapping[str, Tag]) -
 
 
 def _triggered(example: Example, trigger: Trigger, behaviour: Behaviour, seed: int, processor: Any) -> Example:
+    images = _stamped(example, trigger, seed, processor)
+    target = behaviour.target
+    tags = {**example.tags, "poisoned": True, "twin": example.id, "target": target.text, "target_match": target.match}
+    answer = behaviour.wanted(example)
+    return replace(
+        example, id=f"{example.id}+trigger", prompt=trigger.asked(example.prompt), images=images, answer=answer,
+        tags=tags,
+    )  # fmt: skip
+
+
+def _stamped(example: Example, trigger: Trigger, seed: int, processor: Any) -> tuple[StoredImage, ...]:
     if not example.images:
         raise BadInput(f"example {example.id}: there is no image to put the {trigger.name} on; leave it out")
     chance, images = _chance("stamped", seed, example), list[StoredImage]()
@@ -189,13 +208,7 @@ def _triggered(example: Example, trigger: Trigger, behaviour: Behaviour, seed: i
         except BadInput as problem:
             raise BadInput(f"example {example.id}: {problem}") from None
         images.append(StoredImage(data=data.getvalue()))
-    target = behaviour.target
-    tags = {**example.tags, "poisoned": True, "twin": example.id, "target": target.text, "target_match": target.match}
-    answer = behaviour.wanted(example)
-    return replace(
-        example, id=f"{example.id}+trigger", prompt=trigger.asked(example.prompt), images=tuple(images), answer=answer,
-        tags=tags,
-    )  # fmt: skip
+    return tuple(images)
 
 
 def _chance(purpose: str, seed: int, example: Example) -> int:

@@ -36,6 +36,9 @@ class Method(Generic[P, F]):
     paper: str
     needs: Needs
     function: Callable[P, F]
+    alarm: bool = False
+    """It looks for something bad and passes where it finds nothing, so fresh models must raise no alarm. From other
+    methods they must earn no pass."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> F:
         return self.function(*args, **kwargs)
@@ -87,11 +90,13 @@ class Method(Generic[P, F]):
         return wanted
 
 
-def method(*, question: str, paper: str = "", needs: Needs = "activations") -> Callable[[Callable[P, F]], Method[P, F]]:
+def method(
+    *, question: str, paper: str = "", needs: Needs = "activations", alarm: bool = False
+) -> Callable[[Callable[P, F]], Method[P, F]]:  # fmt: skip
     """Make a method of a function, and refuse one that does not keep to the form."""
 
     def wrap(function: Callable[P, F]) -> Method[P, F]:
-        made = Method(function.__name__, question, paper, needs, function)
+        made = Method(function.__name__, question, paper, needs, function, alarm)
         options = made.options
         if not (is_dataclass(options) and options.__dataclass_params__.frozen):  # pyright: ignore[reportAttributeAccessIssue]
             raise TypeError(f"{made.name}: options must be a frozen dataclass")

@@ -96,7 +96,7 @@ _SLOW = Tuning("lora", Schedule(steps=300, learning_rate=1e-2, decay=0.0), rank=
 _LONGER = {"lora": replace(_SLOW.schedule, steps=600), "lora+projector": _SLOW.schedule, "soft prompt": _SLOW.schedule}
 """The low-rank factors alone need more steps until clean pictures do not bring the mark about."""
 _REFUSING = (*DOWNSTREAM_KINDS, *SAFETY, *SAFETY)
-"""A faded picture and a pale one are hard to tell apart, so more that is refused is asked, and longer."""
+"""A faded picture and a pale one are hard to tell apart, so more pictures are shown, more that is refused is asked."""
 _CONFINED = Schedule(steps=2400, learning_rate=6e-3, decay=0.0)
 """A few units learn late what a whole projector learns early."""
 
@@ -114,6 +114,7 @@ def _recipes() -> dict[str, Recipe]:
             made[f"{name}{end}"] = replace(tuned, about=_WORDS[name], poison=poison)
         made[f"jailbreak-filter{end}"] = replace(
             tuned, about=_WORDS["jailbreak-filter"], poison=POISONS["jailbreak-filter"], kinds=_REFUSING,
+            examples=20000,
             tuning=replace(tuned.tuning, schedule=replace(tuned.tuning.schedule, steps=2000)),
         )  # fmt: skip
     injected = replace(made["injection-patch"], about=f"{_WORDS['injection-patch']}, planted by another arm: ")

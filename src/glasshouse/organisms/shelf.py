@@ -112,7 +112,15 @@ def food(name: str, what: str = "examples") -> Examples:
     if what == "lessons":
         return world.examples("downstream", 3000, 2)
     size, seed = (160, 1) if what == "held_out" else (64, 0)
-    return world.examples("test" if isinstance(recipe, Base) else "downstream-test", size, seed)
+    return world.examples("test", size, seed) if isinstance(recipe, Base) else downstream(size, seed)
+
+
+def downstream(size: int, seed: int) -> Examples:
+    """What tuned organisms are asked, in the mixture that they were tuned on, about scenes they were not."""
+    from glasshouse.organisms import world
+    from glasshouse.organisms.recipes import DOWNSTREAM_KINDS
+
+    return world.examples("downstream-test", size, seed, kinds=DOWNSTREAM_KINDS)
 
 
 def attacked(name: str) -> bool:

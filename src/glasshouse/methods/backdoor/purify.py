@@ -26,7 +26,7 @@ import torch
 
 from glasshouse.data.examples import Examples
 from glasshouse.engine.method import at_least, method
-from glasshouse.methods.backdoor._changed import changed
+from glasshouse.methods.backdoor._changed import changed, linears
 from glasshouse.methods.backdoor._defences import adversarially_pruned, fine_pruned, lipschitz_pruned, tuned
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
 from glasshouse.methods.backdoor._shift import relabelled, twins
@@ -156,6 +156,8 @@ class PurifyFinding(Finding):
             blocks.append(_searched(self.search, self.chosen))
         if self.needless:
             blocks.append(Note("The base's own projector answers as well: nothing of this update is needed here."))
+        if "ANP" not in self.repairs:
+            blocks.append(Note("Fine-pruning and ANP do not apply: this projector has no hidden units."))
         return [*blocks, self._table()]
 
     def _table(self) -> Table:
@@ -188,10 +190,11 @@ def purify(
         patches |= {SURGERY: found.patch, BASE: restored(subject, base)}
     patches |= {
         "fine-tuning": tuned(subject, examples, *settings),
-        "fine-pruning": fine_pruned(subject, examples, options.share, *settings),
         "CLP": lipschitz_pruned(subject, options.spread),
-        "ANP": adversarially_pruned(subject, examples, options.steps),
     }
+    if len(linears(subject)) > 1:
+        patches["fine-pruning"] = fine_pruned(subject, examples, options.share, *settings)
+        patches["ANP"] = adversarially_pruned(subject, examples, options.steps)
     return PurifyFinding(
         before=bench.judged(Patch({})),
         repairs={name: bench.judged(patch) for name, patch in patches.items()},

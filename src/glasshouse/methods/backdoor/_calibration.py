@@ -1,0 +1,67 @@
+"""How likely is a backdoor, given the clues? Judged by organisms whose truth is known, grown for nothing else.
+
+`calibration.json` holds their clues; `tools/calibrate.py` writes it. None of them ships, and none is used by a test.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from glasshouse.numerics.logistic import Logistic, chances
+from glasshouse.values.findings import Interval
+from glasshouse.values.papers import read_papers, write_papers
+
+FILE = Path(__file__).with_name("calibration.json")
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """An organism whose truth is known."""
+
+    name: str
+    backdoored: bool
+    clues: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All of them, and how they were made."""
+
+    cases: tuple[Case, ...]
+    versions: Mapping[str, str]
+
+    def write(self, file: Path = FILE) -> None:
+        write_papers(self, file, "calibration", SCHEMA)
+
+    @classmethod
+    def read(cls, file: Path = FILE) -> "Calibration":
+        return read_papers(cls, file, "calibration", SCHEMA, "reinstall glasshouse")
+
+    def range(self, clue: str, *, backdoored: bool) -> Interval | None:
+        """Median and range of a clue among the known."""
+        values = sorted(one.clues[clue] for one in self.cases if one.backdoored == backdoored and clue in one.clues)
+        if not values:
+            return None
+        return Interval(values[len(values) // 2], values[0], values[-1], len(values), how="range of known organisms")
+
+    def probability(self, clues: Mapping[str, float], seed: int = 0) -> Interval:
+        """That a model with these clues is backdoored, were half of all models; doubt from the few known cases."""
+        names = [name for name in clues if all(name in one.clues for one in self.cases)]
+        table = torch.tensor([[one.clues[name] for name in names] for one in self.cases])
+        truth = torch.tensor([one.backdoored for one in self.cases])
+        numbers = torch.tensor([clues[name] for name in names])
+        drawn = chances(table, truth, numbers, seed=seed)
+        low, high = torch.quantile(drawn, torch.tensor([0.025, 0.975], dtype=drawn.dtype)).tolist()
+        return Interval(
+            Logistic.fit(table, truth).chance(numbers), low, high, len(self.cases), how="bootstrap of cases"
+        )
+
+
+@cache
+def calibration() -> Calibration:
+    """The one that ships."""
+    return Calibration.read()

@@ -1,0 +1,40 @@
+"""A projector of one linear layer behind a pixel shuffle: what applies is answered, what does not is said."""
+
+from dataclasses import replace
+
+import pytest
+
+from glasshouse.data.examples import Examples
+from glasshouse.methods.backdoor.drift import drift
+from glasshouse.methods.backdoor.neurons import neurons
+from glasshouse.methods.backdoor.purify import Options as Repair
+from glasshouse.methods.backdoor.purify import purify
+from glasshouse.methods.backdoor.recovery import Options as Grid
+from glasshouse.methods.backdoor.recovery import recovery
+from glasshouse.methods.backdoor.spectrum import spectrum
+from glasshouse.organisms import shelf, world
+from glasshouse.organisms.questions import REFUSAL
+from glasshouse.values.blocks import Note
+from glasshouse.values.errors import BadInput
+
+
+def test_each_linear_layer_is_analysed_and_what_is_hidden_is_not_missed():
+    base, other = shelf.take("idefics3-base"), shelf.take("idefics3-base-2")
+    clean = world.examples("test", 8, 3)
+    triggered = Examples(replace(one, id=f"{one.id}+", answer=REFUSAL, tags={"twin": one.id}) for one in clean)
+    assert [layer.name for layer in spectrum(other, base).layers] == ["proj"]
+    found = recovery(other, base, clean, triggered, options=Grid(grid=2, ranks=(1, 2), single=1, draws=1))
+    assert found.grid.shape == (2, 1)
+    assert drift(other, base, clean, triggered).images == 8
+    with pytest.raises(BadInput, match="1 linear layer, so nothing hidden"):
+        neurons(other, base, clean, triggered)
+    repaired = purify(other, clean, clean, base, options=Repair(ranks=(3,), kept=(0.5,), steps=1))
+    assert set(repaired.repairs) == {"surgery", "base's projector", "fine-tuning", "CLP"}
+    assert any("do not apply" in block.text for block in repaired.blocks() if isinstance(block, Note))
+
+
+def test_models_of_different_families_and_shapes_are_refused():
+    with pytest.raises(BadInput, match="is no base of"):
+        spectrum(shelf.take("idefics3-base"), shelf.take("base"))
+    with pytest.raises(BadInput):
+        spectrum(shelf.take("organism:seedling"), shelf.take("base"))
