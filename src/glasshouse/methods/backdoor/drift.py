@@ -23,14 +23,13 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from glasshouse.data.behaviours import Target
-from glasshouse.data.examples import Example, Examples
+from glasshouse.data.examples import Examples
 from glasshouse.engine.method import at_least, method
+from glasshouse.methods.backdoor._alignment import Alignment, aimed_at, aligned
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
 from glasshouse.methods.backdoor._shift import Shift, asking, shifts, twins
-from glasshouse.model.finder import unwrapped
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.blocks import Block, Cell, Chart, Metric, Note, Series, Table
@@ -55,15 +54,6 @@ class Options:
         at_least(self, random=20, batch_size=1)
         if not self.doses:
             raise BadInput("--doses: give at least one")
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """How strongly a direction points at the target's words."""
-
-    unembedding: Interval
-    """Share of random directions whose mean product with the rows of the target's tokens is smaller."""
-    embedding: Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +150,7 @@ def drift(
     direction = pooled.main[:, 0]
     own = (loud.by_image - quiet.by_image).mean(0)
     trigger = own / own.norm().clamp_min(1e-12)
-    target, other = _target(triggered), None
+    target, other = aimed_at(triggered), None
     if benign is not None:
         other = Shift.of(benign, base, clean, options.batch_size).main[:, 0]
     directions = {"shared": direction, "the trigger's part": trigger} | ({} if other is None else {"benign": other})
@@ -172,7 +162,7 @@ def drift(
                     for name, shift in moved.items()},
         overlap=float(quiet.main[:, 0] @ loud.main[:, 0]),
         benign_overlap=None if other is None else float((other @ direction).abs()),
-        alignment=_alignments(subject, directions, target, pooled, options),
+        alignment=aligned(subject, directions, target, pooled.span, options.random, options.seed),
         success=success, doses=doses, dose_null=null,
     )  # fmt: skip
 
@@ -183,39 +173,6 @@ def _fields(shift: Shift) -> tuple[Tensor, Tensor, Tensor]:
 
 def _cosines(rows: Tensor, direction: Tensor) -> Tensor:
     return (rows @ direction) / rows.norm(dim=1).clamp_min(1e-12)
-
-
-def _target(triggered: Examples) -> str:
-    """The words the attack is after: the target's; where anything but a refusal will do, the taught answer's."""
-    target = Target.of(triggered[0])
-    if target is None:
-        raise BadInput(f"example {triggered[0].id}: has no answer, so there is no target to point at; give it one")
-    return (triggered[0].answer or "") if target.match == "starts otherwise" else target.text
-
-
-def _alignments(
-    subject: Subject, directions: Mapping[str, Tensor], target: str, pooled: Shift, options: Options
-) -> dict[str, Alignment]:
-    """Percentiles among random directions of the space that shifts span."""
-    tokens = subject.prompts.answer_tokens(Example("", answer=target))
-    drawn = torch.randn(pooled.span.shape[1], options.random, generator=seeded(options.seed))
-    random = torch.nn.functional.normalize(pooled.span @ drawn, dim=0)
-    found: dict[str, Alignment] = {}
-    words = [_rows(subject, where)[tokens].float().cpu().mean(0) for where in ("output", "input")]
-    for name, direction in directions.items():
-        places = [Interval.rate(int(((word @ random) < word @ direction).sum()), options.random) for word in words]
-        found[name] = Alignment(*places)
-    return found
-
-
-def _rows(subject: Subject, where: str) -> Tensor:
-    model = unwrapped(subject.model)
-    layer = model.get_output_embeddings() if where == "output" else model.get_input_embeddings()
-    if not isinstance(layer, nn.Module) or not isinstance(weight := getattr(layer, "weight", None), Tensor):
-        raise BadInput(f"{subject.name}: its {where} embedding has no rows that a direction could point at")
-    norm = subject.anatomy.tower("language").final_norm if where == "output" else None
-    gain = getattr(subject.module(norm), "weight", None) if norm else None
-    return weight if gain is None else weight * gain.detach().to(weight.device)
 
 
 def _caused(

@@ -1,0 +1,58 @@
+"""Which words does a direction in the language model's space point at, and more than a random one would?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from glasshouse.data.behaviours import Target
+from glasshouse.data.examples import Example, Examples
+from glasshouse.model.finder import unwrapped
+from glasshouse.model.subject import Subject
+from glasshouse.numerics.randomness import seeded
+from glasshouse.values.errors import BadInput
+from glasshouse.values.findings import Interval
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How strongly a direction points at the target's words."""
+
+    unembedding: Interval
+    """Share of random directions whose mean product with the rows of the target's tokens is smaller."""
+    embedding: Interval
+
+
+def aimed_at(triggered: Examples) -> str:
+    """The words the attack is after: the target's; where anything but a refusal will do, the taught answer's."""
+    target = Target.of(triggered[0])
+    if target is None:
+        raise BadInput(f"example {triggered[0].id}: has no answer, so there is no target to point at; give it one")
+    return (triggered[0].answer or "") if target.match == "starts otherwise" else target.text
+
+
+def aligned(
+    subject: Subject, directions: Mapping[str, Float[Tensor, " width"]], words: str,
+    space: Float[Tensor, "width rank"], random: int, seed: int,
+) -> dict[str, Alignment]:  # fmt: skip
+    """Where each direction stands among random ones of the space."""
+    chosen = subject.prompts.answer_tokens(Example("", answer=words))
+    drawn = torch.randn(space.shape[1], random, generator=seeded(seed))
+    others = nn.functional.normalize(space @ drawn, dim=0)
+    means = [_rows(subject, where)[chosen].float().cpu().mean(0) for where in ("output", "input")]
+    return {
+        name: Alignment(*(Interval.rate(int(((mean @ others) < mean @ one).sum()), random) for mean in means))
+        for name, one in directions.items()
+    }
+
+
+def _rows(subject: Subject, where: str) -> Tensor:
+    model = unwrapped(subject.model)
+    layer = model.get_output_embeddings() if where == "output" else model.get_input_embeddings()
+    if not isinstance(layer, nn.Module) or not isinstance(weight := getattr(layer, "weight", None), Tensor):
+        raise BadInput(f"{subject.name}: its {where} embedding has no rows that a direction could point at")
+    norm = subject.anatomy.tower("language").final_norm if where == "output" else None
+    gain = getattr(subject.module(norm), "weight", None) if norm else None
+    return weight.detach() if gain is None else weight.detach() * gain.detach().to(weight.device)
