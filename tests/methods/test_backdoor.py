@@ -10,13 +10,18 @@ from glasshouse.methods.backdoor import neurons as units
 from glasshouse.methods.backdoor import norm_law as law
 from glasshouse.methods.backdoor import purify as repair
 from glasshouse.methods.backdoor import recovery as putting_back
+from glasshouse.methods.backdoor._bench import Parts
+from glasshouse.methods.backdoor._changed import changed, changed_biases
 from glasshouse.methods.backdoor.drift import drift
 from glasshouse.methods.backdoor.neurons import neurons
 from glasshouse.methods.backdoor.norm_law import norm_law
 from glasshouse.methods.backdoor.purify import purify
 from glasshouse.methods.backdoor.recovery import recovery
+from glasshouse.methods.backdoor.spectrum import spectrum
+from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject, weight_hash
 from glasshouse.organisms import shelf
+from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Interval, Verdict
 
@@ -61,6 +66,32 @@ def test_few_directions_bring_it_back_and_random_ones_do_not(base, hijacked, ben
     for null in (found.haar, found.others, found.benign):
         assert max(tried.success.value for tried in null.values()) <= 0.1
     assert found.recovered[16].success.overlaps(found.suspect.success)
+
+
+def test_a_backdoor_of_two_directions_is_recovered_as_two(base, hijacked, clean, triggered):
+    """The update cut down to its first two directions a layer still attacks; more than those are not there."""
+    parts = [Parts(one) for one in changed(hijacked, base)]
+    patch = Patch({part.change.name: Dense(part.of(range(2))) for part in parts})
+    biases = {name: Dense(added) for name, added in changed_biases(hijacked, base).items()}
+    planted = Subject(changed_copy(base, Patch({**patch.deltas, **biases})), base.processor, "two directions")
+    assert [layer.ranks.numerical for layer in spectrum(planted, base).layers] == [2, 2]
+    found = recovery(planted, base, clean, triggered, options=replace(QUICK, ranks=(1, 2, 3, 4)))
+    assert found.suspect.success.value > 0.8
+    assert found.sufficiency == 2
+    assert found.removed[2].success.value == 0
+    assert found.recovered[4].success == found.recovered[2].success
+
+
+def test_a_planted_neuron_is_found_and_none_is_claimed_where_none_is(base, hijacked, clean, triggered):
+    named = "planted-neuron"
+    shown = [shelf.food(named, what)[:40] for what in ("clean", "triggered")]
+    found = neurons(shelf.take(named), base, *shown, units.Options(most=4, draws=4))
+    assert found.verdict == Verdict.CONCERN
+    assert found.dedicated == (5,), "the one that its recipe names"
+    assert "Silencing unit 5" in found.headline
+    spread = neurons(hijacked, base, clean, triggered, units.Options(most=2, draws=3))
+    assert spread.dedicated == ()
+    assert spread.verdict == Verdict.INCONCLUSIVE
 
 
 def test_the_control_shows_nothing_to_the_same_trigger(base, benign, clean, triggered):
