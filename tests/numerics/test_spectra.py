@@ -5,8 +5,17 @@ import math
 import pytest
 import torch
 
+from glasshouse.numerics import spectra
 from glasshouse.numerics.randomness import seeded
-from glasshouse.numerics.spectra import Ranks, leading, principal, rotated, rounding_floor, singular_values
+from glasshouse.numerics.spectra import (
+    Ranks,
+    gaussian_values,
+    leading,
+    principal,
+    rotated,
+    rounding_floor,
+    singular_values,
+)
 
 
 def matrix(out, inner, falling=0.0, seed=0):
@@ -94,3 +103,24 @@ def test_what_rounding_gives_lies_below_its_floor_and_not_far(kind):
     rounding = float(torch.linalg.matrix_norm(rounded - weight, 2))
     assert 0.3 * floor < rounding < floor
     assert rounding_floor(weight) < 1e-2 * floor
+
+
+@pytest.mark.parametrize(("out", "inner"), [(300, 600), (500, 500), (600, 200)])
+def test_gaussian_values_are_those_of_gaussian_matrices(out: int, inner: int):
+    drawn = torch.randn(out, inner, generator=seeded(3))
+    found, expected = singular_values(drawn), gaussian_values(out, inner, float(drawn.norm()))
+    assert float(expected.norm()) == pytest.approx(float(drawn.norm()))
+    torch.testing.assert_close(found, expected, atol=0.02 * float(found[0]), rtol=0)
+    one, two = Ranks.of(found), Ranks.of(expected)
+    assert two.entropic == pytest.approx(one.entropic, rel=2e-3)
+    assert two.participation == pytest.approx(one.participation, rel=1e-2)
+
+
+def test_wide_matrices_are_as_exact_as_their_use_needs(monkeypatch: pytest.MonkeyPatch):
+    values = torch.arange(1, 301).double() ** -1.0
+    matrix = rotated(values, 300, 400, 0)
+    exact = Ranks.of(singular_values(matrix))
+    monkeypatch.setattr(spectra, "WIDE", 100)
+    quick = singular_values(matrix)
+    torch.testing.assert_close(quick, values, rtol=1e-3, atol=0)
+    assert Ranks.of(quick).entropic == pytest.approx(exact.entropic, rel=1e-4)

@@ -16,15 +16,35 @@ from torch import Tensor
 from glasshouse.numerics.decompositions import eigenvalues, orthonormal, svd
 from glasshouse.numerics.randomness import seeded
 
+WIDE = 2048
 _BLOCKS = 8
 """Of the Krylov space: enough for 1e-5 on spectra that fall at all."""
 
 
 def singular_values(matrix: Float[Tensor, "out inner"]) -> Float[Tensor, " rank"]:
-    """All singular values, the largest first, in float64. What lies below 1e-8 of the largest is noise."""
-    wide = matrix.double()
+    """All singular values, the largest first. What lies below 1e-8 of the largest is noise; of matrices above WIDE on
+    both sides, whose Gram matrix is taken in float32 for speed, what lies below 1e-4."""
+    wide = matrix.double() if min(matrix.shape) <= WIDE else matrix.float()
     gram = wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide
-    return eigenvalues(gram).flip(0).clamp_min(0).sqrt()
+    return eigenvalues(gram).flip(0).clamp_min(0).double().sqrt()
+
+
+def gaussian_values(out: int, inner: int, norm: float) -> Float[Tensor, " rank"]:
+    """What the singular values of a Gaussian matrix of this shape and Frobenius norm are expected to be, largest first:
+    the quantiles of Marchenko and Pastur's law, which large matrices follow closely and small ones on average."""
+    count, ratio = min(out, inner), min(out, inner) / max(out, inner)
+    low, high = (1 - ratio**0.5) ** 2, (1 + ratio**0.5) ** 2
+    turn = torch.linspace(0, torch.pi, 20001, dtype=torch.float64)
+    squared = (low + high) / 2 - (high - low) / 2 * turn.cos()  # dense at both edges, where the density is steep
+    density = ((high - squared) * (squared - low)).clamp_min(0).sqrt() / squared.clamp_min(1e-12)
+    along = torch.cumulative_trapezoid(density * turn.sin(), turn)
+    along = torch.cat([along.new_zeros(1), along]) / along[-1]
+    wanted = (torch.arange(count, 0, -1, dtype=torch.float64) - 0.5) / count
+    place = torch.searchsorted(along, wanted).clamp(1, len(along) - 1)
+    before, after = along[place - 1], along[place]
+    share = (wanted - before) / (after - before).clamp_min(1e-300)
+    values = (squared[place - 1] + share * (squared[place] - squared[place - 1])).clamp_min(0).sqrt()
+    return values * norm / float(values.norm())
 
 
 def leading(

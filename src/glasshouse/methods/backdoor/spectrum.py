@@ -20,13 +20,14 @@ directions" by energy are both true of most updates: say which is meant.
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._changed import Changed, changed, changed_elsewhere
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.decompositions import orthonormal
 from glasshouse.numerics.randomness import seeded
-from glasshouse.numerics.spectra import Ranks, leading, principal, singular_values
+from glasshouse.numerics.spectra import Ranks, gaussian_values, leading, principal, singular_values
 from glasshouse.values.blocks import Block, Cell, Chart, Note, Series, Table
 from glasshouse.values.findings import Finding, Interval, Verdict
 
@@ -69,7 +70,7 @@ class Layer:
     energy: tuple[float, ...]
     """Share of the energy in the first k directions, k from 1."""
     noise: Ranks
-    """Null: a random update of the same norm."""
+    """Null: what a Gaussian update of the same norm is expected to be."""
     noise_energy: tuple[float, ...]
     benign: Ranks | None
     benign_energy: tuple[float, ...]
@@ -169,21 +170,19 @@ def spectrum(
 
 def _layer(suspect: Changed, control: Changed | None, options: Options) -> Layer:
     out, inner = suspect.delta.shape
-    ranks, energy = _ranks(suspect, options)
-    noise = torch.randn(out, inner, generator=seeded(options.seed))
-    noise *= float(suspect.delta.norm()) / float(noise.norm())
-    noise_ranks, noise_energy = _ranks(Changed(suspect.name, suspect.base, noise, suspect.floor), options)
-    benign = _ranks(control, options) if control else None
+    ranks, energy = _ranks(singular_values(suspect.delta), suspect.floor, options)
+    noise = gaussian_values(out, inner, float(suspect.delta.norm()))
+    noise_ranks, noise_energy = _ranks(noise, suspect.floor, options)
+    benign = _ranks(singular_values(control.delta), control.floor, options) if control else None
     return Layer(
         suspect.layer, (out, inner), ranks, energy, noise_ranks, noise_energy, benign[0] if benign else None,
         benign[1] if benign else (), _compared(suspect, control, options) if control else None,
     )  # fmt: skip
 
 
-def _ranks(change: Changed, options: Options) -> tuple[Ranks, tuple[float, ...]]:
-    values = singular_values(change.delta)
+def _ranks(values: Tensor, floor: float, options: Options) -> tuple[Ranks, tuple[float, ...]]:
     energy = values.square().cumsum(0) / values.square().sum().clamp_min(1e-300)
-    return Ranks.of(values, change.floor), tuple(energy[: options.curve].tolist())
+    return Ranks.of(values, floor), tuple(energy[: options.curve].tolist())
 
 
 def _compared(suspect: Changed, control: Changed, options: Options) -> Angles | None:
@@ -191,7 +190,7 @@ def _compared(suspect: Changed, control: Changed, options: Options) -> Angles | 
         return None
     left, _, right = leading(suspect.delta, options.directions)
     benign_left, _, benign_right = leading(control.delta, options.directions)
-    draws: list[torch.Tensor] = []
+    draws: list[Tensor] = []
     for draw in range(options.draws):
         random = orthonormal(torch.randn(right.shape, generator=seeded(options.seed + 1 + draw)))[0]
         draws.append(_degrees(random, benign_right))
@@ -201,5 +200,5 @@ def _compared(suspect: Changed, control: Changed, options: Options) -> Angles | 
     )  # fmt: skip
 
 
-def _degrees(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def _degrees(one: Tensor, other: Tensor) -> Tensor:
     return torch.rad2deg(torch.acos(principal(one, other)[0]))
