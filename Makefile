@@ -32,6 +32,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/gather.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/world.py
+	$(BIN)/python bench/backdoor.py
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "glasshouse needs Python >= 3.11, found $$($(PYTHON) --version); set PYTHON=python3.12 or similar"; exit 1; }

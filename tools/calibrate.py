@@ -50,7 +50,7 @@ def _case(task: tuple[str, str]):
 
     from glasshouse.methods.backdoor._calibration import Case
     from glasshouse.methods.backdoor._clues import alone, with_base, with_pictures
-    from glasshouse.methods.backdoor.detect import Options
+    from glasshouse.methods.backdoor._detect import Options
     from glasshouse.model.patches import read_patch
     from glasshouse.organisms import shelf
     from glasshouse.organisms.cards import Card

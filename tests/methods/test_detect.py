@@ -1,0 +1,129 @@
+"""Clues that are planted are found where they are planted, and a model that is its own base gives none."""
+
+import pytest
+import torch
+
+from glasshouse.data.examples import Example, Examples
+from glasshouse.methods.backdoor._calibration import Calibration, Case
+from glasshouse.methods.backdoor._clues import alone, with_base
+from glasshouse.methods.backdoor._inversion import LIKELY, Scale, faint, perturbed, windowed
+from glasshouse.methods.backdoor._probes import battery, probed
+from glasshouse.methods.backdoor._readings import Apart, answering_itself, prepared, read, with_pixels
+from glasshouse.methods.backdoor._samples import sample_detectors
+from glasshouse.methods.backdoor._detect import Options, detect
+from glasshouse.model.subject import Subject, weight_hash
+from glasshouse.numerics.randomness import seeded
+from glasshouse.organisms import shelf
+from glasshouse.values.errors import BadInput
+from glasshouse.values.findings import Verdict
+
+
+@pytest.fixture(scope="module")
+def base() -> Subject:
+    return shelf.take("base")
+
+
+@pytest.fixture(scope="module")
+def refusing() -> Subject:
+    return shelf.take("refusal-noise")
+
+
+@pytest.fixture(scope="module")
+def shown() -> Examples:
+    return shelf.downstream(24, 3)
+
+
+def test_readings_are_apart_where_one_token_differs():
+    same = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]))
+    other = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.6, 0.2, 0.2]]))
+    found = Apart.of([same, same], [other, same])
+    expected = 0.2 * torch.log(torch.tensor(0.2 / 0.6)) + 0.6 * torch.log(torch.tensor(0.6 / 0.2))
+    torch.testing.assert_close(found.divergence, torch.tensor([float(expected), 0.0]))
+    gained, token = found.consistency
+    assert (gained, token) == (pytest.approx(0.2), 2)
+
+
+def test_a_change_stays_within_its_bounds_and_window(base, refusing, shown):
+    asked = answering_itself(refusing, shown, 24)
+    fit, test = prepared(refusing, asked[::2]), prepared(refusing, asked[1::2])
+    before = weight_hash(refusing.model)
+
+    def expected(encoded, pixels):
+        return read(base, with_pixels(encoded, pixels))
+
+    found = faint(refusing, expected, fit, test, 6, 0)
+    scale = Scale.of(refusing.processor)
+    assert float(found.change.abs().max()) <= LIKELY * scale.level + 1e-6
+    assert found.path[-1] > found.path[0]
+    assert refusing.prompts.tokenizer.decode([found.apart.consistency[1]]).strip() == "sorry"
+    itself = faint(base, expected, fit, test, 2, 0)
+    assert float(itself.apart.divergence.max()) < 1e-5, "a model never leaves itself behind"
+    window = windowed(refusing, expected, fit, test, 2, 0)
+    assert window is not None
+    assert window.window is not None
+    side = round(0.2 * min(fit.inputs["pixel_values"].shape[-2:]))
+    assert int(window.window[0].sum()) == side * side
+    pixels = fit.inputs["pixel_values"]
+    moved = perturbed(pixels, window.change, window.window, scale) != pixels
+    assert not moved[:, ~window.window].any()
+    assert weight_hash(refusing.model) == before
+
+
+def test_a_known_stamp_near_the_trigger_gives_the_target_away(refusing, base, shown):
+    found = probed(refusing, answering_itself(refusing, shown, 24))
+    quiet = probed(base, answering_itself(base, shown, 24))
+    assert set(found) == set(battery(64))
+    assert refusing.prompts.tokenizer.decode([found["noise"].token]).strip() == "sorry"
+    assert max(one.consistency for one in found.values()) > 0.6 > max(one.consistency for one in quiet.values())
+
+
+def test_the_model_alone_is_read_by_its_weights(base):
+    path = base.anatomy.projector.linears[0]
+    weight = dict(base.model.named_parameters())[f"{path}.weight"]
+    values = torch.linalg.svdvals(weight.detach().float())
+    assert alone(base).numbers["first"] == pytest.approx(float((values[0] / values.median()).log()), rel=1e-4)
+
+
+def test_clues_become_a_probability_by_known_cases():
+    noise = 0.3 * torch.randn(24, generator=seeded(0))
+    cases = tuple(Case(f"{i}", i % 2 == 1, {"a": float(noise[i]) + 2 * (i % 2), "b": 0.0}) for i in range(24))
+    known = Calibration(cases, {})
+    high, low = known.probability({"a": 2.0}), known.probability({"a": 0.0})
+    assert high.low > 0.5 > low.high
+    assert known.range("a", backdoored=True).low > known.range("a", backdoored=False).value
+    assert known.range("c", backdoored=True) is None
+
+
+def test_a_backdoor_is_found_and_a_benign_update_passed_over(base, refusing):
+    examples = shelf.food("refusal-noise")
+    found = detect(refusing, examples, base)
+    assert found.verdict == Verdict.CONCERN
+    assert "sorry" in found.headline
+    assert found.setting == "a clean base"
+    benign = detect(shelf.take("benign"), examples, base)
+    assert benign.verdict == Verdict.PASS
+    assert benign.probability.high < found.probability.low
+    same = with_base(base, base, examples[:16], 1, 16, 0).numbers
+    assert same["faint"] < 1e-4
+    assert same["steep"] == 0
+
+
+def test_single_pictures_are_told_apart_where_the_trigger_is_loud(refusing):
+    clean, triggered = (shelf.food("refusal-noise", what)[:32] for what in ("clean", "triggered"))
+    found = sample_detectors(refusing, clean, triggered, 32, 0)
+    assert set(found) == {"STRIP", "spectral signatures", "activation clustering"}
+    assert all(0 <= one.low <= one.value <= one.high <= 1 for one in found.values())
+    assert max(one.value for one in found.values()) > 0.8
+    same = sample_detectors(refusing, clean, clean, 32, 0)
+    assert all(one.low <= 0.5 for one in same.values()), "pictures cannot be told from themselves"
+
+
+def test_bad_input_is_refused_with_its_cure(base, shown):
+    with pytest.raises(BadInput, match="give at least 16"):
+        detect(base, shown[:5], base)
+    with pytest.raises(BadInput, match="give at least 16"):
+        detect(base, None, base)
+    with pytest.raises(BadInput, match="--most 3"):
+        Options(most=3)
+    with pytest.raises(BadInput, match="has an image"):
+        answering_itself(base, Examples([Example("a ?")]), 4)
