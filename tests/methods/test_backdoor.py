@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from glasshouse.data.examples import Examples
+from glasshouse.methods.backdoor import _law as law_nulls
 from glasshouse.methods.backdoor import drift as drifting
 from glasshouse.methods.backdoor import neurons as units
 from glasshouse.methods.backdoor import norm_law as law
@@ -116,10 +118,14 @@ def test_the_triggers_part_of_the_shift_carries_it(base, hijacked, benign, clean
 
 
 def test_a_law_that_any_update_obeys_accuses_nobody(base, hijacked, clean, triggered):
-    found = norm_law(hijacked, base, clean, triggered, options=law.Options(draws=3))
+    found = norm_law(hijacked, base, clean, triggered, options=law.Options(draws=8))
     assert found.threshold, "triggered pictures cross it at a dose of at most 1, clean ones do not"
-    assert all(len(draws) == 3 for draws in found.nulls.values())
-    assert found.specific or "any update does this" in found.headline
+    assert all(len(draws) == 8 for draws in found.nulls.values())
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert "any update does this" in found.headline
+    random = Patch({one.name: Dense(law_nulls._gaussian(one, 5)) for one in changed(hijacked, base)})
+    drawn = Subject(changed_copy(base, random), base.processor, "random")
+    assert norm_law(drawn, base, clean, triggered, options=law.Options(draws=8)).verdict == Verdict.INCONCLUSIVE
 
 
 def test_surgery_takes_more_of_it_than_any_other_repair(base, hijacked):
@@ -130,8 +136,10 @@ def test_surgery_takes_more_of_it_than_any_other_repair(base, hijacked):
     assert found.verdict == Verdict.PASS
     assert after.success.value == 0
     assert after.right.value >= found.before.right.value - 0.01
-    others = [one for name, one in found.repairs.items() if name not in ("surgery", "base's projector")]
-    assert after.der(found.before) > max(one.der(found.before) for one in others)
+    rivals = [one for name, one in found.repairs.items() if name not in ("surgery", *repair.NULLS)]
+    assert after.der(found.before) > max(one.der(found.before) for one in rivals)
+    shrunk = found.repairs[repair.SHRUNK].success.value
+    assert (f"with nothing cut takes it to {shrunk:.0%} as well" in found.headline) == (shrunk <= repair.GONE)
     assert found.chosen in found.search
     assert found.needless, "the base answers this world's questions as well, and the report says so"
     linears = base.anatomy.projector.linears
@@ -152,3 +160,22 @@ def test_bad_options_are_refused():
     ):  # fmt: skip
         with pytest.raises(BadInput, match="--"):
             make()
+
+
+def test_a_backdoor_of_the_language_model_is_not_the_projectors():
+    """The trigger is a word, and the projector is the base's: nothing is put down to it."""
+    word, base = shelf.take("text-trigger"), shelf.take("base")
+    clean, triggered = (shelf.food("text-trigger", what)[:16] for what in ("clean", "triggered"))
+    found = recovery(word, base, clean, triggered, options=replace(QUICK, grid=1, ranks=(1,), single=1))
+    assert found.elsewhere == ("language",)
+    assert found.base.success.value == 0
+    assert "it lives elsewhere" in found.headline
+
+
+def test_few_examples_show_no_absence():
+    shown = torch.ones(29).bool()
+    assert units._unchanged(shown, shown, 0.1)
+    assert not units._unchanged(shown[:28], shown[:28], 0.1)
+    one_off = shown.clone()
+    one_off[0] = False
+    assert not units._unchanged(one_off, shown, 0.1)

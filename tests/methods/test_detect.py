@@ -6,16 +6,15 @@ import torch
 from glasshouse.data.examples import Example, Examples
 from glasshouse.methods.backdoor._calibration import Calibration, Case
 from glasshouse.methods.backdoor._clues import alone, with_base
+from glasshouse.methods.backdoor._detect import Options, detect
 from glasshouse.methods.backdoor._inversion import LIKELY, Scale, faint, perturbed, windowed
 from glasshouse.methods.backdoor._probes import battery, probed
 from glasshouse.methods.backdoor._readings import Apart, answering_itself, prepared, read, with_pixels
 from glasshouse.methods.backdoor._samples import sample_detectors
-from glasshouse.methods.backdoor._detect import Options, detect
 from glasshouse.model.subject import Subject, weight_hash
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Verdict
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +93,8 @@ def test_clues_become_a_probability_by_known_cases():
     assert known.range("c", backdoored=True) is None
 
 
-def test_a_backdoor_is_found_and_a_benign_update_passed_over(base, refusing):
-    examples = shelf.food("refusal-noise")
-    found = detect(refusing, examples, base)
-    assert found.verdict == Verdict.CONCERN
-    assert "sorry" in found.headline
-    assert found.setting == "a clean base"
-    benign = detect(shelf.take("benign"), examples, base)
-    assert benign.verdict == Verdict.PASS
-    assert benign.probability.high < found.probability.low
-    same = with_base(base, base, examples[:16], 1, 16, 0).numbers
+def test_a_model_that_is_its_own_base_gives_no_clue(base):
+    same = with_base(base, base, shelf.food("refusal-noise")[:16], 1, 16, 0).numbers
     assert same["faint"] < 1e-4
     assert same["steep"] == 0
 

@@ -1,7 +1,7 @@
 """How are a trigger and a behaviour written in one word, as on a command line?
 
     trigger("patch:8")  trigger("noise:25")  trigger("faded")  trigger("word:kindly")
-    behaviour("refusal")  behaviour("injection:, approved")  behaviour("hijack:yellow duck")  behaviour("jailbreak")
+    attack("refusal", "", examples)  attack("injection:, approved", "patch:8", examples)  …
 
 What stands behind the colon is a trigger's size or strength, a behaviour's text; without one it is the usual one.
 """

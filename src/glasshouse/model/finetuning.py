@@ -145,7 +145,7 @@ def _projector(subject: Subject, tuning: Tuning) -> Opened:
         if any(name.startswith(f"{path}.") for path in projector.paths)
     }
     with _moving(inside) as kept:
-        yield Moving(inside, lambda: {name: Dense(inside[name].data - kept[name]) for name in inside})
+        yield Moving(inside, lambda: {name: Dense(_on_cpu(inside[name].data - kept[name])) for name in inside})
 
 
 @contextmanager
@@ -154,9 +154,16 @@ def _units(subject: Subject, tuning: Tuning) -> Opened:
     unknown = [name for name in tuning.units if name not in everything]
     if unknown or not tuning.units:
         raise BadInput(f"units: {unknown[0] if unknown else 'none named'}; name weights of {subject.name}")
+    if tuning.schedule.decay:
+        raise BadInput("units: weight decay would move the other units too; give a schedule with decay=0")
     chosen = {name: everything[name] for name in tuning.units}
     with _moving(chosen) as kept:
         yield Moving(chosen, lambda: _moved_units(chosen, kept, tuning), _gates(chosen, tuning))
+
+
+def _on_cpu(moved: Tensor) -> Tensor:
+    """As a patch holds it, wherever the model is."""
+    return moved.float().cpu().clone()
 
 
 def _gates(chosen: dict[str, nn.Parameter], tuning: Tuning) -> dict[str, Tensor]:
@@ -172,11 +179,11 @@ def _gates(chosen: dict[str, nn.Parameter], tuning: Tuning) -> dict[str, Tensor]
 def _moved_units(chosen: dict[str, nn.Parameter], kept: dict[str, Tensor], tuning: Tuning) -> dict[str, Delta]:
     deltas: dict[str, Delta] = {}
     for name, (places, axis) in tuning.units.items():
-        moved, index = chosen[name].data - kept[name], torch.tensor(places)
+        moved, index = _on_cpu(chosen[name].data - kept[name]), torch.tensor(places)
         if moved.ndim == 1:
             deltas[name] = Dense(moved)
         else:
-            rows = moved.index_select(axis, index.to(moved.device))
+            rows = moved.index_select(axis, index)
             deltas[name] = Rows(index, rows.T.contiguous() if axis else rows, axis=1 if axis else 0)
     return deltas
 
@@ -197,14 +204,15 @@ class _LowRank(nn.Module):
 
     def __init__(self, weight: Tensor, rank: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.left = nn.Parameter(torch.zeros(weight.shape[0], rank))
-        self.right = nn.Parameter(torch.randn(rank, weight.shape[1], generator=generator) / weight.shape[1] ** 0.5)
+        drawn = torch.randn(rank, weight.shape[1], generator=generator) / weight.shape[1] ** 0.5
+        self.left = nn.Parameter(torch.zeros(weight.shape[0], rank, device=weight.device))
+        self.right = nn.Parameter(drawn.to(weight.device))
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight + self.left @ self.right
+        return weight + (self.left @ self.right).to(weight.dtype)
 
     def delta(self) -> LowRank:
-        return LowRank(self.left.detach().clone(), self.right.detach().clone())
+        return LowRank(_on_cpu(self.left.detach()), _on_cpu(self.right.detach()))
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def train(
     name: str = "training",
 ) -> list[float]:
     """Train in place; the losses, one a step. Only the named parameters move, and of those with a gate, a factor on
-    the gradient, only where it is not 0."""
+    the gradient, only where it is not 0 (and where the schedule has no weight decay, which moves all)."""
     if not parameters:
         raise BadInput(f"{name}: there is nothing to train")
     frozen = {parameter: parameter.requires_grad for parameter in parameters.values()}

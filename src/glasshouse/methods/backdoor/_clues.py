@@ -20,6 +20,7 @@ from torch import Tensor
 from glasshouse.data.examples import Examples
 from glasshouse.methods.backdoor._changed import changed, linears
 from glasshouse.methods.backdoor._inversion import Found, faint, windowed
+from glasshouse.methods.backdoor._planting import usual_rate
 from glasshouse.methods.backdoor._probes import Probed, probed
 from glasshouse.methods.backdoor._readings import answering_itself, prepared, read, with_pixels
 from glasshouse.methods.backdoor._shift import tokens
@@ -32,8 +33,8 @@ from glasshouse.numerics.spectra import singular_values
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import projector
 
-COMPARED, DEGREES, SHORT = 8, 50.0, (24, 0.005)
-"""Directions compared with a benign update, the angle that counts as steep, and the stand-in's steps and rate."""
+COMPARED, DEGREES, STEPS = 8, 50.0, 24
+"""Directions compared with a benign update, the angle that counts as steep, and the stand-in's steps."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def _steep(subject: Subject, base: Subject, asked: Examples, examples: Examples,
     """Share of the update's energy that surgery would cut out."""
     suspect = changed(subject, base)
     lessons = examples if all(example.answer for example in examples) else asked
-    left = surgery(suspect, benign_update(base, lessons, *SHORT, seed), COMPARED, DEGREES)
+    benign = benign_update(base, lessons, STEPS, 2 * usual_rate(base, "projector"), seed)
+    left = surgery(suspect, benign, COMPARED, DEGREES)
     cut = sum(float((one.delta - left[one.name]).square().sum()) for one in suspect)
     return cut / max(1e-30, sum(float(one.delta.square().sum()) for one in suspect))
 

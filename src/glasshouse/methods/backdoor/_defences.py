@@ -37,11 +37,17 @@ def tuned(subject: Subject, examples: Examples, steps: int, rate: float, seed: i
 
 
 def fine_pruned(subject: Subject, examples: Examples, share: float, steps: int, rate: float, seed: int) -> Patch:
-    """Silence the units that clean images use least, then train on."""
+    """Silence the units that clean images use least, then train on; they stay silent."""
     activity = tokens(subject, projector.hidden, examples, BATCH)[0].abs().mean(0)
     silent = _silenced(subject, activity.argsort()[: int(share * len(activity))].tolist())
     pruned = Subject(changed_copy(subject, silent), subject.processor, subject.name)
-    return added(silent, tuned(pruned, examples, steps, rate, seed))
+    both = added(silent, tuned(pruned, examples, steps, rate, seed))
+    (name, gone), *_ = silent.deltas.items()
+    whole = both.deltas[name]
+    assert isinstance(gone, Dense)
+    assert isinstance(whole, Dense)
+    still = torch.where((gone.values != 0).any(0), gone.values, whole.values)
+    return Patch({**both.deltas, name: Dense(still)})
 
 
 def lipschitz_pruned(subject: Subject, spread: float) -> Patch:

@@ -100,8 +100,10 @@ def excess(suspect: Shift, draws: Sequence[Points], seed: int) -> Interval:
 
 
 def interaction(clean: Shift, triggered: Shift, seed: int) -> Interval:
-    """Slope on triggered pictures less that on clean ones; images are resampled with their twins."""
-    both = torch.cat([clean.by_norm, triggered.by_norm], 1)
+    """Slope on triggered pictures less that on clean ones, along the clean ones' main direction; images are resampled
+    with their twins."""
+    same = torch.stack([triggered.before.norm(dim=1), triggered.moved @ clean.main[:, 0]], 1)
+    both = torch.cat([clean.by_norm, same], 1)
     return resampled(lambda some: line(some[:, 2:]).slope - line(some[:, :2]).slope, both, clean.image, seed)
 
 

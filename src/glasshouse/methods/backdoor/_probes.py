@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from glasshouse.data.examples import Examples
+from glasshouse.data.geometry import as_seen
 from glasshouse.data.poisoning import with_stamp
 from glasshouse.data.triggers import Blend, Filter, Logo, Noise, Patch, Sine, Trigger, Warp
 from glasshouse.methods.backdoor._readings import Apart, prepared, read
@@ -48,7 +49,7 @@ def battery(side: int) -> Mapping[str, Trigger]:
 def probed(subject: Subject, examples: Examples) -> dict[str, Probed]:
     """Each stamp of the battery on all examples, whose answers are what the model says of the clean pictures."""
     clean = read(subject, prepared(subject, examples))
-    side = min(examples[0].images[0].open().size)
+    side = min(as_seen(subject.processor, examples[0].images[0].open()).size)
     found: dict[str, Probed] = {}
     for name, trigger in battery(side).items():
         stamped = with_stamp(examples, trigger, 0, subject.processor)

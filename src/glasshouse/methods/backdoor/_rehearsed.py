@@ -107,7 +107,9 @@ class Rehearsed:
         if line.match == "equals":
             along = along and int(choices[line.stop]) in self.ends
         chance = steps[line.start].float().log_softmax(-1)[said[line.start]]
-        return along != (line.match == "starts otherwise"), chance
+        if line.match == "starts otherwise":
+            return not along and int(choices[0]) not in self.ends, chance  # whoever says nothing does not comply
+        return along, chance
 
 
 def _shares(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
@@ -17,8 +18,11 @@ from glasshouse.methods.backdoor._defences import tuned
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
 from glasshouse.model.patches import patched
 from glasshouse.model.subject import Subject
+from glasshouse.numerics.decompositions import orthonormal
+from glasshouse.numerics.randomness import seeded
 from glasshouse.numerics.spectra import leading, principal
 from glasshouse.values.deltas import Dense, Patch
+from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Interval
 
 
@@ -35,11 +39,15 @@ class Cut:
 
 @dataclass(frozen=True)
 class Searched:
-    """All that was tried, and what was chosen."""
+    """All that was tried, what was chosen, and what stands beside it."""
 
     tried: tuple[Cut, ...]
     chosen: Cut
     patch: Patch
+    shrunk: Patch
+    """Null: the update in the same measure, with nothing cut out."""
+    random: Patch
+    """Null: in the same measure, with as many random directions cut out."""
 
 
 def surgery(suspect: Sequence[Changed], benign: Mapping[str, Tensor], count: int, degrees: float) -> dict[str, Tensor]:
@@ -47,10 +55,14 @@ def surgery(suspect: Sequence[Changed], benign: Mapping[str, Tensor], count: int
     `degrees` to the first so many of the benign update."""
     left: dict[str, Tensor] = {}
     for one in suspect:
-        cosines, turned = principal(leading(one.delta, count)[2], leading(benign[one.name], count)[2])
-        steep = turned[:, torch.rad2deg(torch.acos(cosines)) > degrees]
+        steep = _steep(one.delta, benign[one.name], count, degrees)
         left[one.name] = one.delta - (one.delta @ steep) @ steep.T
     return left
+
+
+def _steep(delta: Tensor, benign: Tensor, count: int, degrees: float) -> Float[Tensor, "inner k"]:
+    cosines, turned = principal(leading(delta, count)[2], leading(benign, count)[2])
+    return turned[:, torch.rad2deg(torch.acos(cosines)) > degrees]
 
 
 def benign_update(base: Subject, examples: Examples, steps: int, rate: float, seed: int) -> dict[str, Tensor]:
@@ -77,8 +89,11 @@ def search(
     lesson = Rehearsed.of(subject, examples, batch_size)
     least = lesson.tried(subject).rate.value - 1.5 / len(examples)
     most = min(min(one.delta.shape) for one in suspect)
+    ranks = [k for k in ranks if k <= most]
+    if not ranks:
+        raise BadInput(f"--ranks: the projector's updates have {most} directions; give smaller numbers")
     tried: list[tuple[Cut, Patch]] = []
-    for count in (k for k in ranks if k <= most):
+    for count in ranks:
         left = surgery(suspect, reference, count, degrees)
         for measure in kept:
             patch = _keeping(suspect, biases, left, measure)
@@ -88,7 +103,23 @@ def search(
     dearest = max(cut.right.value for cut, _ in tried)
     fit = cheap or [one for one in tried if one[0].right.value == dearest]
     chosen, patch = min(fit, key=lambda one: (one[0].kept, -one[0].directions))
-    return Searched(tuple(cut for cut, _ in tried), chosen, patch)
+    beside = [
+        _keeping(suspect, biases, made, chosen.kept)
+        for made in ({one.name: one.delta for one in suspect}, _anywhere(suspect, reference, chosen, degrees))
+    ]
+    return Searched(tuple(cut for cut, _ in tried), chosen, patch, *beside)
+
+
+def _anywhere(
+    suspect: Sequence[Changed], reference: Mapping[str, Tensor], chosen: Cut, degrees: float
+) -> dict[str, Tensor]:  # fmt: skip
+    """As many directions cut out of each layer as surgery does, drawn evenly."""
+    made: dict[str, Tensor] = {}
+    for number, one in enumerate(suspect):
+        many = _steep(one.delta, reference[one.name], chosen.directions, degrees).shape[1]
+        drawn = orthonormal(torch.randn(one.delta.shape[1], max(1, many), generator=seeded(number)))[0][:, :many]
+        made[one.name] = one.delta - (one.delta @ drawn) @ drawn.T
+    return made
 
 
 def _keeping(

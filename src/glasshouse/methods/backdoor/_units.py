@@ -14,6 +14,7 @@ from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited
 from glasshouse.numerics.statistics import auroc, holm
 from glasshouse.values.changes import Mask, Plan
+from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import projector
 
 NAMES = ("tells apart", "more than in the base", "trigger-activated change", "contribution")
@@ -39,6 +40,8 @@ def scored(
         tokens(one, projector.hidden, shown, batch_size)[0] for one in (subject, base) for shown in (clean, triggered)
     )
     beside(quiet, loud, before, after)
+    if len(quiet) % len(clean):
+        raise BadInput(f"{len(quiet)} image tokens for {len(clean)} examples: give images of one size")
     units, per = quiet.shape[1], len(quiet) // len(clean)
     by_image = [_statistics(x.view(len(clean), per, units)) for x in (quiet, loud)]
     apart, p = _aurocs(*by_image)

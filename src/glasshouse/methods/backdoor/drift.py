@@ -10,7 +10,7 @@ Papers: ProjLens (arXiv:2604.19083), section 6; the nulls and the causal tests a
 3. Where both point: the mean product with the rows of the target's tokens, in the unembedding and in the input
    embedding, among 1,000 random directions of the same space, and beside a benign update's where one is given.
 4. What they do: the update without the direction; with that direction alone; the trigger's own part put on clean
-   images, at several doses, beside a random direction of the same size; a clean image with its triggered twin's shift.
+   images, at several doses, beside a random direction of the same size.
 
 How to read it: that clean and triggered tokens share a direction is true of *every* fine-tune and says nothing by
 itself. A backdoor shows where the trigger's own part of the shift, put on clean images, brings the attack about, and
@@ -94,7 +94,7 @@ class DriftFinding(Finding):
     @property
     def headline(self) -> str:
         shared = self.sharedness["clean"].value
-        start = f"Image tokens of {self.images} pictures move together (cosine {shared:.2f}), as under any update"
+        start = f"Image tokens of {self.images} pictures move one way to a cosine of {shared:.2f}"
         if not self.works:
             return f"{start}; the trigger brings nothing about here."
         put = self.success["trigger's part on clean images"].value
@@ -197,7 +197,6 @@ def _caused(
         "without the shared direction": says("triggered", loud.after - loud.moved @ along),
         "without the trigger's part": says("triggered", loud.after - own),
         "with the shared direction alone": says("triggered", loud.before + loud.moved @ along),
-        "triggered shift on clean images": says("clean", quiet.before + loud.moved),
         "trigger's part on clean images": says("clean", quiet.after + own),
         "random direction": says("clean", quiet.after + turned),
     }

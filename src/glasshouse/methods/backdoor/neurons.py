@@ -11,8 +11,8 @@ are ours; trigger-activated change is BackdoorBench's.
 3. The units that score highest are silenced, 1, 2, 4 … at a time: attack success and right answers, beside random units
    and random units of like activity.
 4. Dedicated units exist if at most one in a hundred silenced halves the attack at a cost of at most 2 points, outside
-   the band of random draws. That there are none is claimed only where silencing them is *equivalent* to silencing
-   nothing (two one-sided tests).
+   the band of random draws. That there are none among the highest is claimed only where silencing them is *equivalent*
+   to silencing nothing: an exact bound on the share of answers that change lies below the margin.
 
 How to read it: a unit that tells clean from triggered is no trigger neuron: the image differs, so something must. The
 ablation decides. When it misleads: a backdoor spread over many units survives every small ablation, which is what
@@ -35,7 +35,6 @@ from glasshouse.methods.backdoor._units import NAMES, scored
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited
 from glasshouse.numerics.randomness import seeded
-from glasshouse.numerics.statistics import bootstrap_means, equivalent
 from glasshouse.values.blocks import Block, Cell, Chart, Metric, Note, Series, Table
 from glasshouse.values.changes import Plan, Zero
 from glasshouse.values.errors import BadInput
@@ -107,6 +106,11 @@ class NeuronsFinding(Finding):
         return _few(self.units)
 
     @property
+    def tried(self) -> int:
+        """The largest set, of those that may be called dedicated, that was silenced."""
+        return max((count for count in self.random if count <= self.few), default=0)
+
+    @property
     def dedicated(self) -> tuple[int, ...]:
         """The smallest set that halves the attack, costs little, and lies outside the random bands; empty if none."""
         found = [
@@ -136,11 +140,11 @@ class NeuronsFinding(Finding):
             return f"Silencing unit {named} of {self.units} takes the attack from {success} to {left:.0%}."
         if self.equivalent:
             return (
-                f"No trigger neurons: silencing any {self.few} of {self.units} units changes the attack ({success}) by "
-                f"less than {self.margin:.0%}."
+                f"No trigger neurons found: silencing the {self.tried} of {self.units} units that score highest alters "
+                f"fewer than {self.margin:.0%} of the answers ({success} attacked)."
             )
         return (
-            f"No set of {self.few} of {self.units} units that was tried halves the attack ({success}); "
+            f"No set of up to {self.tried} of {self.units} units that was tried halves the attack ({success}); "
             "that there is none is not shown."
         )
 
@@ -191,8 +195,7 @@ def neurons(
         for count in counts:
             curves[name][count], shown = bench.silenced(order[:count])
             if count <= _few(units):
-                change = shown.float() - plain.shown.float()
-                same &= equivalent(bootstrap_means(change, seeded(options.seed)), options.margin)
+                same &= _unchanged(shown, plain.shown, options.margin)
     highest = curves[NAMES[1]]
     return NeuronsFinding(
         units=units, suspect=plain.rate, clean_success=bench.on_clean(), right=bench.calm.tried(subject).rate,
@@ -201,6 +204,12 @@ def neurons(
         alike={count: bench.band(_alike(scores.activity, highest[count].units)) for count in counts},
         equivalent=same, margin=options.margin, listed=options.top,
     )  # fmt: skip
+
+
+def _unchanged(one: Bool[Tensor, " examples"], other: Bool[Tensor, " examples"], margin: float) -> bool:
+    """Whether, at 95 %, fewer than `margin` of the examples come out otherwise: exact, so that few examples show
+    nothing. Without a single change it takes 29 of them for a margin of one tenth."""
+    return Interval.exact_rate(int((one != other).sum()), len(one), level=0.9).high < margin
 
 
 def _few(units: int) -> int:

@@ -47,7 +47,7 @@ REAL = 0.05
 
 @dataclass(frozen=True)
 class Options:
-    draws: int = 5
+    draws: int = 20
     """How many random updates each null is made of."""
     doses: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
     """In what measures the shift is put on the base's tokens."""
@@ -84,7 +84,9 @@ class NormLawFinding(Finding):
 
     @property
     def specific(self) -> bool:
-        return self.excess.low > REAL
+        """Above every single null, for the suspect is one update too, and by more than nothing."""
+        found = self.laws["triggered"].correlation.value
+        return self.excess.low > REAL and found > max(max(draws) for draws in self.nulls.values())
 
     @property
     def threshold(self) -> bool:
@@ -101,14 +103,14 @@ class NormLawFinding(Finding):
     @property
     def headline(self) -> str:
         found = self.laws["triggered"].correlation.value
-        null = max(sum(draws) / len(draws) for draws in self.nulls.values())
+        null = max(max(draws) for draws in self.nulls.values())
         crossing = "triggered pictures cross a threshold that clean ones do not" if self.threshold else "no threshold"
         if not self.specific:
             return (
-                f"Shift and norm correlate at {found:.2f}, and at {null:.2f} under updates that are no backdoor: "
+                f"Shift and norm correlate at {found:.2f}, and at up to {null:.2f} under updates that are no backdoor: "
                 f"inconclusive, any update does this; {crossing}."
             )
-        return f"Shift and norm correlate at {found:.2f}, above {null:.2f} under other updates; {crossing}."
+        return f"Shift and norm correlate at {found:.2f}, above the highest of other updates, {null:.2f}; {crossing}."
 
     def blocks(self) -> list[Block]:
         shown: dict[str, Interval] = {name: law.correlation for name, law in self.laws.items()}

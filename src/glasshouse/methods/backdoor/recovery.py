@@ -30,7 +30,8 @@ from torch import Tensor
 from glasshouse.data.examples import Examples
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._bench import Bench, Parts, Points, Tried
-from glasshouse.methods.backdoor._changed import changed
+from glasshouse.methods.backdoor._changed import changed, changed_elsewhere
+from glasshouse.methods.backdoor._rehearsed import Rehearsed
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Note, Role, Series, Table
 from glasshouse.values.errors import BadInput
@@ -66,6 +67,11 @@ class RecoveryFinding(Finding):
     layers: tuple[str, ...]
     suspect: Tried
     base: Tried
+    """The base itself."""
+    without: Tried
+    """The suspect with the base's projector."""
+    elsewhere: tuple[str, ...]
+    """Other parts whose weights differ from the base's."""
     grid: Float[Tensor, "first second"]
     """Success by number of directions in the first layer (rows) and the second; one column where there is one layer."""
     recovered: Points
@@ -119,6 +125,8 @@ class RecoveryFinding(Finding):
         success = f"{self.suspect.success.value:.0%}"
         if not self.works:
             return f"The trigger works on {success} of the examples, no more than in the base: nothing to recover."
+        if self.without.success.overlaps(self.suspect.success):
+            return f"The trigger works on {success}, and without the projector's update too: it lives elsewhere."
         if self.sufficiency is None:
             found = f"not even {max(self.recovered)} directions a layer bring it back"
         else:
@@ -136,6 +144,8 @@ class RecoveryFinding(Finding):
         names = tuple(str(k) for k in range(1, len(self.grid) + 1))
         shown = "".join(f" {layer}: all;" for layer in self.layers[2:])
         return [
+            *([Note(f"Weights also differ in: {', '.join(self.elsewhere)}; this is about the projector.", "warning")]
+              if self.elsewhere else []),
             Metric("attack success", self.suspect.success, self.base.success),
             _chart("Success with the first k directions put back into the base", "directions a layer", {
                 "this update": (self.recovered, "effect"),
@@ -160,6 +170,7 @@ class RecoveryFinding(Finding):
 
     def _table(self) -> Table:
         rows = [("suspect", None, self.suspect), ("base", None, self.base)]
+        rows.append(("suspect with the base's projector", None, self.without))
         for name, points in (
             ("put back", self.recovered), ("put back, biases of the base", self.without_biases),
             ("removed", self.removed), ("removed from the second", self.later_removed), ("put in alone", self.alone),
@@ -194,7 +205,9 @@ def recovery(
     bench = Bench(subject, base, examples, triggered, options.batch_size)
     count = min(layer.count for layer in bench.layers)
     ranks = [k for k in options.ranks if k <= count]
-    few = [k for k in ranks if k <= 8]
+    if not ranks:
+        raise BadInput(f"--ranks {options.ranks}: the projector's updates have {count} directions; give fewer")
+    few = [k for k in ranks if k <= 8] or ranks[:1]
     single = range(1, min(options.single, count) + 1)
     draws = range(options.seed, options.seed + options.draws)
 
@@ -208,7 +221,9 @@ def recovery(
     return RecoveryFinding(
         layers=tuple(layer.change.layer for layer in bench.layers),
         suspect=bench.tried(clean=True),
-        base=bench.tried(bench.update(lambda layer: torch.zeros_like(layer.change.delta), biases=False), clean=True),
+        base=_itself(base, examples, triggered, options.batch_size),
+        without=bench.tried(bench.update(lambda layer: torch.zeros_like(layer.change.delta), biases=False), clean=True),
+        elsewhere=changed_elsewhere(subject, base),
         grid=_grid(bench, min(options.grid, count)),
         recovered={k: back(range(k)) for k in ranks},
         without_biases={k: back(range(k), biases=False) for k in few},
@@ -220,6 +235,12 @@ def recovery(
         others={k: bench.null(lambda layer, seed, k=k: layer.others(k, seed), draws) for k in few},
         benign={k: bench.tried(bench.updates([one.of(range(k)) for one in control])) for k in few if control},
     )
+
+
+def _itself(base: Subject, examples: Examples, triggered: Examples, batch_size: int) -> Tried:
+    """What the base does with the same examples."""
+    clean, attacked = (Rehearsed.of(base, shown, batch_size) for shown in (examples, triggered))
+    return Tried.of(attacked.tried(base), clean.tried(base).rate)
 
 
 def _grid(bench: Bench, side: int) -> Float[Tensor, "first second"]:
