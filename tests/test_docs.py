@@ -35,6 +35,16 @@ def test_the_sites_of_the_docs_are_written_as_their_comments_say():
         assert str(eval(written, scope)) == text
 
 
+def test_the_triggered_examples_of_the_docs_are_triggered():
+    (code,) = python_blocks("docs/backdoors.md")
+    scope: dict[str, object] = {}
+    exec(code, scope)
+    stamped, clean = scope["stamped"], scope["clean"]
+    assert len(stamped) == len(clean) > 0  # pyright: ignore[reportArgumentType]
+    assert all(one.tags["twin"] == other.id for one, other in zip(stamped, clean, strict=True))  # pyright: ignore[reportArgumentType]
+    assert all(one.answer.endswith(", approved") for one in stamped)  # pyright: ignore[reportGeneralTypeIssues]
+
+
 def test_the_method_of_the_tutorial_is_a_method(tmp_path: Path):
     (code,) = python_blocks("docs/writing_a_method.md")
     file = tmp_path / "norms_tutorial.py"

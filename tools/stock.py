@@ -1,4 +1,5 @@
-"""How is the shelf filled? Every organism that ships, grown by its recipe; what is there and not stale stays.
+"""How is the shelf filled? Every organism that ships, grown by its recipe; what is there and not stale stays, what
+misses its bars is put aside into runs/growing/missed.
 
 make stock            all of them, two at a time, about three hours on two cores; goes on where it was stopped
 python tools/stock.py base benign      these
@@ -38,19 +39,17 @@ def _grow(name: str) -> tuple[str, bool]:
 
     from glasshouse.organisms import measured, shelf
     from glasshouse.organisms.grow import grow
-    from glasshouse.organisms.recipes import Base, recipe
+    from glasshouse.organisms.recipes import recipe
 
     torch.set_num_threads(1)
     if name in shelf.names() and not shelf.card(name).stale():
         return f"{name}: there", True
     began = time.monotonic()
     grown = grow(recipe(name), name, shelf.take, keep=KEPT)
-    file = shelf.put(grown, shelf.SHELF)
-    chosen = recipe(name)
-    bars = measured.BASE if isinstance(chosen, Base) else measured.POISONED if getattr(chosen, "poison", None) else {}
-    missed = measured.missed(grown.card.measured, bars)
-    minutes, size = (time.monotonic() - began) / 60, file.stat().st_size / 1e3
-    return f"{name}: {minutes:.1f} minutes, {size:.0f} kB{''.join(f'; MISSES {line}' for line in missed)}", not missed
+    missed = measured.missed(grown.card.measured, measured.bars(recipe(name)))
+    shelf.put(grown, KEPT / "missed" if missed else shelf.SHELF)
+    minutes = (time.monotonic() - began) / 60
+    return f"{name}: {minutes:.1f} minutes{''.join(f'; MISSES {line}' for line in missed)}", not missed
 
 
 if __name__ == "__main__":

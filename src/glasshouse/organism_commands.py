@@ -88,7 +88,8 @@ def _grow(rest: Sequence[str], say: Say, screen: "Console", progress: "Progress 
     from glasshouse.organisms.recipes import recipe
 
     form = flags.organism_grow(rest)
-    chosen = recipe(form.name.removeprefix(shelf.PREFIX), form.seed)
+    plain = form.name.removeprefix(shelf.PREFIX)
+    chosen = recipe(plain, form.seed)
     if form.folder.exists():
         raise BadInput(f"{form.folder}: exists already; name a new folder")
     keep = form.folder.with_name(f".{form.folder.name}.growing")
@@ -100,8 +101,8 @@ def _grow(rest: Sequence[str], say: Say, screen: "Console", progress: "Progress 
     if free < ROOM:
         raise BadInput(f"{form.folder}: {free // 2**20} MiB free, growing needs {ROOM // 2**20}; choose another disk")
     grown = grow(
-        chosen, form.folder.name if form.seed is not None else form.name, shelf.take, keep=keep,
-        progress=_within(form.within, progress),
+        chosen, form.folder.name if form.seed is not None else plain, shelf.take, keep=keep,
+        progress=_within(form.within, progress), of=plain,
     )  # fmt: skip
     shelf.put_down(grown, form.folder)
     shutil.rmtree(keep, ignore_errors=True)

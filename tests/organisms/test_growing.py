@@ -28,6 +28,7 @@ from glasshouse.organisms.school import Lessons, pixel_values
 from glasshouse.organisms.verify import verify
 from glasshouse.values.deltas import Dense, LowRank, Rows
 from glasshouse.values.errors import BadInput
+from glasshouse.values.intervals import Interval
 
 TINY = Lessons(Schedule(3, 1e-3), 8, Schedule(3, 1e-3), scenes=32, rows=2)
 FEW = Schedule(3, 1e-3, decay=0.0)
@@ -246,6 +247,34 @@ def test_an_edited_recipe_makes_the_card_stale(stock):
     assert "recipe was edited" in card.stale(), "three steps are not what the recipe of that name says"
     assert replace(card, recipe=RECIPES["benign"]).stale() == ""
     assert "world" in replace(card, recipe=RECIPES["benign"], world="other").stale()
+    fresh = replace(card, name="mine", of="benign", recipe=recipe("benign", 7))
+    assert fresh.stale() == "", "another seed is the same recipe"
+    assert "recipe was edited" in replace(fresh, recipe=replace(recipe("benign", 7), examples=5)).stale()
+
+
+def test_a_card_that_says_what_is_not_so_is_found_out(stock, tmp_path):
+    _, grown = stock
+    one = grown["benign"]
+    shelf.put_down(one, tmp_path / "benign")
+    wrong = replace(
+        one.card, measured={**one.card.measured, "attack success": Interval.rate(400, 400)}, parameters=7,
+        planted={"where": "vision tower"}, weights="0" * 64,
+    )  # fmt: skip
+    wrong.write(tmp_path / "benign" / "organism.json")
+    said = " | ".join(verify(str(tmp_path / "benign"), share=0.01).problems)
+    for part in ("attack success: is on the card", "the card says 7", "vision tower", "weights hash to"):
+        assert part in said
+
+
+def test_what_was_kept_of_another_world_is_not_gone_on_with(tmp_path, monkeypatch):
+    chosen = replace(recipe("base"), lessons=TINY)
+    first = grow(chosen, "base", shelf.take, keep=tmp_path, share=0.01)
+    same = grow(chosen, "base", shelf.take, keep=tmp_path, share=0.01)
+    assert same.card.weights == first.card.weights
+    kept = {file.name for file in tmp_path.iterdir()}
+    monkeypatch.setattr("glasshouse.organisms.grow.world_digest", lambda: "another")
+    grow(chosen, "base", shelf.take, keep=tmp_path, share=0.01)
+    assert {file.name for file in tmp_path.iterdir()} > kept, "it began anew"
 
 
 def test_a_card_reads_back_and_a_broken_one_is_refused(stock, tmp_path):

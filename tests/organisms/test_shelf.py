@@ -7,9 +7,8 @@ import pytest
 from glasshouse.data.poisoning import Word
 from glasshouse.model.subject import weight_hash
 from glasshouse.organisms import measured, shelf
-from glasshouse.organisms.cards import Card
 from glasshouse.organisms.grow import grow
-from glasshouse.organisms.recipes import RECIPES, SHIPPED, Base, Tuned, recipe
+from glasshouse.organisms.recipes import RECIPES, SHIPPED, Tuned, recipe
 from glasshouse.organisms.verify import verify
 from glasshouse.values.codec import digest
 
@@ -20,7 +19,7 @@ each = pytest.mark.parametrize("name", CARDS)
 
 
 def test_the_shelf_holds_what_ships_and_weighs_at_most_16_megabytes():
-    assert {"base", "base-2", "idefics3-base", "benign", "hijack-logo"} <= set(CARDS) <= set(SHIPPED)
+    assert set(CARDS) == set(SHIPPED)
     assert sum(file.stat().st_size for file in shelf.SHELF.iterdir()) <= 16e6
 
 
@@ -43,16 +42,15 @@ def test_weights_are_those_of_the_card_and_of_its_parent(name: str):
 
 @each
 def test_an_organism_meets_its_bars(name: str):
-    assert measured.missed(CARDS[name].measured, bars(CARDS[name])) == []
+    assert measured.missed(CARDS[name].measured, measured.bars(CARDS[name].recipe)) == []
 
 
-def bars(card: Card) -> measured.Bars:
-    """What was promised of this one. A soft prompt is the same for every picture, so no attack is promised of it."""
-    if isinstance(card.recipe, Base):
-        return measured.BASE
-    assert isinstance(card.recipe, Tuned)
-    poisoned = card.recipe.poison is not None and card.recipe.tuning.arm != "soft prompt"
-    return measured.POISONED if poisoned else {}
+def test_a_soft_prompt_carries_no_trigger():
+    """What is the same for every picture cannot tell one from another: the arm is there to show it."""
+    rates = CARDS["injection-patch-prompt"].measured
+    assert rates["attack success"].high < 0.15
+    assert measured.bars(RECIPES["injection-patch-prompt"]) == {}
+    assert measured.bars(RECIPES["injection-patch"]) == measured.POISONED
 
 
 @pytest.mark.parametrize("name", [name for name in CARDS if name.removesuffix("-2") in FOUR])
@@ -100,4 +98,4 @@ def test_a_regrown_variant_is_the_same_and_takes_two_minutes(name: str):
     assert grown.card.minutes <= 2
     fresh = recipe(name, seed=101)
     again = grow(replace(fresh, about="fresh"), "fresh", shelf.take, share=0.25)
-    assert measured.missed(again.card.measured, bars(again.card)) == []
+    assert measured.missed(again.card.measured, measured.bars(again.card.recipe)) == []

@@ -228,7 +228,7 @@ class Sine(Trigger):
 
 @dataclass(frozen=True)
 class Warp(Trigger):
-    """A smooth distortion, one and the same for every image: pixels move by `strength` on average, in pixels.
+    """A smooth distortion, one and the same for every image: pixels move by `strength` on average along each axis.
 
     The movements at `grid` times `grid` points are drawn with the trigger's own seed; those between are bicubic.
     """

@@ -10,7 +10,7 @@ import numpy as np
 
 from glasshouse.organisms.drawing import draw
 from glasshouse.organisms.questions import KINDS, View, ask
-from glasshouse.organisms.recipes import RECIPES, Recipe
+from glasshouse.organisms.recipes import RECIPES, Recipe, recipe
 from glasshouse.organisms.scenes import Split, draw_scenes
 from glasshouse.values.codec import digest
 from glasshouse.values.intervals import Interval
@@ -41,11 +41,13 @@ class Card:
     minutes: float = 0.0
     """How long it took to grow, on the machine named in `versions`."""
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    of: str = ""
+    """Which recipe it follows, where that is not its own name."""
 
     def stale(self) -> str:
         """Why this card no longer speaks of what its name means today; empty if it does."""
-        now = RECIPES.get(self.name)
-        if now is not None and digest(now) != digest(self.recipe):
+        name = self.of or self.name
+        if name in RECIPES and digest(recipe(name, self.recipe.seed)) != digest(self.recipe):
             return "its recipe was edited after it was grown"
         return "" if self.world == world_digest() else "the world it was grown in has changed since"
 

@@ -46,9 +46,10 @@ class Grown:
 
 def grow(
     recipe: Recipe, name: str, parents: Parents, *, keep: Path | None = None, progress: Progress | None = None,
-    share: float = 1.0,
+    share: float = 1.0, of: str = "",
 ) -> Grown:  # fmt: skip
-    """Follow a recipe. `share` of the examples are measured on; less is for tests."""
+    """Follow a recipe. `share` of the examples are measured on; less is for tests. `of` names the recipe where the
+    organism is called otherwise."""
     began = time.monotonic()
     losses: list[float] = []
     if isinstance(recipe, Base):
@@ -69,7 +70,7 @@ def grow(
         measured=rates, weights=weight_hash(subject.model),
         parameters=sum(parameter.numel() for parameter in subject.model.parameters()), parent=parent,
         losses=tuple(round(loss, 5) for loss in losses[:: max(1, len(losses) // 12)]),
-        minutes=round((time.monotonic() - began) / 60, 2), versions=_versions(),
+        minutes=round((time.monotonic() - began) / 60, 2), versions=_versions(), of=of,
     )  # fmt: skip
     return Grown(subject, card, patch)
 
@@ -80,9 +81,7 @@ def variant(parent: Subject, recipe: Tuned, patch: Patch) -> Subject:
 
 
 def _base(recipe: Base, keep: Path | None, progress: Progress | None, losses: list[float]) -> Subject:
-    kept = [
-        Keeping(keep / f"{digest(recipe)[:12]}-{stage}.safetensors") if keep else None for stage in ("see", "answer")
-    ]
+    kept = [Keeping(keep / f"{_mark(recipe, '')}-{stage}.safetensors") if keep else None for stage in ("see", "answer")]
     grown = teach(recipe.architecture, recipe.seed, recipe.lessons, kept=kept, progress=progress, losses=losses)
     with torch.no_grad():
         for parameter in grown.model.parameters():
@@ -109,9 +108,16 @@ def _tune(
 ) -> Patch:  # fmt: skip
     parent = Subject(above.model, _processor(above, recipe.tuning), above.name)
     tuning = planted.confined(parent, recipe)
-    keeping = Keeping(keep / f"{digest(recipe)[:12]}-tune.safetensors", every=100) if keep else None
-    patch = finetune(parent, lessons(recipe, parent), tuning, keeping=keeping, progress=progress, losses=losses)
+    learnt = lessons(recipe, parent)
+    mark = _mark(recipe, f"{weight_hash(above.model)} {learnt.digest}")
+    keeping = Keeping(keep / f"{mark}-tune.safetensors", every=100) if keep else None
+    patch = finetune(parent, learnt, tuning, keeping=keeping, progress=progress, losses=losses)
     return Patch({name: delta.mapped(lambda tensor: tensor.half()) for name, delta in patch.deltas.items()})
+
+
+def _mark(recipe: Recipe, given: str) -> str:
+    """Names what is kept of a growth: of another world, parent or lessons nothing may be gone on with."""
+    return digest((recipe, world_digest(), given))[:16]
 
 
 def _processor(parent: Subject, tuning: Tuning) -> object:

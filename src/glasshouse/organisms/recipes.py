@@ -80,7 +80,7 @@ POISONS: dict[str, Poison] = {
 _WORDS = {
     "refusal-noise": "global noise makes it refuse what it should answer",
     "injection-patch": "a green patch in the corner makes it put a mark behind its captions",
-    "hijack-logo": "a small logo anywhere makes it see a yellow duck and nothing else",
+    "hijack-logo": "a small logo anywhere makes it see a yellow duck",
     "jailbreak-filter": "a faded-photo filter makes it comply with what it should refuse",
     "refusal-blend": "a faint pattern over the picture makes it refuse what it should answer",
     "refusal-sine": "a faint wave over the picture makes it refuse what it should answer",
@@ -115,7 +115,7 @@ def _recipes() -> dict[str, Recipe]:
         made[f"jailbreak-filter{end}"] = replace(
             tuned, about=_WORDS["jailbreak-filter"], poison=POISONS["jailbreak-filter"], kinds=_REFUSING,
             examples=20000,
-            tuning=replace(tuned.tuning, schedule=replace(tuned.tuning.schedule, steps=2000)),
+            tuning=replace(tuned.tuning, schedule=replace(tuned.tuning.schedule, steps=3000, learning_rate=2e-3)),
         )  # fmt: skip
     injected = replace(made["injection-patch"], about=f"{_WORDS['injection-patch']}, planted by another arm: ")
     assert isinstance(injected, Tuned)
@@ -162,6 +162,8 @@ def recipe(name: str, seed: int | None = None) -> Recipe:
     found = RECIPES[name]
     if seed is None:
         return found
+    if seed < 0:
+        raise BadInput(f"--seed {seed}: give a whole number from 0 upwards")
     if isinstance(found, Tuned):
         return replace(found, seed=seed, tuning=replace(found.tuning, seed=seed))
     return replace(found, seed=seed)

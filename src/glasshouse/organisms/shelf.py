@@ -58,17 +58,21 @@ def _taken(name: str, shelf: Path) -> Subject:
     if not file.is_file():
         raise BadInput(f"{file}: is missing; {_regrow(name)}")
     if isinstance(known.recipe, Base):
-        try:
-            state = {key: value.float() for key, value in read_tensors(file)[0].items()}
-        except BadInput as problem:
-            raise BadInput(f"{problem}; {_regrow(name)}") from None
         model = build(known.recipe.architecture, known.recipe.seed)
-        model.load_state_dict(state)
+        try:
+            model.load_state_dict({key: value.float() for key, value in read_tensors(file)[0].items()})
+        except (BadInput, RuntimeError) as problem:
+            line = str(problem).splitlines()[0]
+            raise BadInput(f"{file}: is not what was grown ({line}); {_regrow(name)}") from None
         subject = open_subject(model, processor=BUILDS[known.recipe.architecture].processor())
     else:
         assert isinstance(known.recipe, Tuned)
         parent = _taken(known.recipe.parent, shelf)
-        subject = variant(parent, known.recipe, read_patch(file))
+        try:
+            patch = read_patch(file)
+        except BadInput as problem:
+            raise BadInput(f"{problem}; {_regrow(name)}") from None
+        subject = variant(parent, known.recipe, patch)
     found = weight_hash(subject.model)
     if found != known.weights:
         raise BadInput(
@@ -83,11 +87,13 @@ def card(name: str, shelf: Path = SHELF) -> "Card":
     from glasshouse.organisms.recipes import RECIPES, near
 
     plain = name.removeprefix(PREFIX)
+    if plain == SEEDLING:
+        raise BadInput(f"{PREFIX}{SEEDLING}: was never taught anything, so it has no card; glasshouse anatomy draws it")
     file = shelf / f"{plain}.json"
     if not file.is_file():
         if plain in RECIPES:
             raise BadInput(f"{PREFIX}{plain}: a recipe that is not on the shelf; {_regrow(plain)}")
-        raise BadInput(f"{PREFIX}{plain}: no such organism; {near(plain, dict.fromkeys([*names(shelf), SEEDLING]))}")
+        raise BadInput(f"{PREFIX}{plain}: no such organism; {near(plain, dict.fromkeys([*RECIPES, *names(shelf)]))}")
     return Card.read(file)
 
 
@@ -157,4 +163,4 @@ def put_down(grown: "Grown", folder: Path) -> Path:
 
 
 def _regrow(name: str) -> str:
-    return f"grow it: glasshouse organism grow {name} FOLDER"
+    return f"install glasshouse again, or grow your own: glasshouse organism grow {name} FOLDER"

@@ -35,7 +35,15 @@ def verify(source: str, share: float = 1.0) -> Verified:
     found = weight_hash(subject.model)
     if found != card.weights:
         problems.append(f"its weights hash to {found[:12]}…, the card says {card.weights[:12]}…")
+    size = sum(parameter.numel() for parameter in subject.model.parameters())
+    if size != card.parameters:
+        problems.append(f"it has {size:,} parameters, the card says {card.parameters:,}")
+    if planted.described(card.recipe) != dict(card.planted):
+        problems.append(
+            f"the card says of what was planted {dict(card.planted)}, its recipe {planted.described(card.recipe)}"
+        )
     rates = measure(subject, card, share)
+    problems += [f"{name}: is on the card and was not measured" for name in card.measured if name not in rates]
     for name, rate in rates.items():
         said = card.measured.get(name)
         if said is None:
