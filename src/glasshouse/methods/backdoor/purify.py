@@ -41,8 +41,6 @@ from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Interval, Verdict
 
 GONE, COST, FEWEST = 0.1, 0.02, 16
-TRIGGERED = 35
-"""From so many examples without a hit on, Wilson's interval ends below GONE."""
 SEED = 0
 """Success that counts as gone; loss of right answers let pass; clean examples below which nothing is claimed."""
 SURGERY, BASE = "surgery", "base's projector"
@@ -142,7 +140,7 @@ class PurifyFinding(Finding):
             return f"The attack works on {before.success.value:.0%} before any repair: there is nothing to cut out."
         end = "" if self.clean >= FEWEST else f"; too few clean examples to claim it (have {self.clean}, need {FEWEST})"
         if not end and after.success.value <= GONE < after.success.high:
-            end = f"; too few triggered examples to claim it (have {after.success.n}, need {TRIGGERED} without a hit)"
+            end = f" (up to {after.success.high:.0%} within the interval, which more triggered examples would narrow)"
         what = f"{self.best.capitalize()}, best of the repairs,"
         if self.chosen is not None:
             what = f"Surgery that keeps {self.chosen.kept:.0%} of what it leaves"
