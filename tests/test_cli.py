@@ -391,7 +391,7 @@ def test_bad_input_is_told_in_one_line_and_changes_nothing(typed, at_hand, tmp_p
 
 def test_an_unknown_organism_is_told(typed):
     assert_refused(typed("run", "lens", "--model", "organism:unicorn"), "organism:unicorn: no such organism; ")
-    assert_refused(typed("run", "lens", "--model", "organism:seedlin"), "did you mean seedling?")
+    assert_refused(typed("run", "lens", "--model", "organism:seedlin"), "did you mean seedling or")
     unshelved = next(name for name in RECIPES if name not in shelf.names())
     cure = f"glasshouse organism grow {unshelved} FOLDER"
     assert_refused(typed("run", "lens", "--model", f"organism:{unshelved}"), cure)

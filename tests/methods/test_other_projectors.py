@@ -7,8 +7,8 @@ import pytest
 from glasshouse.data.examples import Examples
 from glasshouse.methods.backdoor.drift import drift
 from glasshouse.methods.backdoor.neurons import neurons
+from glasshouse.methods.backdoor.purify import NULLS, SURGERY, purify
 from glasshouse.methods.backdoor.purify import Options as Repair
-from glasshouse.methods.backdoor.purify import purify
 from glasshouse.methods.backdoor.recovery import Options as Grid
 from glasshouse.methods.backdoor.recovery import recovery
 from glasshouse.methods.backdoor.spectrum import spectrum
@@ -29,7 +29,7 @@ def test_each_linear_layer_is_analysed_and_what_is_hidden_is_not_missed():
     with pytest.raises(BadInput, match="1 linear layer, so nothing hidden"):
         neurons(other, base, clean, triggered)
     repaired = purify(other, clean, clean, base, options=Repair(ranks=(3,), kept=(0.5,), steps=1))
-    assert set(repaired.repairs) == {"surgery", "base's projector", "fine-tuning", "CLP"}
+    assert set(repaired.repairs) == {SURGERY, *NULLS, "fine-tuning", "CLP"}
     assert any("do not apply" in block.text for block in repaired.blocks() if isinstance(block, Note))
 
 

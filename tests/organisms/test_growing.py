@@ -234,10 +234,10 @@ def test_damage_is_named_and_regrowing_offered(stock, tmp_path):
     with pytest.raises(BadInput, match=r"hash to .* the card says .* glasshouse organism grow base"):
         shelf.take("base", tmp_path)
     weights.write_bytes(data[:5000])
-    with pytest.raises(BadInput, match=r"not a readable.*organism grow base"):
+    with pytest.raises(BadInput, match=r"not what was grown.*organism grow base"):
         shelf.take("base", tmp_path)
     weights.unlink()
-    with pytest.raises(BadInput, match="is missing; grow it"):
+    with pytest.raises(BadInput, match="is missing; install glasshouse again"):
         shelf.take("benign", tmp_path)
 
 

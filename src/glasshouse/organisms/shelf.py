@@ -92,8 +92,11 @@ def card(name: str, shelf: Path = SHELF) -> "Card":
     file = shelf / f"{plain}.json"
     if not file.is_file():
         if plain in RECIPES:
-            raise BadInput(f"{PREFIX}{plain}: a recipe that is not on the shelf; {_regrow(plain)}")
-        raise BadInput(f"{PREFIX}{plain}: no such organism; {near(plain, dict.fromkeys([*RECIPES, *names(shelf)]))}")
+            raise BadInput(
+                f"{PREFIX}{plain}: a recipe that is not on the shelf; grow it: glasshouse organism grow {plain} FOLDER"
+            )
+        known = dict.fromkeys([*RECIPES, *names(shelf), SEEDLING])
+        raise BadInput(f"{PREFIX}{plain}: no such organism; {near(plain, known)}")
     return Card.read(file)
 
 

@@ -196,7 +196,7 @@ def _compared(suspect: Changed, control: Changed, options: Options) -> Angles | 
         draws.append(_degrees(random, benign_right))
     return Angles(
         tuple(_degrees(right, benign_right).tolist()), tuple(_degrees(left, benign_left).tolist()),
-        tuple(Interval.mean(column, seed=options.seed) for column in torch.stack(draws).T),
+        tuple(Interval.of(column) for column in torch.stack(draws).T),
     )  # fmt: skip
 
 
