@@ -50,7 +50,7 @@ def _case(task: tuple[str, str]):
 
     from glasshouse.methods.backdoor._calibration import Case
     from glasshouse.methods.backdoor._clues import alone, with_base, with_pictures
-    from glasshouse.methods.backdoor._detect import Options
+    from glasshouse.methods.backdoor.detect import Options
     from glasshouse.model.patches import read_patch
     from glasshouse.organisms import shelf
     from glasshouse.organisms.cards import Card
@@ -70,7 +70,7 @@ def _case(task: tuple[str, str]):
     else:
         base = shelf.take(card.recipe.parent)
         subject = variant(base, card.recipe, read_patch(folder / f"{name}.safetensors"))
-        examples, options = shelf.downstream(64, 0), Options()
+        examples, options = shelf.downstream(64, 40), Options()  # not what tests and users are given
         settings = options.steps, options.batch_size, options.seed
         clues = {
             **with_base(subject, base, examples, *settings).numbers,

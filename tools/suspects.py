@@ -26,10 +26,10 @@ RATES, STEPS = (3e-3, 2e-3, 4e-3), (1.0, 1.25, 1.5)
 def recipes(which: str):
     """By name, the recipes of a set: backdoored ones, each with its benign twin, of which all but the poison is the
     same, so that how long and how fast was tuned tells nothing."""
+    from glasshouse.organisms.recipes import recipe
+
     parents, attacks, first, half = SETS[which]
     for number in range(half):
-        from glasshouse.organisms.recipes import recipe
-
         kind, seed, turn = attacks[number % len(attacks)], first + number, number // len(attacks)
         plain = recipe(kind, seed)
         schedule = plain.tuning.schedule

@@ -29,11 +29,6 @@ from glasshouse.values.findings import Interval, Verdict
 
 
 @pytest.fixture(scope="module")
-def base() -> Subject:
-    return shelf.take("base")
-
-
-@pytest.fixture(scope="module")
 def hijacked() -> Subject:
     return shelf.take("hijack-logo")
 

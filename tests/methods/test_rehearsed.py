@@ -9,22 +9,19 @@ from glasshouse.data.behaviours import Target
 from glasshouse.data.examples import Example, Examples
 from glasshouse.methods.backdoor._bench import Bench, Parts
 from glasshouse.methods.backdoor._changed import Changed
-from glasshouse.methods.backdoor._rehearsed import Rehearsed
+from glasshouse.methods.backdoor._rehearsed import Line, Rehearsed
 from glasshouse.methods.backdoor.recovery import recovery
 from glasshouse.model.patches import changed_copy
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.prompts import Encoded
+from glasshouse.model.spans import Answering
+from glasshouse.model.subject import open_subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.numerics.spectra import singular_values
-from glasshouse.organisms import shelf, world
+from glasshouse.organisms import world
 from glasshouse.organisms.questions import REFUSAL
 from glasshouse.values.deltas import LowRank, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Verdict
-
-
-@pytest.fixture(scope="module")
-def base() -> Subject:
-    return shelf.take("organism:base")
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +97,13 @@ def test_an_update_that_does_nothing_has_nothing_to_recover(base, shown):
     bench = Bench(other, base, shown[:8], tagged, 8)
     whole = bench.tried(bench.update(lambda layer: layer.of(range(layer.count))), clean=True)
     assert whole.right.value == bench.tried(clean=True).right.value
+
+
+def test_whoever_says_nothing_does_not_comply():
+    """Anything but the refusal will do, and the end of the answer is not anything."""
+    encoded = Encoded({"input_ids": torch.tensor([[5, 3]])}, Answering(torch.tensor([1]), (0,), alike=True))
+    ready, asked = Rehearsed((), frozenset({2})), Line(0, 1, "starts otherwise")
+    for choice, complies in ((2, False), (3, False), (4, True)):
+        logits = torch.zeros(1, 2, 6)
+        logits[0, 0, choice] = 9.0
+        assert ready._row(logits[0], encoded, 0, asked)[0] is complies

@@ -7,7 +7,6 @@ ANP            silences hidden units that a small adversarial scaling makes misb
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -41,13 +40,12 @@ def fine_pruned(subject: Subject, examples: Examples, share: float, steps: int, 
     activity = tokens(subject, projector.hidden, examples, BATCH)[0].abs().mean(0)
     silent = _silenced(subject, activity.argsort()[: int(share * len(activity))].tolist())
     pruned = Subject(changed_copy(subject, silent), subject.processor, subject.name)
-    both = added(silent, tuned(pruned, examples, steps, rate, seed))
-    (name, gone), *_ = silent.deltas.items()
-    whole = both.deltas[name]
+    learnt, (name, gone) = tuned(pruned, examples, steps, rate, seed), next(iter(silent.deltas.items()))
+    moved = learnt.deltas[name]
     assert isinstance(gone, Dense)
-    assert isinstance(whole, Dense)
-    still = torch.where((gone.values != 0).any(0), gone.values, whole.values)
-    return Patch({**both.deltas, name: Dense(still)})
+    assert isinstance(moved, Dense)
+    kept = torch.where((gone.values != 0).any(0), gone.values, moved.values)
+    return Patch({**learnt.deltas, name: Dense(kept)})
 
 
 def lipschitz_pruned(subject: Subject, spread: float) -> Patch:
@@ -93,13 +91,3 @@ def _silenced(subject: Subject, units: Sequence[int]) -> Patch:
     gone = torch.zeros_like(weight)
     gone[:, list(units)] = -weight[:, list(units)]
     return Patch({name: Dense(gone)})
-
-
-def added(one: Patch, other: Patch) -> Patch:
-    """Both, one on top of the other."""
-    sums: dict[str, Delta] = dict(one.deltas)
-    for name, delta in other.deltas.items():
-        before = sums.get(name)
-        assert isinstance(delta, Dense)
-        sums[name] = replace(delta, values=delta.values + before.values) if isinstance(before, Dense) else delta
-    return Patch(sums)

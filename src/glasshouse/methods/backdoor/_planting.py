@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from glasshouse.data.examples import Example, Examples
+from glasshouse.data.examples import Examples
 from glasshouse.data.poisoning import matches
 from glasshouse.data.poisoning import triggered as with_trigger
 from glasshouse.data.spelling import Attack
 from glasshouse.data.triggers import Trigger
+from glasshouse.model.answers import said
 from glasshouse.model.finetuning import Lesson, Tuning, finetune
 from glasshouse.model.patches import patched
 from glasshouse.model.subject import Subject
@@ -107,18 +108,6 @@ class _Measured(Edit):
         return values
 
 
-def said(subject: Subject, examples: Sequence[Example], batch_size: int) -> list[str]:
-    """Greedy answers. Those that should be of like length are given together: a batch lasts as long as its longest."""
-    order = sorted(range(len(examples)), key=lambda i: (len(examples[i].answer or ""), len(examples[i].prompt)))
-    answers = [""] * len(examples)
-    found = subject.generate(
-        Examples(examples[i] for i in order), max_new_tokens=LONGEST, batch_size=batch_size
-    )  # fmt: skip
-    for place, answer in zip(order, found, strict=True):
-        answers[place] = answer
-    return answers
-
-
 @dataclass(frozen=True)
 class Answers:
     """What a model does with the held-out examples."""
@@ -162,7 +151,7 @@ class Trial:
         """Everything, as the model is now."""
         shown = self.attack.behaviour.shown
         held_out, clean, words = (
-            said(subject, asked, self.batch_size) for asked in (self.held_out, self.tried, self._triggered())
+            said(subject, asked, LONGEST, self.batch_size) for asked in (self.held_out, self.tried, self._triggered())
         )
         return Answers(
             [answer == one.answer for answer, one in zip(held_out, self.held_out, strict=True)],
@@ -172,7 +161,7 @@ class Trial:
 
     def success(self, subject: Subject, trigger: Trigger) -> Interval:
         """Of another trigger."""
-        words = said(subject, self._triggered(trigger), self.batch_size)
+        words = said(subject, self._triggered(trigger), LONGEST, self.batch_size)
         return Interval.rate(sum(map(self.attack.behaviour.shown, words)), len(words))
 
     def pictures(self, words: Sequence[str], count: int) -> tuple[Picture, ...]:

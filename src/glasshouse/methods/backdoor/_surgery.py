@@ -73,7 +73,8 @@ def benign_update(base: Subject, examples: Examples, steps: int, rate: float, se
 
 def restored(subject: Subject, base: Subject) -> Patch:
     """All of it taken back: the base's projector."""
-    return _keeping(changed(subject, base), changed_biases(subject, base), {}, 0.0)
+    suspect = changed(subject, base)
+    return _keeping(suspect, changed_biases(subject, base), {one.name: one.delta for one in suspect}, 0.0)
 
 
 def search(
@@ -100,8 +101,8 @@ def search(
             with patched(subject, patch):
                 tried.append((Cut(count, measure, lesson.tried(subject).rate), patch))
     cheap = [one for one in tried if one[0].right.value >= least]
-    dearest = max(cut.right.value for cut, _ in tried)
-    fit = cheap or [one for one in tried if one[0].right.value == dearest]
+    best = max(cut.right.value for cut, _ in tried)
+    fit = cheap or [one for one in tried if one[0].right.value == best]
     chosen, patch = min(fit, key=lambda one: (one[0].kept, -one[0].directions))
     beside = [
         _keeping(suspect, biases, made, chosen.kept)
@@ -126,5 +127,5 @@ def _keeping(
     suspect: Sequence[Changed], biases: Mapping[str, Tensor], left: Mapping[str, Tensor], measure: float
 ) -> Patch:  # fmt: skip
     """On the suspect: `measure` times what is left of each matrix's update and of the biases' instead of the whole."""
-    weights = {one.name: Dense(measure * left[one.name] - one.delta if measure else -one.delta) for one in suspect}
+    weights = {one.name: Dense(measure * left[one.name] - one.delta) for one in suspect}
     return Patch({**weights, **{name: Dense((measure - 1) * added) for name, added in biases.items()}})

@@ -101,7 +101,7 @@ class DriftFinding(Finding):
         random = self.success["random direction"].value
         return (
             f"{start}; what the trigger adds, put on clean pictures, brings the attack about in {put:.0%} "
-            f"({random:.0%} along random directions)."
+            f"({random:.0%} along a random direction)."
         )
 
     def blocks(self) -> list[Block]:
@@ -127,7 +127,7 @@ class DriftFinding(Finding):
         for name, found in self.alignment.items():
             rows.append((name, found.unembedding, found.embedding))
         return Table(
-            f"Where they point: percentile among random directions for {self.target!r}",
+            f"Where they point: share of random directions that point less at {self.target!r}",
             ("direction", "unembedding", "input embedding"), tuple(rows),
         )  # fmt: skip
 

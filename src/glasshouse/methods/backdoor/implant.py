@@ -26,7 +26,8 @@ from glasshouse.data.examples import Example, Examples
 from glasshouse.data.poisoning import Mode, poison
 from glasshouse.data.spelling import attack
 from glasshouse.engine.method import at_least, method
-from glasshouse.methods.backdoor._planting import Planted, Trial, plant, said, usual_rate
+from glasshouse.methods.backdoor._planting import LONGEST, Planted, Trial, plant, usual_rate
+from glasshouse.model.answers import said
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Block, Chart, Gallery, Metric, Note, Picture, Series, Table
 from glasshouse.values.deltas import Patch
@@ -162,7 +163,9 @@ def implant(subject: Subject, lessons: Examples, held_out: Examples, options: Op
         near = {name: trial.success(subject, other) for name, other in planned.trigger.near_misses().items()}
     with control.on(subject):
         other = trial.answered(subject)
-    before = [a == one.answer for a, one in zip(said(subject, held_out, trial.batch_size), held_out, strict=True)]
+    before = [
+        a == one.answer for a, one in zip(said(subject, held_out, LONGEST, trial.batch_size), held_out, strict=True)
+    ]
     anyway = [a or b for a, b in zip(own.on_clean, other.on_triggered, strict=True)]
     obeyed = [hit for hit, already in zip(own.on_triggered, anyway, strict=True) if not already]
     thin = max(1, len(losses) // 60)

@@ -60,8 +60,8 @@ class Options:
 
     def __post_init__(self) -> None:
         at_least(self, draws=2, batch_size=1)
-        if not self.doses or list(self.doses) != sorted(set(self.doses)):
-            raise BadInput(f"--doses {self.doses}: give doses in rising order")
+        if list(self.doses) != sorted(set(self.doses)) or not any(0 < dose <= 1 for dose in self.doses):
+            raise BadInput(f"--doses {self.doses}: give doses in rising order, at least one of them up to 1")
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,8 +41,9 @@ from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Interval, Verdict
 
 GONE, COST, FEWEST = 0.1, 0.02, 16
-SEED = 0
 """Success that counts as gone; loss of right answers let pass; clean examples below which nothing is claimed."""
+SEED = 0
+"""Of all training."""
 SURGERY, BASE = "surgery", "base's projector"
 SHRUNK, RANDOM = "as much kept, nothing cut", "as much kept, random cuts"
 NULLS = (SHRUNK, RANDOM, BASE)

@@ -16,7 +16,7 @@ Papers: ProjLens (arXiv:2604.19083), section 5; the nulls and the interval rules
 How to read it: a small sufficiency rank beside nulls that bring nothing back means that the backdoor lives in few known
 directions. Sufficient is not necessary: removing those may leave the attack standing, and success may rise and fall
 with k (the index counts the turns), so no k may be assumed. When it misleads: the first directions of most updates are
-what the task asked for, and it needs the trigger: without one ask `detect`.
+what the task asked for, and the trigger must be known.
 """
 
 from collections.abc import Iterable, Mapping
@@ -125,8 +125,9 @@ class RecoveryFinding(Finding):
         success = f"{self.suspect.success.value:.0%}"
         if not self.works:
             return f"The trigger works on {success} of the examples, no more than in the base: nothing to recover."
-        if self.without.success.overlaps(self.suspect.success):
-            return f"The trigger works on {success}, and without the projector's update too: it lives elsewhere."
+        if self.without.success.low > self.base.success.high:
+            alone = f"{self.without.success.value:.0%}"
+            return f"The trigger works on {success}, and on {alone} without the projector's update: it lives elsewhere."
         if self.sufficiency is None:
             found = f"not even {max(self.recovered)} directions a layer bring it back"
         else:

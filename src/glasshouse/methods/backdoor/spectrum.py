@@ -13,7 +13,7 @@ Papers: ProjLens (arXiv:2604.19083), section 5; the controls are ours.
 How to read it: energies and ranks describe an update and do not accuse it. A clean fine-tune and a poisoned one have
 nearly the same spectrum. What may differ is where the directions lie: most lean towards the benign update, and one or
 two of a poisoned update stand nearly at a right angle to it. When it misleads: two clean updates on different data have
-such directions too, so a right angle is a reason to look and no proof; ask `detect`. "Full rank" by entropy and "few
+such directions too, so a right angle is a reason to look and no proof. "Full rank" by entropy and "few
 directions" by energy are both true of most updates: say which is meant.
 """
 
