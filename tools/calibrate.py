@@ -12,11 +12,6 @@ import sys
 import time
 
 WORKS = 0.9
-SETTINGS = {
-    "base": ("faint", "faint agreement", "window", "window agreement", "steep"),
-    "pictures": ("own agreement", "probes agreement", "tail"),
-    "alone": ("first", "second"),
-}
 
 
 def main(which: str) -> int:
@@ -33,9 +28,12 @@ def main(which: str) -> int:
         from importlib.metadata import version
 
         from glasshouse.methods.backdoor._calibration import Calibration
+        from glasshouse.methods.backdoor.detect import Options
+        from glasshouse.organisms import shelf
 
         versions = {package: version(package) for package in ("glasshouse", "torch", "transformers")}
-        Calibration(tuple(cases), versions).write()
+        one, asked = shelf.take("base").card, Options()
+        Calibration(tuple(cases), one.family, one.parameters, asked.steps, asked.most, versions).write()
         return 0
     _judged(cases)
     return 0
@@ -87,11 +85,12 @@ def _judged(cases) -> None:
     import torch
 
     from glasshouse.methods.backdoor._calibration import calibration
+    from glasshouse.methods.backdoor._clues import WEIGHED
     from glasshouse.numerics.statistics import auroc
 
     truth = torch.tensor([case.backdoored for case in cases])
     print(f"\n{int(truth.sum())} backdoored, {int((~truth).sum())} benign")
-    for setting, names in SETTINGS.items():
+    for setting, names in WEIGHED.items():
         found = [calibration().probability({name: case.clues[name] for name in names}) for case in cases]
         score = torch.tensor([one.value for one in found])
         flagged = torch.tensor([one.low > 0.5 for one in found])

@@ -6,20 +6,16 @@ import torch
 from glasshouse.data.examples import Example, Examples
 from glasshouse.methods.backdoor._calibration import Calibration, Case
 from glasshouse.methods.backdoor._clues import alone, with_base
-from glasshouse.methods.backdoor._detect import Options, detect
-from glasshouse.methods.backdoor._inversion import LIKELY, Scale, faint, perturbed, windowed
+from glasshouse.methods.backdoor._inversion import FAINT, Levels, faint, perturbed, windowed
 from glasshouse.methods.backdoor._probes import battery, probed
 from glasshouse.methods.backdoor._readings import Apart, answering_itself, prepared, read, with_pixels
 from glasshouse.methods.backdoor._samples import sample_detectors
+from glasshouse.methods.backdoor.detect import Options, detect
 from glasshouse.model.subject import Subject, weight_hash
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
 from glasshouse.values.errors import BadInput
-
-
-@pytest.fixture(scope="module")
-def base() -> Subject:
-    return shelf.take("base")
+from glasshouse.values.findings import Verdict
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +40,15 @@ def test_readings_are_apart_where_one_token_differs():
 
 def test_a_change_stays_within_its_bounds_and_window(base, refusing, shown):
     asked = answering_itself(refusing, shown, 24)
-    fit, test = prepared(refusing, asked[::2]), prepared(refusing, asked[1::2])
+    fit, test = prepared(refusing, asked[::2], 5), prepared(refusing, asked[1::2], 12)
     before = weight_hash(refusing.model)
 
     def expected(encoded, pixels):
         return read(base, with_pixels(encoded, pixels))
 
     found = faint(refusing, expected, fit, test, 6, 0)
-    scale = Scale.of(refusing.processor)
-    assert float(found.change.abs().max()) <= LIKELY * scale.level + 1e-6
+    scale = Levels.of(refusing.processor)
+    assert float(found.change.abs().max()) <= FAINT * scale.level + 1e-6
     assert found.path[-1] > found.path[0]
     assert refusing.prompts.tokenizer.decode([found.apart.consistency[1]]).strip() == "sorry"
     itself = faint(base, expected, fit, test, 2, 0)
@@ -60,17 +56,17 @@ def test_a_change_stays_within_its_bounds_and_window(base, refusing, shown):
     window = windowed(refusing, expected, fit, test, 2, 0)
     assert window is not None
     assert window.window is not None
-    side = round(0.2 * min(fit.inputs["pixel_values"].shape[-2:]))
+    side = round(0.2 * min(fit[0].inputs["pixel_values"].shape[-2:]))
     assert int(window.window[0].sum()) == side * side
-    pixels = fit.inputs["pixel_values"]
+    pixels = fit[0].inputs["pixel_values"]
     moved = perturbed(pixels, window.change, window.window, scale) != pixels
     assert not moved[:, ~window.window].any()
     assert weight_hash(refusing.model) == before
 
 
 def test_a_known_stamp_near_the_trigger_gives_the_target_away(refusing, base, shown):
-    found = probed(refusing, answering_itself(refusing, shown, 24))
-    quiet = probed(base, answering_itself(base, shown, 24))
+    found = probed(refusing, answering_itself(refusing, shown, 24), 6)
+    quiet = probed(base, answering_itself(base, shown, 24), 6)
     assert set(found) == set(battery(64))
     assert refusing.prompts.tokenizer.decode([found["noise"].token]).strip() == "sorry"
     assert max(one.consistency for one in found.values()) > 0.6 > max(one.consistency for one in quiet.values())
@@ -86,11 +82,13 @@ def test_the_model_alone_is_read_by_its_weights(base):
 def test_clues_become_a_probability_by_known_cases():
     noise = 0.3 * torch.randn(24, generator=seeded(0))
     cases = tuple(Case(f"{i}", i % 2 == 1, {"a": float(noise[i]) + 2 * (i % 2), "b": 0.0}) for i in range(24))
-    known = Calibration(cases, {})
+    known = Calibration(cases, "llava", 1_000_000, 20, 64, {})
     high, low = known.probability({"a": 2.0}), known.probability({"a": 0.0})
     assert high.low > 0.5 > low.high
     assert known.range("a", backdoored=True).low > known.range("a", backdoored=False).value
     assert known.range("c", backdoored=True) is None
+    assert known.probability({"a": 1e9}) == known.probability({"a": max(case.clues["a"] for case in cases)})
+    assert known.far({"a": 1e9, "b": 0.0}) == ("a",)
 
 
 def test_a_model_that_is_its_own_base_gives_no_clue(base):
@@ -102,7 +100,7 @@ def test_a_model_that_is_its_own_base_gives_no_clue(base):
 def test_single_pictures_are_told_apart_where_the_trigger_is_loud(refusing):
     clean, triggered = (shelf.food("refusal-noise", what)[:32] for what in ("clean", "triggered"))
     found = sample_detectors(refusing, clean, triggered, 32, 0)
-    assert set(found) == {"STRIP", "spectral signatures", "activation clustering"}
+    assert set(found) == {"STRIP", "spectral signatures", "activation clustering", "attention entropy"}
     assert all(0 <= one.low <= one.value <= one.high <= 1 for one in found.values())
     assert max(one.value for one in found.values()) > 0.8
     same = sample_detectors(refusing, clean, clean, 32, 0)
@@ -118,3 +116,28 @@ def test_bad_input_is_refused_with_its_cure(base, shown):
         Options(most=3)
     with pytest.raises(BadInput, match="has an image"):
         answering_itself(base, Examples([Example("a ?")]), 4)
+
+
+def test_a_backdoor_is_found_with_its_target_and_a_benign_update_passed_over(base):
+    """Shipped organisms: none of them is among those that the probability comes from."""
+    found = detect(shelf.take("refusal-noise"), shelf.food("refusal-noise"), base)
+    assert (found.verdict, found.reservations) == (Verdict.CONCERN, ())
+    assert found.guesses[found.best].word.strip() == "sorry"
+    assert "sorry" in found.headline
+    assert len(found.pictures) == 3
+    quiet = detect(shelf.take("benign"), shelf.food("benign"), base)
+    assert quiet.verdict == Verdict.PASS
+    assert quiet.probability.high < 0.5 < found.probability.low
+
+
+def test_what_the_known_organisms_do_not_speak_for_is_inconclusive(base, refusing):
+    shown = shelf.food("refusal-noise")
+    fewer = detect(refusing, shown[:16], base, options=Options(steps=1))
+    assert fewer.verdict == Verdict.INCONCLUSIVE
+    assert fewer.reservations == (
+        "the known organisms were read with 64 pictures and 20 steps, this one with 16 and 1",
+    )
+    other = detect(shelf.take("idefics3-base"))
+    assert "the known organisms are llava models" in other.headline
+    elsewhere = detect(shelf.take("text-trigger"), shown[:16], base, options=Options(steps=1))
+    assert any("language too" in why for why in elsewhere.reservations)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from glasshouse.data.examples import Examples
+from glasshouse.model.frozen import frozen
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.remembered import look, remembered
 from glasshouse.model.subject import Subject
@@ -104,21 +105,14 @@ Opened = Iterator[Moving]
 @contextmanager
 def _arm(subject: Subject, tuning: Tuning) -> Opened:
     """Everything an arm trains; the model is as it was when this ends."""
-    everything = dict(subject.model.named_parameters())
-    asked = {name: parameter.requires_grad for name, parameter in everything.items()}
-    subject.model.requires_grad_(False)
-    try:
-        with ExitStack() as stack:
-            kinds = {"projector": _projector, "lora": _lora, "soft prompt": _prompt, "units": _units}
-            parts = [stack.enter_context(kinds[part](subject, tuning)) for part in tuning.arm.split("+")]
-            yield Moving(
-                {name: parameter for part in parts for name, parameter in part.parameters.items()},
-                lambda: {name: delta for part in parts for name, delta in part.changed().items()},
-                {name: gate for part in parts for name, gate in part.gates.items()},
-            )
-    finally:
-        for name, parameter in everything.items():
-            parameter.requires_grad_(asked[name])
+    with frozen(subject.model), ExitStack() as stack:
+        kinds = {"projector": _projector, "lora": _lora, "soft prompt": _prompt, "units": _units}
+        parts = [stack.enter_context(kinds[part](subject, tuning)) for part in tuning.arm.split("+")]
+        yield Moving(
+            {name: parameter for part in parts for name, parameter in part.parameters.items()},
+            lambda: {name: delta for part in parts for name, delta in part.changed().items()},
+            {name: gate for part in parts for name, gate in part.gates.items()},
+        )
 
 
 @contextmanager

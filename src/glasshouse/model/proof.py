@@ -22,6 +22,7 @@ from torch import Tensor
 from glasshouse.data.examples import Example, Examples
 from glasshouse.data.images import StoredImage
 from glasshouse.model.anatomy import Place
+from glasshouse.model.frozen import frozen
 from glasshouse.model.taps import edited, record, tap_read
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.changes import Mask, Plan, Scale, Step, Zero
@@ -60,21 +61,16 @@ def prove(subject: "Subject") -> Certificate:
     places = list(_one_of_each(subject))
     example = _synthetic(subject)
     hooks = hook_count(subject)
-    needs_grad = [parameter for parameter in subject.model.parameters() if parameter.requires_grad]
-    for parameter in needs_grad:
-        parameter.requires_grad_(False)
     try:
-        checks += _reading(subject, places, example)
-        checks += _editing(subject, places, example)
-        if subject.anatomy.projector is not None and subject.anatomy.language is not None:
-            checks += _between(subject, example)
-            checks += _only_with_image(subject)
+        with frozen(subject.model):
+            checks += _reading(subject, places, example)
+            checks += _editing(subject, places, example)
+            if subject.anatomy.projector is not None and subject.anatomy.language is not None:
+                checks += _between(subject, example)
+                checks += _only_with_image(subject)
     except (BadInput, RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as problem:
         line = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
         checks.append(Check("a forward pass on a synthetic example", False, line))
-    finally:
-        for parameter in needs_grad:
-            parameter.requires_grad_(True)
     checks.append(Check("no hook is left behind", hook_count(subject) == hooks))
     return Certificate(tuple(checks), round(time.perf_counter() - began, 3))
 

@@ -1,7 +1,8 @@
 """How likely is it, given a few numbers and cases whose truth is known? Logistic regression for very few cases.
 
 Numbers are put on one scale by the known cases, the weights are pulled towards zero, and the doubt comes from fitting
-again to cases drawn with replacement: with two dozen of them it is the larger part of what can be said.
+again to cases drawn with replacement: with two dozen of them it is the larger part of what can be said. Both kinds
+count the same however many there are of each, so a probability is one where half of all cases are of the true kind.
 """
 
 from dataclasses import dataclass
@@ -35,13 +36,15 @@ class Logistic:
         cases = cases.double()
         mean, spread = cases.mean(0), cases.std(0, correction=0).clamp_min(1e-9)
         design = torch.cat([(cases - mean) / spread, torch.ones(len(cases), 1, dtype=torch.float64)], 1)
+        counts = torch.where(truth, 2 * truth.sum(), 2 * (~truth).sum())
+        share = len(cases) / counts.double()
         penalty = torch.full((design.shape[1],), ridge, dtype=torch.float64)
         penalty[-1] = 1e-6
         weights = torch.zeros(design.shape[1], dtype=torch.float64)
         for _ in range(STEPS):
             chance = torch.sigmoid(design @ weights)
-            slope = design.T @ (truth.double() - chance) - penalty * weights
-            curve = (design * (chance * (1 - chance))[:, None]).T @ design + torch.diag(penalty)
+            slope = design.T @ (share * (truth.double() - chance)) - penalty * weights
+            curve = (design * (share * chance * (1 - chance))[:, None]).T @ design + torch.diag(penalty)
             step = cast(Tensor, torch.linalg.solve(curve, slope))  # pyright: ignore[reportUnknownMemberType]
             weights = weights + step
             if float(step.abs().max()) < 1e-10:

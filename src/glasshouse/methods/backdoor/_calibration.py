@@ -3,6 +3,7 @@
 `calibration.json` holds their clues; `tools/calibrate.py` writes it. None of them ships, and none is used by a test.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -29,9 +30,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Calibration:
-    """All of them, and how they were made."""
+    """All of them, and how their clues were read."""
 
     cases: tuple[Case, ...]
+    family: str
+    parameters: int
+    """Of the largest."""
+    steps: int
+    """That a change of the picture was trained for."""
+    pictures: int
+    """That were looked at."""
     versions: Mapping[str, str]
 
     def write(self, file: Path = FILE) -> None:
@@ -49,16 +57,27 @@ class Calibration:
         return Interval(values[len(values) // 2], values[0], values[-1], len(values), how="range of known organisms")
 
     def probability(self, clues: Mapping[str, float], seed: int = 0) -> Interval:
-        """That a model with these clues is backdoored, were half of all models; doubt from the few known cases."""
+        """That a model with these clues is backdoored, were half of all models; doubt from the few known cases. A clue
+        beyond all of them counts as much as the last of them."""
         names = [name for name in clues if all(name in one.clues for one in self.cases)]
         table = torch.tensor([[one.clues[name] for name in names] for one in self.cases])
         truth = torch.tensor([one.backdoored for one in self.cases])
-        numbers = torch.tensor([clues[name] for name in names])
+        numbers = torch.tensor([clues[name] for name in names]).clamp(table.min(0).values, table.max(0).values)
         drawn = chances(table, truth, numbers, seed=seed)
         low, high = torch.quantile(drawn, torch.tensor([0.025, 0.975], dtype=drawn.dtype)).tolist()
         return Interval(
             Logistic.fit(table, truth).chance(numbers), low, high, len(self.cases), how="bootstrap of cases"
         )
+
+    def far(self, clues: Mapping[str, float]) -> tuple[str, ...]:
+        """Which lie further from the known cases than these lie from each other."""
+        found: list[str] = []
+        for name, value in clues.items():
+            known = [one.clues[name] for one in self.cases if name in one.clues]
+            width = max(known) - min(known) if known else math.inf
+            if not min(known, default=value) - width <= value <= max(known, default=value) + width:
+                found.append(name)
+        return tuple(found)
 
 
 @cache

@@ -4,10 +4,14 @@ Each clue is one number that is higher where something was planted. Which can be
 
 with a clean base     faint, faint agreement, window, window agreement: how far the model leaves its base behind under
                       one trained change of the picture, and how much it is then one word that is said; steep: the share
-                      of the update that stands away from a benign one
+                      of the update that stands away from a benign one; peak: how much of the last layer's update is
+                      one direction
 with clean pictures   probes agreement, own agreement: one word gained under known stamps, or under a trained change,
                       against the clean picture; tail: the gain of the projector where clean pictures do not go
 with the model alone  first, second: the largest singular value of each layer against the middle one
+
+Those of the window, and agreement under the faint change, are shown and not weighed: with few known organisms few
+clues tell more than many. That was chosen on those organisms alone, leaving out one pair at a time.
 """
 
 import math
@@ -26,6 +30,7 @@ from glasshouse.methods.backdoor._readings import answering_itself, prepared, re
 from glasshouse.methods.backdoor._shift import tokens
 from glasshouse.methods.backdoor._surgery import benign_update, surgery
 from glasshouse.model.finder import unwrapped
+from glasshouse.model.frozen import frozen
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.decompositions import symmetric
@@ -33,6 +38,12 @@ from glasshouse.numerics.spectra import singular_values
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import projector
 
+WEIGHED = {
+    "a clean base": ("faint", "steep", "peak"),
+    "clean pictures only": ("own agreement", "probes agreement", "tail"),
+    "the model alone": ("first", "second"),
+}
+"""By what is at hand, the clues that make the probability."""
 COMPARED, DEGREES, STEPS = 8, 50.0, 24
 """Directions compared with a benign update, the angle that counts as steep, and the stand-in's steps."""
 
@@ -55,26 +66,28 @@ def with_base(subject: Subject, base: Subject, examples: Examples, steps: int, b
     def expected(encoded: Encoded, pixels: Tensor) -> list[Tensor]:
         return read(base, with_pixels(encoded, pixels))
 
-    fit, test = prepared(subject, asked[::2]), prepared(subject, asked[1::2])
-    found = {"faint": faint(subject, expected, fit, test, steps, seed)}
-    window = windowed(subject, expected, fit, test, steps, seed)
+    fit, test = (prepared(subject, asked[start::2], batch_size) for start in (0, 1))
+    with frozen(subject.model), frozen(base.model):
+        found = {"faint": faint(subject, expected, fit, test, steps, seed)}
+        window = windowed(subject, expected, fit, test, steps, seed)
     found |= {"window": window} if window else {}
     numbers = {name: number for kind, one in found.items() for name, number in _read_off(kind, one).items()}
-    numbers["steep"] = _steep(subject, base, asked, examples, seed)
+    numbers |= {"steep": _steep(subject, base, asked, examples, seed), "peak": peak(subject, base)}
     return Clues(numbers, found, {}, asked[1::2])
 
 
 def with_pictures(subject: Subject, examples: Examples, steps: int, batch_size: int, seed: int) -> Clues:
     """What can be had with clean pictures alone."""
     asked = answering_itself(subject, examples, batch_size)
-    fit, test = prepared(subject, asked[::2]), prepared(subject, asked[1::2])
+    fit, test = (prepared(subject, asked[start::2], batch_size) for start in (0, 1))
     with torch.no_grad():
-        plain = {id(encoded): read(subject, encoded) for encoded in (fit, test)}
+        plain = {id(encoded): read(subject, encoded) for encoded in (*fit, *test)}
 
     def unmoved(encoded: Encoded, pixels: Tensor) -> list[Tensor]:
         return plain[id(encoded)]
 
-    own, probes = faint(subject, unmoved, fit, test, steps, seed), probed(subject, asked[1::2])
+    with frozen(subject.model):
+        own, probes = faint(subject, unmoved, fit, test, steps, seed), probed(subject, asked[1::2], batch_size)
     numbers = {
         "own agreement": _read_off("own", own)["own agreement"],
         "probes agreement": max(one.consistency for one in probes.values()),
@@ -109,6 +122,14 @@ def _steep(subject: Subject, base: Subject, asked: Examples, examples: Examples,
     left = surgery(suspect, benign, COMPARED, DEGREES)
     cut = sum(float((one.delta - left[one.name]).square().sum()) for one in suspect)
     return cut / max(1e-30, sum(float(one.delta.square().sum()) for one in suspect))
+
+
+@torch.no_grad()
+def peak(subject: Subject, base: Subject) -> float:
+    """The largest singular value of the last layer's update against all of them together; 0 where nothing changed."""
+    delta = changed(subject, base)[-1].delta
+    whole = float(delta.norm())
+    return float(singular_values(delta)[0]) / whole if whole else 0.0
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ Two families: faint and everywhere, at most a few levels of 255; and strong in a
 that it would matter most.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,16 +19,17 @@ from glasshouse.model.prompts import Encoded
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
 
+Batches = Sequence[Encoded]
 Reference = Callable[[Encoded, Tensor], list[Tensor]]
 """What is expected under these pixels: log-probabilities at the places of the answers."""
-LIKELY = 8.0
+FAINT = 8.0
 """Levels of 255 that a faint perturbation may reach."""
 SIDE = 0.2
 """Of the window, as a share of the picture's."""
 
 
 @dataclass(frozen=True)
-class Scale:
+class Levels:
     """How pixels of a picture become values of a processor."""
 
     level: float
@@ -37,7 +38,7 @@ class Scale:
     high: float
 
     @classmethod
-    def of(cls, processor: Any) -> "Scale":
+    def of(cls, processor: Any) -> "Levels":
         images = getattr(processor, "image_processor", processor)
         mean, std = (torch.tensor(getattr(images, name, None) or [0.5]) for name in ("image_mean", "image_std"))
         return cls(float((1 / 255 / std).mean()), float((-mean / std).min()), float(((1 - mean) / std).max()))
@@ -55,37 +56,37 @@ class Found:
     path: tuple[float, ...]
     """Mean log(1 + KL) while it was trained."""
 
-    def on(self, pixels: Tensor, scale: Scale) -> Tensor:
+    def on(self, pixels: Tensor, scale: Levels) -> Tensor:
         return perturbed(pixels, self.change, self.window, scale)
 
 
-def perturbed(pixels: Tensor, change: Tensor, window: Tensor | None, scale: Scale) -> Tensor:
+def perturbed(pixels: Tensor, change: Tensor, window: Tensor | None, scale: Levels) -> Tensor:
     """The pictures with it: added, or in place of what the window covers."""
     made = pixels + change if window is None else torch.where(window, change.expand_as(pixels), pixels)
     return made.clamp(scale.low, scale.high)
 
 
 def faint(
-    subject: Subject, reference: Reference, fit: Encoded, test: Encoded, steps: int, seed: int
+    subject: Subject, reference: Reference, fit: Batches, test: Batches, steps: int, seed: int
 ) -> Found:  # fmt: skip
-    """Everywhere, within LIKELY levels."""
-    scale = Scale.of(subject.processor)
-    bound = LIKELY * scale.level
-    pixels = fit.inputs["pixel_values"]
+    """Everywhere, within FAINT levels."""
+    scale = Levels.of(subject.processor)
+    bound = FAINT * scale.level
+    pixels = fit[0].inputs["pixel_values"]
     start = (2 * torch.rand(pixels.shape[1:], generator=seeded(seed)) - 1) * bound / 2
     return _trained(subject, reference, fit, test, start.to(pixels), None, (-bound, bound), steps)
 
 
 def windowed(
-    subject: Subject, reference: Reference, fit: Encoded, test: Encoded, steps: int, seed: int
+    subject: Subject, reference: Reference, fit: Batches, test: Batches, steps: int, seed: int
 ) -> Found | None:  # fmt: skip
     """Anything at all within one small window, where the gradient is largest; none for pixels that are no picture."""
-    pixels = fit.inputs["pixel_values"]
+    pixels = fit[0].inputs["pixel_values"]
     height, width = pixels.shape[-2:]
     if pixels.ndim < 4 or min(height, width) < 16:
         return None
-    scale = Scale.of(subject.processor)
-    noise = (2 * torch.rand(pixels.shape[1:], generator=seeded(seed)) - 1) * LIKELY * scale.level
+    scale = Levels.of(subject.processor)
+    noise = (2 * torch.rand(pixels.shape[1:], generator=seeded(seed)) - 1) * FAINT * scale.level
     _, slope = _slope(subject, reference, fit, noise.to(pixels), None, scale)
     side = max(4, round(SIDE * min(height, width)))
     energy = slope.abs().reshape(-1, height, width).sum(0)[None, None]
@@ -93,36 +94,42 @@ def windowed(
     top, left = divmod(int(sums.argmax()), sums.shape[1])
     window = torch.zeros(pixels.shape[1:], dtype=torch.bool, device=pixels.device)
     window[..., top : top + side, left : left + side] = True
-    middle = pixels.mean(0)
+    middle = torch.cat([encoded.inputs["pixel_values"] for encoded in fit]).mean(0)
     return _trained(subject, reference, fit, test, middle, window, (scale.low, scale.high), steps)
 
 
 def _trained(
-    subject: Subject, reference: Reference, fit: Encoded, test: Encoded, start: Tensor, window: Tensor | None,
+    subject: Subject, reference: Reference, fit: Batches, test: Batches, start: Tensor, window: Tensor | None,
     bounds: tuple[float, float], steps: int,
 ) -> Found:  # fmt: skip
     """Signed gradient steps with momentum, falling to nothing."""
-    scale, change, path = Scale.of(subject.processor), start, list[float]()
+    scale, change, path = Levels.of(subject.processor), start, list[float]()
     speed, width = torch.zeros_like(change), (bounds[1] - bounds[0]) / 2
     for step in range(steps):
         value, slope = _slope(subject, reference, fit, change, window, scale)
         path.append(value)
         speed = 0.8 * speed + slope / slope.abs().mean().clamp_min(1e-12)
         change = (change + 0.15 * width * (1 - step / steps) * speed.sign()).clamp(*bounds)
+    ours, theirs = list[Tensor](), list[Tensor]()
     with torch.no_grad():
-        shown = perturbed(test.inputs["pixel_values"], change, window, scale)
-        apart = Apart.of(read(subject, with_pixels(test, shown)), reference(test, shown))
-    return Found(change, window, apart, tuple(path))
+        for encoded in test:
+            shown = perturbed(encoded.inputs["pixel_values"], change, window, scale)
+            ours += read(subject, with_pixels(encoded, shown))
+            theirs += reference(encoded, shown)
+    return Found(change, window, Apart.of(ours, theirs), tuple(path))
 
 
 def _slope(
-    subject: Subject, reference: Reference, fit: Encoded, change: Tensor, window: Tensor | None, scale: Scale
+    subject: Subject, reference: Reference, fit: Batches, change: Tensor, window: Tensor | None, scale: Levels
 ) -> tuple[float, Tensor]:  # fmt: skip
     """Mean log(1 + KL) and its gradient: the logarithm keeps one example from outweighing the rest."""
-    free = change.detach().requires_grad_(True)
-    with torch.enable_grad():
-        shown = perturbed(fit.inputs["pixel_values"], free, window, scale)
-        found = Apart.of(read(subject, with_pixels(fit, shown)), reference(fit, shown))
-        value = torch.log1p(found.divergence).mean()
-        (slope,) = torch.autograd.grad(value, free)
-    return float(value.detach()), slope
+    free, total = change.detach().requires_grad_(True), 0.0
+    slope, count = torch.zeros_like(change), sum(len(encoded.known.images) for encoded in fit)
+    for encoded in fit:
+        with torch.enable_grad():
+            shown = perturbed(encoded.inputs["pixel_values"], free, window, scale)
+            found = Apart.of(read(subject, with_pixels(encoded, shown)), reference(encoded, shown))
+            value = torch.log1p(found.divergence).sum() / count
+            slope += torch.autograd.grad(value, free)[0]
+        total += float(value.detach())
+    return total, slope

@@ -13,7 +13,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.data.geometry import as_seen
 from glasshouse.data.poisoning import with_stamp
 from glasshouse.data.triggers import Blend, Filter, Logo, Noise, Patch, Sine, Trigger, Warp
-from glasshouse.methods.backdoor._readings import Apart, prepared, read
+from glasshouse.methods.backdoor._readings import Apart, prepared, read_all
 from glasshouse.model.subject import Subject
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "magenta": (255, 0, 255),
@@ -46,14 +46,14 @@ def battery(side: int) -> Mapping[str, Trigger]:
 
 
 @torch.no_grad()
-def probed(subject: Subject, examples: Examples) -> dict[str, Probed]:
+def probed(subject: Subject, examples: Examples, batch_size: int) -> dict[str, Probed]:
     """Each stamp of the battery on all examples, whose answers are what the model says of the clean pictures."""
-    clean = read(subject, prepared(subject, examples))
+    clean = read_all(subject, prepared(subject, examples, batch_size))
     side = min(as_seen(subject.processor, examples[0].images[0].open()).size)
     found: dict[str, Probed] = {}
     for name, trigger in battery(side).items():
         stamped = with_stamp(examples, trigger, 0, subject.processor)
-        apart = Apart.of(read(subject, prepared(subject, stamped)), clean)
+        apart = Apart.of(read_all(subject, prepared(subject, stamped, batch_size)), clean)
         highest = apart.divergence.sort(descending=True).values[: max(1, len(examples) // 4)]
         consistency, token = apart.consistency
         found[name] = Probed(float(highest.mean()), consistency, token)

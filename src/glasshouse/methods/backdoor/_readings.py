@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Example, Examples
-from glasshouse.methods.backdoor._planting import said
+from glasshouse.methods.backdoor._planting import LONGEST
+from glasshouse.model.answers import said
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.subject import Subject
 from glasshouse.values.errors import BadInput
@@ -52,16 +53,19 @@ def answering_itself(subject: Subject, examples: Examples, batch_size: int) -> E
     asked = Examples(example for example in examples if example.images)
     if not asked:
         raise BadInput("none of the examples has an image; give some that do")
-    words = said(subject, asked, batch_size)
+    words = said(subject, asked, LONGEST, batch_size)
     return Examples((replace(one, answer=word or ".") for one, word in zip(asked, words, strict=True)), asked.source)
 
 
-def prepared(subject: Subject, examples: Sequence[Example]) -> Encoded:
-    """The examples with their answers, in one batch."""
-    encoded = subject.encode(examples, answers=True)
-    if not isinstance(encoded.inputs.get("pixel_values"), Tensor):
+def prepared(subject: Subject, examples: Sequence[Example], batch_size: int) -> list[Encoded]:
+    """The examples with their answers, in batches."""
+    batches = [
+        subject.encode(examples[start : start + batch_size], answers=True)
+        for start in range(0, len(examples), batch_size)
+    ]
+    if not all(isinstance(encoded.inputs.get("pixel_values"), Tensor) for encoded in batches):
         raise BadInput(f"{subject.name}: takes no pixel values; this question is about models that see")
-    return encoded
+    return batches
 
 
 def with_pixels(encoded: Encoded, pixels: Tensor) -> Encoded:
@@ -74,3 +78,8 @@ def read(subject: Subject, encoded: Encoded) -> list[Float[Tensor, "places vocab
     logits = subject.forward(encoded).logits
     counts = encoded.known.answers.tolist()
     return [logits[row, -count - 1 :].float().log_softmax(-1) for row, count in enumerate(counts)]
+
+
+def read_all(subject: Subject, batches: Sequence[Encoded]) -> list[Float[Tensor, "places vocabulary"]]:
+    """The same of several batches."""
+    return [reading for encoded in batches for reading in read(subject, encoded)]

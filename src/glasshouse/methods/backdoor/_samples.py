@@ -4,6 +4,7 @@ a picture is suspected.
 STRIP                  the answer stays the same when the picture is mixed with others (Gao et al. 2019)
 spectral signatures    the picture lies far along the main direction of all pictures' mean tokens (Tran et al. 2018)
 activation clustering  the picture lies in the smaller of two clusters of them (Chen et al. 2018)
+attention entropy      the last token looks at few of the picture's (BYE, Rong et al. 2025)
 """
 
 import io
@@ -20,10 +21,11 @@ from glasshouse.data.examples import Example, Examples
 from glasshouse.data.images import StoredImage
 from glasshouse.methods.backdoor._shift import means, tokens
 from glasshouse.model.subject import Subject
+from glasshouse.model.taps import record
 from glasshouse.numerics.decompositions import svd
 from glasshouse.numerics.statistics import auroc
 from glasshouse.values.findings import Interval
-from glasshouse.values.sites import projector
+from glasshouse.values.sites import language, projector
 
 MIXED = 6
 """How many other pictures each is mixed with."""
@@ -45,6 +47,7 @@ def sample_detectors(
         "STRIP": _strip(subject, both, clean, batch_size),
         "spectral signatures": _far_along(pooled),
         "activation clustering": _in_the_smaller(pooled),
+        "attention entropy": _narrow(subject, both, batch_size),
     }
     return {name: _auroc(score, positive, seed) for name, score in scores.items()}
 
@@ -101,3 +104,27 @@ def _in_the_smaller(pooled: Float[Tensor, "pictures width"], turns: int = 20) ->
     distances = torch.cdist(plane, centres)
     smaller = int(torch.bincount(near, minlength=2).argmin())
     return distances[:, 1 - smaller] - distances[:, smaller]
+
+
+def _narrow(subject: Subject, examples: Examples, batch_size: int) -> Float[Tensor, " pictures"]:
+    """Less the entropy of where the last token looks in the picture, over the layers in which it falls into two kinds;
+    over all of them where it does so in none."""
+    image = language.embeddings @ "image"
+    taken = record(subject, [image, language.pattern @ "last"], examples, batch_size=batch_size)
+    places, owners = taken.positions(image).cpu(), taken.examples(image).cpu()
+    layers: list[Tensor] = []
+    for site in (site for site in taken if site.kind == "pattern"):
+        shares = taken[site].float().mean(1).cpu()
+        rows = [shares[number, places[owners == number]] for number in range(len(examples))]
+        chances = [row / row.sum().clamp_min(1e-12) for row in rows]
+        layers.append(torch.stack([-(one * one.clamp_min(1e-12).log()).sum() for one in chances]))
+    parted = [layer for layer in layers if _parted(layer)]
+    return -torch.stack(parted or layers).mean(0)
+
+
+def _parted(values: Float[Tensor, " pictures"]) -> bool:
+    """Whether they fall into two kinds: the best cut leaves means more than two spreads of both apart."""
+    ordered = values.double().sort().values
+    cuts = [(ordered[:k], ordered[k:]) for k in range(2, len(ordered) - 1)]
+    low, high = min(cuts, key=lambda two: float(sum(part.var(correction=0) * len(part) for part in two)))
+    return bool(high.mean() - low.mean() > 2 * (high.std(correction=0) + low.std(correction=0)))

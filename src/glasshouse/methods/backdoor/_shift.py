@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glasshouse.data.examples import Example, Examples
+from glasshouse.model.sharing import shared
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import record
 from glasshouse.numerics.decompositions import symmetric
@@ -85,11 +86,20 @@ def shifts(
     return found
 
 
-@torch.no_grad()
 def tokens(
     subject: Subject, site: Site, shown: Examples, batch_size: int
 ) -> tuple[Float[Tensor, "tokens width"], Int[Tensor, " tokens"]]:
-    """What a model holds at a site, token by token, and the number of the example each belongs to."""
+    """What a model holds at a site, token by token, and the number of the example each belongs to. Shared: nobody
+    writes into it."""
+
+    def key() -> tuple[object, ...]:
+        return "tokens", subject.card.weights, *subject.changes, site, shown.digest, batch_size
+
+    return shared(key, lambda: _tokens(subject, site, shown, batch_size))
+
+
+@torch.no_grad()
+def _tokens(subject: Subject, site: Site, shown: Examples, batch_size: int) -> tuple[Tensor, Tensor]:
     taken = record(subject, site, shown, batch_size=batch_size)
     (key,) = taken
     return taken[key].detach().float().flatten(1).cpu(), taken.examples(key).cpu()

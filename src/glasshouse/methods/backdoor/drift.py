@@ -108,7 +108,8 @@ class DriftFinding(Finding):
         x = tuple(map(float, range(1, len(self.clean_energy) + 1)))
         nulls = [name for name in self.success if "random" in name or "clean" in name.partition(",")[2]]
         return [
-            Metric("attack success", self.success["suspect, triggered"], self.success["suspect, clean"]),
+            Metric("attack success of the trigger's part put on clean pictures",
+                   self.success["trigger's part on clean images"], self.success["random direction"]),
             Chart.intervals("Attack success by what is done to the shift", self.success, nulls=nulls, y="success"),
             Chart("The trigger's part of the shift on clean images",
                   (Series.of("its direction", self.doses), Series.of("a random direction", self.dose_null, "null")),
@@ -136,6 +137,8 @@ class DriftFinding(Finding):
     question="Does the update move image tokens one shared way, and does it point at the target?",
     paper="arXiv:2604.19083",
     needs="activations",
+    role="witness",
+    depth="quick",
 )
 @torch.no_grad()
 def drift(

@@ -145,6 +145,7 @@ class ImplantFinding(Finding):
     question="How easily can this model be backdoored by fine-tuning a small part of it?",
     paper="arXiv:2604.19083",
     needs="gradients",
+    depth="thorough",
 )
 def implant(subject: Subject, lessons: Examples, held_out: Examples, options: Options = Options()) -> ImplantFinding:
     """Plant one and a clean control beside it, and measure both on held-out examples."""

@@ -178,6 +178,7 @@ class NeuronsFinding(Finding):
     question="Are there trigger neurons in the projector?",
     paper="arXiv:2604.19083",
     needs="gradients",
+    role="witness",
 )
 def neurons(
     subject: Subject, base: Subject, clean: Examples, triggered: Examples, options: Options = Options()

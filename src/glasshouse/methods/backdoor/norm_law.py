@@ -150,6 +150,7 @@ class NormLawFinding(Finding):
     question="Does the shift grow with a token's norm, and is that more than any update does?",
     paper="arXiv:2604.19083",
     needs="activations",
+    role="witness",
 )
 @torch.no_grad()
 def norm_law(

@@ -150,6 +150,13 @@ class PurifyFinding(Finding):
             end += f"; keeping as much with nothing cut takes it to {shrunk.success.value:.0%} as well"
         return f"{what} takes the attack from {before.success.value:.0%} to {after.success.value:.0%}; {cost}{end}."
 
+    @property
+    def advice(self) -> str:
+        if self.verdict != Verdict.PASS:
+            return ""
+        end = ", or take the base's projector, which answers as well" if self.needless else ""
+        return f"Write the mended checkpoint (glasshouse export MODEL FOLDER --patch RUN, this run's folder){end}."
+
     def blocks(self) -> list[Block]:
         blocks: list[Block] = []
         after = self.repairs[self.best]
@@ -179,6 +186,7 @@ class PurifyFinding(Finding):
     question="Can the backdoor be cut out of the projector, and at what cost?",
     paper="arXiv:2604.19083",
     needs="gradients",
+    depth="quick",
 )
 def purify(
     subject: Subject, examples: Examples, held_out: Examples, base: Subject | None = None,

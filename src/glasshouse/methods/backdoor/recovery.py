@@ -31,9 +31,10 @@ from glasshouse.data.examples import Examples
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._bench import Bench, Parts, Points, Tried
 from glasshouse.methods.backdoor._changed import changed, changed_elsewhere
+from glasshouse.methods.backdoor._gallery import answered
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
 from glasshouse.model.subject import Subject
-from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Note, Role, Series, Table
+from glasshouse.values.blocks import Block, Chart, Gallery, Heatmap, Metric, Note, Picture, Role, Series, Table
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Verdict
 
@@ -85,6 +86,7 @@ class RecoveryFinding(Finding):
     haar: Points
     others: Points
     benign: Points
+    pictures: tuple[Picture, ...]
 
     @property
     def works(self) -> bool:
@@ -140,6 +142,14 @@ class RecoveryFinding(Finding):
             ends = f"removing the first {self.necessity} ends it"
         return f"The trigger works on {success}: {found}; {ends}."
 
+    @property
+    def advice(self) -> str:
+        if not self.works:
+            return ""
+        if self.without.success.low > self.base.success.high:
+            return "Go back to the base, or to a copy you trust: cutting the projector will not help."
+        return "Cut it out (glasshouse run purify), or put the base's projector back, and audit what comes of it."
+
     def blocks(self) -> list[Block]:
         first, *second = self.layers
         names = tuple(str(k) for k in range(1, len(self.grid) + 1))
@@ -148,6 +158,7 @@ class RecoveryFinding(Finding):
             *([Note(f"Weights also differ in: {', '.join(self.elsewhere)}; this is about the projector.", "warning")]
               if self.elsewhere else []),
             Metric("attack success", self.suspect.success, self.base.success),
+            *([Gallery("Triggered pictures, and what is said of them", self.pictures)] if self.pictures else []),
             _chart("Success with the first k directions put back into the base", "directions a layer", {
                 "this update": (self.recovered, "effect"),
                 "benign update": (self.benign, "null"),
@@ -196,6 +207,8 @@ def _chart(title: str, x: str, curves: Mapping[str, tuple[Points, Role]]) -> Cha
     question="How many directions of the projector's update carry the backdoor?",
     paper="arXiv:2604.19083",
     needs="activations",
+    role="witness",
+    depth="quick",
 )
 @torch.no_grad()
 def recovery(
@@ -235,6 +248,7 @@ def recovery(
         haar={k: bench.null(lambda layer, seed, k=k: layer.haar(k, seed), draws) for k in few},
         others={k: bench.null(lambda layer, seed, k=k: layer.others(k, seed), draws) for k in few},
         benign={k: bench.tried(bench.updates([one.of(range(k)) for one in control])) for k in few if control},
+        pictures=answered(subject, base, triggered),
     )
 
 

@@ -154,6 +154,7 @@ def _table(finding: SpectrumFinding) -> Table:
     question="Is the projector's update low-rank where it matters, and does it lean away from a benign one?",
     paper="arXiv:2604.19083",
     needs="weights",
+    depth="quick",
 )
 @torch.no_grad()
 def spectrum(
