@@ -1,19 +1,22 @@
 """What several rooms share: the seedling, opened once, one finished run of it, and another package's methods."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 import dummies
+import juries
+from glasshouse import cli
 from glasshouse.data.examples import Examples
-from glasshouse.engine import catalogue
+from glasshouse.engine import audit, catalogue
 from glasshouse.engine.method import load
 from glasshouse.engine.runs import Run, run
 from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
+from typing_in import Outcome
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # workers share the cores; without it each takes all of them and all wait
@@ -47,3 +50,35 @@ def installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     catalogue.catalogue.cache_clear()
     yield folder
     catalogue.catalogue.cache_clear()
+
+
+@pytest.fixture
+def jury(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The package of `juries.py`, installed, and audits that ask nothing else."""
+    folder = juries.installed(tmp_path_factory.mktemp("site"))
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(juries, "says", {})
+    monkeypatch.setattr(juries, "asked", [])
+    monkeypatch.setattr(juries, "text", juries.text)
+    catalogue.catalogue.cache_clear()
+    others = tuple(entry for entry in catalogue.catalogue() if entry.module == "juries")
+    monkeypatch.setattr(audit, "catalogue", lambda: others)
+    yield folder
+    catalogue.catalogue.cache_clear()
+
+
+@pytest.fixture
+def typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """`typed("list", "--json")`: as typed in an empty folder, but in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def type_in(*words: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(word) for word in words])
+        said = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), said.out, said.err)
+
+    return type_in

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,42 +29,11 @@ from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Site
 from hostile import controls
+from typing_in import Outcome
 
 SEEDLING = "organism:seedling"
+pytestmark = pytest.mark.usefixtures("installed")
 COMMAND = Path(sys.executable).with_name("glasshouse")
-
-
-@dataclass
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        """Standard output as JSON and nothing else."""
-
-        def refuse(constant: str):
-            raise AssertionError(f"{constant} is no JSON")
-
-        return json.loads(self.out, parse_constant=refuse)
-
-
-@pytest.fixture
-def typed(
-    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
-    """`typed("list", "--json")`: as typed in an empty folder, but in this process."""
-    monkeypatch.chdir(tmp_path)
-
-    def type_in(*words: object) -> Outcome:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(word) for word in words])
-        said = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), said.out, said.err)
-
-    return type_in
 
 
 @pytest.fixture

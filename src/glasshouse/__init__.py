@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from glasshouse import methods as methods
     from glasshouse.data.examples import Example as Example
     from glasshouse.data.examples import Examples as Examples
+    from glasshouse.engine.audit import Audit as Audit
+    from glasshouse.engine.audit import audit as audit
     from glasshouse.engine.binding import open_model as open  # noqa: A004 - gh.open is the front door
     from glasshouse.engine.method import method as method
     from glasshouse.engine.runs import Run as Run
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "data.examples": ("Example", "Examples"),
+    "engine.audit": ("Audit", "audit"),
     "engine.method": ("method",),
     "engine.runs": ("Run", "compare", "run"),
     "model.patches": ("export", "patched"),

@@ -1,5 +1,5 @@
-"""What can be typed: list · anatomy · run · report · compare · export · organism. Flags come from dataclasses, never
-written twice.
+"""What can be typed: list · anatomy · run · audit · report · compare · export · organism. Flags come from dataclasses,
+never written twice.
 
 Exit status: 0 pass, 1 concern or fail, 2 bad input, 3 inconclusive; so a pipeline can gate on it.
 """
@@ -10,18 +10,11 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from glasshouse.values.errors import BadInput
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from glasshouse.engine.scale import Progress
-
-STATUS = {"pass": 0, "concern": 1, "fail": 1, "inconclusive": 3}
 NEEDED = {
     "weights": "weights alone",
     "activations": "forward passes",
@@ -71,7 +64,7 @@ def _dispatch(given: list[str]) -> int:
 def _overview() -> int:
     lines = ["glasshouse opens a multimodal model and answers, with evidence, whether to trust it.", ""]
     lines += [f"  glasshouse {name:<8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    lines += ["", "Next: glasshouse list, or glasshouse run recovery --model organism:hijack-logo"]
+    lines += ["", "Next: glasshouse audit organism:hijack-logo, or glasshouse list"]
     print("\n".join(lines))
     return 0
 
@@ -136,9 +129,10 @@ def anatomy(rest: list[str]) -> int:
 def run(rest: list[str]) -> int:
     """Ask one question: glasshouse run METHOD --model MODEL [--data DATA]."""
     from glasshouse import flags
-    from glasshouse.engine.binding import answer
+    from glasshouse.audit_commands import tell
+    from glasshouse.engine.binding import answer, as_tree
     from glasshouse.engine.method import load
-    from glasshouse.values.codec import pack
+    from glasshouse.report.live import bars
 
     if not rest or rest[0].startswith("-"):
         raise BadInput(
@@ -148,52 +142,43 @@ def run(rest: list[str]) -> int:
     method = load(rest[0])
     form, request = flags.run(method, rest[1:])
     if form.dry_run:
-        tree = pack(request)[0]
-        tree.pop("is")
-        tree["opening"].pop("is")
-        print(json.dumps(tree, indent=1))
+        print(json.dumps(as_tree(request), indent=1))
         return 0
-    with _progress(quiet=form.json) as progress:
+    with bars(quiet=form.json) as progress:
         made = answer(
             method, request, root=form.runs, command=shlex.join(["glasshouse", "run", *rest]), progress=progress
         )
-    return _tell(made, as_json=form.json)
+    return tell(made, as_json=form.json)
+
+
+def audit(rest: list[str]) -> int:
+    """Ask all of them, for one verdict: glasshouse audit MODEL [--base BASE] [--data DATA]."""
+    from glasshouse.audit_commands import audit as examine
+
+    _hush()
+    return examine(rest)
 
 
 def report(rest: list[str]) -> int:
-    """Show a run again: glasshouse report RUN."""
-    from glasshouse import flags
-    from glasshouse.engine.runs import Run
+    """Show a run or an audit again, or list a folder of them: glasshouse report FOLDER."""
+    from glasshouse.audit_commands import report as show
 
-    form = flags.report(rest)
-    return _tell(Run.read(form.run), as_json=form.json)
+    return show(rest)
 
 
 def compare(rest: list[str]) -> int:
-    """What differs between two runs: glasshouse compare RUN RUN."""
-    from glasshouse import flags
-    from glasshouse.engine.runs import Run
-    from glasshouse.engine.runs import compare as differences
-    from glasshouse.report.terminal import console, show_rows
-    from glasshouse.values.codec import pack
+    """What differs between two runs or two audits: glasshouse compare FIRST SECOND [--page FILE]."""
+    from glasshouse.audit_commands import compare as differ
 
-    form = flags.compare(rest)
-    found = differences(Run.read(form.first), Run.read(form.second))
-    if form.json:
-        print(json.dumps(pack(found)[0], allow_nan=False))
-    elif found:
-        show_rows(console(), "", ("what", "first", "second"), [tuple(row.values()) for row in found])
-    else:
-        print("no difference")
-    return 0
+    return differ(rest)
 
 
 def export(rest: list[str]) -> int:
     """Write a checkpoint others can load, patched if asked: glasshouse export MODEL FOLDER [--patch FILE]."""
     from glasshouse import flags
     from glasshouse.engine.binding import open_model
+    from glasshouse.engine.runs import read_patch
     from glasshouse.model.patches import export as write
-    from glasshouse.model.patches import read_patch
     from glasshouse.report.inert import inert
 
     _hush()
@@ -210,10 +195,11 @@ def organism(rest: list[str]) -> int:
     """Small real models with known truth: glasshouse organism list | show | grow | verify."""
     from glasshouse.organism_commands import organism as answer_about
     from glasshouse.report.inert import inert
+    from glasshouse.report.live import bars
     from glasshouse.report.terminal import console
 
     _hush()
-    with _progress(quiet="--json" in rest) as progress:
+    with bars(quiet="--json" in rest) as progress:
         return answer_about(rest, lambda line, raw=False: print(line if raw else inert(line)), console(), progress)
 
 
@@ -227,55 +213,12 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "list": list_methods,
     "anatomy": anatomy,
     "run": run,
+    "audit": audit,
     "report": report,
     "compare": compare,
     "export": export,
     "organism": organism,
 }
-
-
-def _tell(made: Any, *, as_json: bool) -> int:
-    """A run's finding, where it is, and what to type next."""
-    from glasshouse.report.inert import inert
-    from glasshouse.report.terminal import console, show_finding
-    from glasshouse.values.codec import pack
-
-    if as_json:
-        facts = {"run": str(made.folder), **made.facts, "finding": pack(made.finding)[0]}
-        print(json.dumps(facts))
-    else:
-        screen = console()
-        show_finding(screen, made.finding)
-        screen.print(
-            f"\nRun:  {inert(made.folder)}\nPage: {inert(made.folder / 'report.html')}\n"
-            f"Next: glasshouse report {inert(shlex.quote(str(made.folder)))}",
-            soft_wrap=True,
-        )
-    return STATUS[str(made.finding.verdict)]
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> "Iterator[Progress | None]":
-    """One live line with the time left; plain lines when nobody is watching."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from glasshouse.report.terminal import console
-
-    screen = console(stderr=True)
-    if quiet or not screen.is_terminal:
-        yield None
-        return
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=screen
-    ) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
-            bars.update(tasks[name], completed=done)
-
-        yield show
 
 
 def _hush() -> None:

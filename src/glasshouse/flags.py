@@ -1,18 +1,19 @@
 """Which flags does each command take? Made from dataclasses: a method's own Options, and how models are opened."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING, field, make_dataclass
 from io import StringIO
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from glasshouse.engine.binding import Opening, Request, bind_options, flag
-from glasshouse.engine.method import Method
+from glasshouse.engine.catalogue import catalogue
+from glasshouse.engine.method import Depth, Method
 from glasshouse.values.codec import pack
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
@@ -36,17 +37,19 @@ def anatomy(rest: Sequence[str]) -> Any:
 
 
 def report(rest: Sequence[str]) -> Any:
-    return _read("report", rest, ("run", Path, MISSING, "A run folder."), JSON)
+    folder = ("run", Path, MISSING, "The folder of a run or an audit, or one that holds many.")
+    return _read("report", rest, folder, JSON)
 
 
 def compare(rest: Sequence[str]) -> Any:
-    folders = [(name, Path, MISSING, "A run folder.") for name in ("first", "second")]
-    return _read("compare", rest, *folders, JSON)
+    folders = [(name, Path, MISSING, "The folder of a run or an audit.") for name in ("first", "second")]
+    page = ("page", Path | None, None, "Write a page here that shows both side by side.")
+    return _read("compare", rest, *folders, page, JSON)
 
 
 def export(rest: Sequence[str]) -> Any:
     folder = ("folder", Path, MISSING, "A new folder for the checkpoint.")
-    patch = ("patch", Path | None, None, "A patch file to apply first.")
+    patch = ("patch", Path | None, None, "A patch file to apply first, or a run that made one (purify).")
     return _read("export", rest, ("model", str, MISSING, f"{MODEL}."), folder, patch, OPENING)
 
 
@@ -77,33 +80,80 @@ def organism_verify(rest: Sequence[str]) -> Any:
 
 
 def run(method: Method[..., Finding], rest: Sequence[str]) -> tuple[Any, Request]:
-    """The flags of one method, and the request they make. What `--from` names stands where no flag says otherwise."""
-    file = _from(rest)
-    saved = Request.read(file) if file else Request(method.name, {}, {}, {}, Opening())
-    if saved.method != method.name:
-        raise BadInput(f"--from {file}: that file asks {saved.method}, the command says {method.name}")
+    """The flags of one method, and the request they make."""
     needed = {**method.subjects, **method.examples}
-    given = {**saved.models, **saved.data}
-    for name in given:
-        if name not in needed:
-            raise BadInput(f"--from {file}: {method.name} takes no {name!r}; it takes {', '.join(needed)}")
-    shown = {name: flag(name).replace("-", "_") for name in needed}
+    saved = _saved(rest, method.name, needed)
+    options = ("options", method.options, bind_options(method, saved.options), "Options of this method.")
+    inputs = [_input(name, saved, required=required, example=name in method.examples)
+              for name, required in needed.items()]  # fmt: skip
+    form = _read(f"run {method.name}", rest, *inputs, options, *_common(saved))
+    chosen = {name: value for name, value in pack(form.options)[0].items() if name != "is"}
+    return form, _requested(method.name, form, list(method.subjects), list(method.examples), chosen)
+
+
+def audit(rest: Sequence[str]) -> tuple[Any, Request]:
+    """The flags of an audit: all models and examples that any method takes."""
+    subjects, examples = (
+        list(dict.fromkeys(name for entry in catalogue() for name in getattr(entry, kind) if name != "subject"))
+        for kind in ("subjects", "examples")
+    )
+    saved = _saved(rest, "audit", ["subject", *subjects, *examples])
+    depth: Any = saved.options.get("depth", "quick")
+    model = ("model", tyro.conf.Positional[str | None], saved.models.get("subject"), f"{MODEL}.")
+    inputs = [_input(name, saved, required=False, example=name in examples) for name in (*subjects, *examples)]
     form = _read(
-        f"run {method.name}", rest,
-        *((shown[name], str | None, given.get(name), _input_help(method, name)) for name in needed),
-        ("options", method.options, bind_options(method, saved.options), "Options of this method."),
+        "audit", rest, model, *inputs,
+        ("depth", Depth, depth, "quick takes about two minutes on two cores for a small model; each asks more."),
+        ("fail_on", Literal["inconclusive", "concern", "fail", "never"] | None, None,
+         "Exit with 1 from this verdict on and with 0 below."),
+        *_common(saved),
+    )  # fmt: skip
+    if form.model is None:
+        raise BadInput("audit needs a model: glasshouse audit MODEL, for example glasshouse audit organism:hijack-logo")
+    return form, _requested("audit", form, ["subject", *subjects], examples, {"depth": form.depth})
+
+
+def _saved(rest: Sequence[str], method: str, needed: Collection[str]) -> Request:
+    """What `--from` names stands where no flag says otherwise."""
+    file = _from(rest)
+    saved = Request.read(file) if file else Request(method, {}, {}, {}, Opening())
+    if saved.method != method:
+        raise BadInput(f"--from {file}: that file asks {saved.method}, the command says {method}")
+    for name in {**saved.models, **saved.data}:
+        if name not in needed:
+            raise BadInput(f"--from {file}: {method} takes no {name!r}; it takes {', '.join(needed)}")
+    return saved
+
+
+def _input(name: str, saved: Request, *, required: bool, example: bool) -> Column:
+    kind = "A .jsonl, a .parquet or a folder of images; organisms bring their own" if example else MODEL
+    given = {**saved.models, **saved.data}.get(name)
+    return _column(name), str | None, given, f"{kind}{'' if required else ' (may be left out)'}."
+
+
+def _column(parameter: str) -> str:
+    return flag(parameter).replace("-", "_")
+
+
+def _common(saved: Request) -> tuple[Column, ...]:
+    """What every question takes."""
+    return (
         ("opening", Opening, saved.opening, "How models are opened."),
         ("limit", int | None, saved.limit, "Use only the first so many examples."),
         ("runs", Path, Path("runs"), "Where run folders are kept."),
         ("dry_run", bool, False, "Print the bound question as a file that --from takes, and stop."),
         ("from", Path | None, None, "Take what no flag says from a file that a dry run printed."),
         JSON,
-    )  # fmt: skip
-    chosen = {name: str(value) for name in needed if (value := getattr(form, shown[name])) is not None}
-    models = {name: value for name, value in chosen.items() if name in method.subjects}
-    data = {name: value for name, value in chosen.items() if name in method.examples}
-    options = {name: value for name, value in pack(form.options)[0].items() if name != "is"}
-    return form, Request(method.name, models, data, options, form.opening, form.limit)
+    )
+
+
+def _requested(
+    method: str, form: Any, subjects: Sequence[str], examples: Sequence[str], options: dict[str, Any]
+) -> Request:  # fmt: skip
+    given = {name: getattr(form, _column(name)) for name in (*subjects, *examples)}
+    models, data = ({name: str(given[name]) for name in names if given[name] is not None}
+                    for names in (subjects, examples))  # fmt: skip
+    return Request(method, models, data, options, form.opening, form.limit)
 
 
 def _from(rest: Sequence[str]) -> Path | None:
@@ -148,9 +198,3 @@ def _first_words(box: str) -> str:
     drawn = plain[1:] if plain[0].startswith("╭") else plain[2:]
     lines = (line.strip(" │").rstrip(".") for line in drawn)
     return " ".join(takewhile(lambda line: line.strip("─-╰╯"), lines))
-
-
-def _input_help(method: Method[..., Finding], name: str) -> str:
-    required = {**method.subjects, **method.examples}[name]
-    kind = MODEL if name in method.subjects else "A .jsonl, a .parquet or a folder of images; organisms bring their own"
-    return f"{kind}{'' if required else ' (may be left out)'}."

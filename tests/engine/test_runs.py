@@ -17,8 +17,10 @@ from pyarrow import parquet
 
 import dummies
 from glasshouse.data.examples import Example, Examples
+from glasshouse.engine import folders as places
 from glasshouse.engine import runs
 from glasshouse.engine.method import load
+from glasshouse.engine.provenance import PACKAGES
 from glasshouse.engine.runs import Run, compare, run
 from glasshouse.organisms import shelf
 from glasshouse.values.blocks import Table
@@ -70,7 +72,7 @@ def test_a_run_is_whole_and_comes_back(tmp_path: Path, seed: int):
     said = {name: tree["method"][name] for name in ("name", "question", "paper")}
     assert said == {"name": "count", "question": "How long are the prompts?", "paper": "none"}
     assert len(tree["method"]["source"]) == 64
-    assert set(runs.PACKAGES) < set(tree["versions"])
+    assert set(PACKAGES) < set(tree["versions"])
     back = Run.read(made.folder)
     assert back.finding == made.finding
     assert digest(back.finding) == digest(made.finding)
@@ -175,10 +177,10 @@ def test_a_real_refusal_to_write_is_told_as_a_cure(tmp_path: Path, monkeypatch: 
     """The system lets no file grow beyond the limit, so that each real writer fails in its own way."""
     write, (soft, hard) = runs._write, resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def limited(*args):
+    def limited(*args, **kwargs):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
         try:
-            return write(*args)
+            return write(*args, **kwargs)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -414,7 +416,7 @@ def test_a_run_under_an_intervention_says_so(seedling, tmp_path):
 def test_the_same_question_is_not_asked_twice_at_once(tmp_path):
     work = tmp_path / ".unfinished" / "key"
     work.mkdir(parents=True)
-    with runs._locked(work), pytest.raises(BadInput, match="another process"), runs._locked(work):
+    with places._locked(work), pytest.raises(BadInput, match="another process"), places._locked(work):
         pass
-    with runs._locked(work):  # released with its holder
+    with places._locked(work):  # released with its holder
         assert (work / "lock").exists()

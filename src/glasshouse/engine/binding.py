@@ -1,6 +1,7 @@
 """How do words become values? A model's name a Subject, a file's name Examples, text an options dataclass."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from glasshouse.engine.scale import Progress
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.subject import Subject, open_anatomy, open_subject
 from glasshouse.organisms import shelf
-from glasshouse.values.codec import unpack
+from glasshouse.values.codec import pack, unpack
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 
@@ -107,6 +108,14 @@ class Request:
         return cls(request.method, request.models, request.data, options, request.opening, request.limit)
 
 
+def as_tree(request: Request) -> dict[str, Any]:
+    """The request as a file holds it, for `Request.read`."""
+    tree: dict[str, Any] = pack(request)[0]
+    tree.pop("is")
+    tree["opening"].pop("is")
+    return tree
+
+
 @dataclass(frozen=True)
 class _RequestForm:
     """A Request as a file holds it, options apart: their types are the method's business."""
@@ -128,44 +137,56 @@ def bind_options(method: Method[..., Finding], given: Mapping[str, Any]) -> Any:
 
 def bind(method: Method[..., Finding], request: Request) -> dict[str, Subject | Examples]:
     """Open everything the method asks for."""
-    supplied: dict[str, Subject | Examples] = {}
-    main = next(iter(request.models.values()), "")
-    brought = {} if "base" in request.models else _brought(main, method, request.opening)
-    models = {**request.models, **brought}
     for name, required in method.subjects.items():
-        if required and name not in models:
+        if required and name not in {**request.models, **brought(request, method.subjects)}:
             raise BadInput(
                 f"{method.name} needs a model: --{flag(name)} NAME, for example --{flag(name)} organism:seedling"
             )
-    if request.limit is not None and request.limit < 1:
-        raise BadInput(f"--limit {request.limit}: must be at least 1")
-
-    def limited(examples: Examples) -> Examples:
-        return examples if request.limit is None else examples[: request.limit]
-
-    # What the user wrote is read first, because it is quick, and weights are not.
-    supplied |= {name: limited(Examples.read(file)) for name, file in request.data.items()}
-    first = next(iter(method.subjects), "")
-    for name in (name for name in method.subjects if name in models):
-        opening = request.opening if name == first else replace(request.opening, adapter=None, revision=None)
-        settings = {field: getattr(opening, field) for field in Opening.__dataclass_fields__}
-        supplied[name] = open_model(models[name], **({} if name in brought and shelf.is_organism(main) else settings))
+    supplied = supply(request, method.subjects, method.examples)
     for name, required in method.examples.items():
-        brings = shelf.is_organism(main) and (required or name not in ("clean", "triggered") or shelf.attacked(main))
-        if name not in supplied and brings:
-            supplied[name] = limited(shelf.food(main, name))
-        elif name not in supplied and required:
+        if required and name not in supplied:
             raise BadInput(
                 f"{method.name} needs examples: --{flag(name)} FILE.jsonl, FILE.parquet or a folder of images"
             )
     return supplied
 
 
-def _brought(main: str, method: Method[..., Finding], opening: Opening) -> dict[str, str]:
+def supply(
+    request: Request, subjects: Mapping[str, bool], examples: Mapping[str, bool],
+    opened: Mapping[str, Subject | Examples] | None = None,
+) -> dict[str, Subject | Examples]:  # fmt: skip
+    """Open what was named and is not `opened` already, and what comes with it; by name, whether each is required."""
+    if request.limit is not None and request.limit < 1:
+        raise BadInput(f"--limit {request.limit}: must be at least 1")
+
+    def limited(examples: Examples) -> Examples:
+        return examples if request.limit is None else examples[: request.limit]
+
+    main, comes = next(iter(request.models.values()), ""), brought(request, subjects)
+    models = {**request.models, **comes}
+    # What the user wrote is read first, because it is quick, and weights are not.
+    supplied: dict[str, Subject | Examples] = {
+        name: limited(value) if isinstance(value, Examples) else value for name, value in (opened or {}).items()
+    }
+    supplied |= {name: limited(Examples.read(file)) for name, file in request.data.items()}
+    first = next(iter(subjects), "")
+    for name in (name for name in subjects if name in models and name not in supplied):
+        opening = request.opening if name == first else replace(request.opening, adapter=None, revision=None)
+        settings = {field: getattr(opening, field) for field in Opening.__dataclass_fields__}
+        supplied[name] = open_model(models[name], **({} if name in comes and shelf.is_organism(main) else settings))
+    for name, required in examples.items():
+        brings = shelf.is_organism(main) and (required or name not in ("clean", "triggered") or shelf.attacked(main))
+        if name not in supplied and brings:
+            supplied[name] = limited(shelf.food(main, name))
+    return supplied
+
+
+def brought(request: Request, subjects: Mapping[str, bool]) -> dict[str, str]:
     """The base that a model brings itself: an organism the one it was made of, an adapter the model it is put on."""
-    if "base" not in method.subjects or not main:
+    main = next(iter(request.models.values()), "")
+    if "base" not in subjects or "base" in request.models or not main:
         return {}
-    base = main if opening.adapter else shelf.parent(main) if shelf.is_organism(main) else None
+    base = main if request.opening.adapter else shelf.parent(main) if shelf.is_organism(main) else None
     return {"base": base} if base else {}
 
 
@@ -175,6 +196,20 @@ def answer(
     """Bind and run."""
     options = bind_options(method, request.options)
     return run(method, bind(method, request), options, root=root, command=command, progress=progress)
+
+
+def spelled(method: Method[..., Finding], request: Request) -> str:
+    """The command that asks just this of what the request names."""
+    inputs, plain = {**method.subjects, **method.examples}, Opening()
+    words = ["glasshouse", "run", method.name]
+    for name, value in {**request.models, **request.data}.items():
+        words += [f"--{flag(name)}", value] if name in inputs else []
+    for name in Opening.__dataclass_fields__:
+        value = getattr(request.opening, name)
+        if value != getattr(plain, name):
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    words += [] if request.limit is None else ["--limit", str(request.limit)]
+    return shlex.join(words)
 
 
 def flag(parameter: str) -> str:

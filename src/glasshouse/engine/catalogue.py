@@ -17,6 +17,8 @@ from typing import TypeGuard
 
 from glasshouse.values.errors import BadInput
 
+OTHERS = "other"
+"""The theme of what other packages bring."""
 NEEDS = ("weights", "activations", "gradients", "endpoint")
 
 
@@ -31,19 +33,21 @@ class Entry:
     question: str
     paper: str
     needs: str
+    role: str
+    depth: str
     subjects: tuple[str, ...]
     examples: tuple[str, ...]
 
 
 @cache
 def catalogue() -> tuple[Entry, ...]:
-    """All methods, in order of theme and name."""
+    """All methods, by theme and by their turn in it."""
     found = [*_own(), *_others()]
     names = [entry.name for entry in found]
     for entry in found:
         if names.count(entry.name) > 1:
             raise BadInput(f"two methods are called {entry.name}; one is in {entry.file}: rename it")
-    return tuple(sorted(found, key=lambda entry: (entry.theme, entry.name)))
+    return tuple(sorted(found, key=lambda entry: (entry.theme, *_turn(entry))))
 
 
 def find(name: str) -> Entry:
@@ -65,12 +69,26 @@ def _own() -> Iterator[Entry]:
             yield from _read(file, file.parent.name, f"glasshouse.methods.{file.parent.name}.{file.stem}")
 
 
+def _turn(entry: Entry) -> tuple[int, str]:
+    """Its turn in its theme: the order that the theme's `__init__.py` gives as ORDER, then by name."""
+    order = () if entry.theme == OTHERS else _order(entry.file.with_name("__init__.py"))
+    return (order.index(entry.name) if entry.name in order else len(order)), entry.name
+
+
+@cache
+def _order(file: Path) -> tuple[str, ...]:
+    for node in ast.parse(file.read_text("utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ORDER":
+            return tuple(ast.literal_eval(node.value))
+    return ()
+
+
 def _others() -> Iterator[Entry]:
     for point in entry_points(group="glasshouse.methods"):
         spec = find_spec(point.module)
         if spec is None or spec.origin is None:
             raise BadInput(f"the package behind method {point.name} is gone ({point.module}); reinstall or remove it")
-        yield from (entry for entry in _read(Path(spec.origin), "other", point.module) if entry.name == point.name)
+        yield from (entry for entry in _read(Path(spec.origin), OTHERS, point.module) if entry.name == point.name)
 
 
 def _read(file: Path, theme: str, module: str) -> Iterator[Entry]:
@@ -97,7 +115,10 @@ def _entry(node: ast.FunctionDef, decorator: ast.Call, theme: str, module: str, 
     wants = {kind: tuple(_parameters(node, kind)) for kind in ("Subject", "Examples")}
     needs = said.get("needs", "activations")
     paper = said.get("paper", "")
-    return Entry(node.name, theme, module, file, said["question"], paper, needs, wants["Subject"], wants["Examples"])
+    return Entry(
+        node.name, theme, module, file, said["question"], paper, needs, said.get("role", "adviser"),
+        said.get("depth", "standard"), wants["Subject"], wants["Examples"],
+    )  # fmt: skip
 
 
 def _parameters(function: ast.FunctionDef, kind: str) -> Iterator[str]:

@@ -24,6 +24,8 @@ from glasshouse.values.findings import Finding
 P = ParamSpec("P")
 F = TypeVar("F", bound=Finding)
 Needs = Literal["weights", "activations", "gradients", "endpoint"]
+Role = Literal["judge", "witness", "adviser"]
+Depth = Literal["quick", "standard", "thorough"]
 MOST_OPTIONS = 8
 
 
@@ -36,9 +38,11 @@ class Method(Generic[P, F]):
     paper: str
     needs: Needs
     function: Callable[P, F]
-    alarm: bool = False
-    """It looks for something bad and passes where it finds nothing, so fresh models must raise no alarm. From other
-    methods they must earn no pass."""
+    role: Role = "adviser"
+    """What its verdict counts for in an audit. A judge looks for something bad and passes where it finds nothing; a
+    witness may raise concern and never clears; an adviser describes or mends, and says nothing about trust."""
+    depth: Depth = "standard"
+    """The shallowest audit that asks it."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> F:
         return self.function(*args, **kwargs)
@@ -69,10 +73,10 @@ class Method(Generic[P, F]):
 
     @property
     def source(self) -> str:
-        """SHA-256 of its file and of what the files beside it share: other code, other results."""
+        """SHA-256 of its file and of what the files beside it share, data too: other code, other results."""
         file = Path(inspect.getfile(self.function))
         running = hashlib.sha256(file.read_bytes())
-        for shared in sorted(file.parent.glob("_*.py")):
+        for shared in sorted([*file.parent.glob("_*.py"), *file.parent.glob("*.json")]):
             running.update(shared.read_bytes())
         return running.hexdigest()
 
@@ -91,12 +95,12 @@ class Method(Generic[P, F]):
 
 
 def method(
-    *, question: str, paper: str = "", needs: Needs = "activations", alarm: bool = False
+    *, question: str, paper: str = "", needs: Needs = "activations", role: Role = "adviser", depth: Depth = "standard"
 ) -> Callable[[Callable[P, F]], Method[P, F]]:  # fmt: skip
     """Make a method of a function, and refuse one that does not keep to the form."""
 
     def wrap(function: Callable[P, F]) -> Method[P, F]:
-        made = Method(function.__name__, question, paper, needs, function, alarm)
+        made = Method(function.__name__, question, paper, needs, function, role, depth)
         options = made.options
         if not (is_dataclass(options) and options.__dataclass_params__.frozen):  # pyright: ignore[reportAttributeAccessIssue]
             raise TypeError(f"{made.name}: options must be a frozen dataclass")

@@ -14,36 +14,35 @@ there and goes on.
 """
 
 import datetime
-import fcntl
 import hashlib
 import json
-import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from glasshouse.data.examples import Examples
+from glasshouse.engine.folders import HIDDEN, placed, workplace
 from glasshouse.engine.method import Method, load
+from glasshouse.engine.provenance import provenance
 from glasshouse.engine.scale import Progress, Workspace, working_in
+from glasshouse.model import patches
 from glasshouse.model.subject import Subject
 from glasshouse.values.codec import pack, unpack
+from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 from glasshouse.values.surfaces import rendered
 
 SCHEMA = 1
-PACKAGES = ("glasshouse", "torch", "transformers", "numpy", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -87,25 +86,23 @@ def run(
     root: str | Path = "runs",
     command: str = "",
     progress: Progress | None = None,
+    name: str = "",
 ) -> Run:
-    """Ask the question and keep the answer. `supplied` holds the method's models and examples by parameter name."""
+    """Ask the question and keep the answer. `supplied` holds the method's models and examples by parameter name.
+
+    With a `name` the folder has just that, an answer to this very question that is there is read and not made again,
+    and no page is written: it is part of something larger that has one."""
     options = method.options() if options is None else options
     root, began, clock = Path(root), datetime.datetime.now(datetime.UTC), time.perf_counter()
     facts = _facts(method, supplied, options)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-    work = root / ".unfinished" / key[:24]
-    made = [folder for folder in (root, work.parent, work) if not folder.exists()]
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise BadInput(
-            f"{root}: runs cannot be written there ({problem.strerror}); choose another folder with --runs"
-        ) from None
-    try:
-        with _locked(work), working_in(Workspace(work, progress)) as workspace:
+    if name and (there := _there(root / name, key)):
+        return there
+    with workplace(root, key[:24]) as work:
+        with working_in(Workspace(work, progress)) as workspace:
             finding = method(**supplied, options=options)
-        name = f"{began:%Y%m%d-%H%M%S}-{method.name}-{key[:6]}"
         facts |= {
+            "key": key,
             "started": began.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - clock, 3),
             "resumed_shards": workspace.resumed,
@@ -113,24 +110,25 @@ def run(
             "verdict": str(finding.verdict),
             "headline": finding.headline,
         }
-        folder = _write(root, name, facts, finding)
-    except BadInput:
-        (work / "lock").unlink(missing_ok=True)
-        _discard_empty(reversed(made))  # a refused question leaves nothing behind, but never costs finished shards
-        raise
-    except (OSError, SafetensorError) as problem:  # safetensors has an error of its own for a full disk
-        reason = getattr(problem, "strerror", None) or problem
-        raise BadInput(f"{root}: writing the run failed ({reason}); finished shards are kept, run it again") from None
-    shutil.rmtree(work, ignore_errors=True)
-    _discard_empty([work.parent])
+        folder = _write(root, name or f"{began:%Y%m%d-%H%M%S}-{method.name}-{key[:6]}", facts, finding, page=not name)
     return Run(folder, facts, finding)
+
+
+def read_patch(file: str | Path) -> Patch:
+    """The patch of a run whose finding has one, or of a patch file."""
+    if not Path(file).is_dir():
+        return patches.read_patch(Path(file))
+    patch = getattr(Run.read(file).finding, "patch", None)
+    if not isinstance(patch, Patch) or not patch.deltas:
+        raise BadInput(f"{file}: this run has no patch; purify makes one where it is given a base")
+    return patch
 
 
 def compare(first: Run, second: Run) -> list[dict[str, Any]]:
     """Where two runs differ: provenance, verdict, and every number of their tables, side by side."""
     differences: list[dict[str, Any]] = []
     for name, (one, two) in _paired(_flat(first.facts), _flat(second.facts)).items():
-        if not _same(one, two) and name.split(".")[0] not in ("started", "seconds", "command", "resumed_shards"):
+        if not _same(one, two) and name.split(".")[0] not in ("started", "seconds", "command", "resumed_shards", "key"):
             differences.append({"what": name, "first": one, "second": two})
     if type(first.finding) is type(second.finding):
         rows = zip_longest(first.finding.rows(), second.finding.rows(), fillvalue={})
@@ -146,8 +144,6 @@ def compare(first: Run, second: Run) -> list[dict[str, Any]]:
 
 def _facts(method: Method[..., Finding], supplied: Mapping[str, Subject | Examples], options: Any) -> dict[str, Any]:
     """Everything that decides the answer."""
-    subjects = {name: value for name, value in supplied.items() if isinstance(value, Subject)}
-    examples = {name: value for name, value in supplied.items() if isinstance(value, Examples)}
     return {
         "schema": SCHEMA,
         "method": {
@@ -156,61 +152,38 @@ def _facts(method: Method[..., Finding], supplied: Mapping[str, Subject | Exampl
             "paper": method.paper,
             "source": method.source,
         },
-        "changes": {name: list(subject.changes) for name, subject in subjects.items()},
-        "subjects": {name: pack(subject.card)[0] for name, subject in subjects.items()},
-        "proofs": {name: _proof(subject) for name, subject in subjects.items()},
-        "data": {name: {"digest": x.digest, "count": len(x), "source": x.source} for name, x in examples.items()},
         "options": {key: value for key, value in pack(options)[0].items() if key != "is"},
-        "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
-        "device": _device(subjects),
+        **provenance(supplied),
     }
 
 
-def _proof(subject: Subject) -> Any:
-    if subject.certificate is None:
+def _there(folder: Path, key: str) -> Run | None:
+    """A run that answers this very question; another one in its place is cleared away."""
+    if not folder.exists():
         return None
-    return [{"what": check.what, "passed": check.passed} for check in subject.certificate.checks]
+    if not (folder / "run.json").is_file():
+        raise BadInput(f"{folder}: is there already and no run; choose another folder with --runs")
+    with suppress(BadInput):
+        found = Run.read(folder)
+        if found.facts.get("key") == key:
+            return found
+    shutil.rmtree(folder)
+    return None
 
 
-def _device(subjects: Mapping[str, Subject]) -> str:
-    kinds = {str(subject.model.device) for subject in subjects.values()} or {"cpu"}
-    names = [
-        torch.cuda.get_device_name(kind) if kind.startswith("cuda") else platform.machine() for kind in sorted(kinds)
-    ]
-    return ", ".join(f"{kind} ({name})" for kind, name in zip(sorted(kinds), names, strict=True))
-
-
-@contextmanager
-def _locked(work: Path) -> Iterator[None]:
-    """One process at a time on the same question; the lock goes with the process, however it ends."""
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadInput(f"{work.parent.parent}: another process is asking this very question; wait for it") from None
-        yield
-        (work / "lock").unlink(missing_ok=True)
-
-
-def _write(root: Path, name: str, facts: Mapping[str, Any], finding: Finding) -> Path:
-    aside = Path(tempfile.mkdtemp(prefix=f"{name}-", suffix=".part", dir=root / ".unfinished"))
+def _write(root: Path, name: str, facts: Mapping[str, Any], finding: Finding, *, page: bool) -> Path:
+    aside = Path(tempfile.mkdtemp(prefix=f"{name}-", suffix=".part", dir=root / HIDDEN))
     aside.chmod(0o755)  # mkdtemp makes folders only their maker can read; runs are shared
     try:
         tree, arrays = pack(finding)
         save_file(arrays, aside / "arrays.safetensors")
         (aside / "run.json").write_text(json.dumps({**facts, "finding": tree}, indent=1, allow_nan=False), "utf-8")
         _write_rows(finding, aside / "rows.parquet")
-        page = rendered("page", Run(aside, facts, finding))
-        (aside / "report.html").write_text(page, "utf-8")
-        folder = root / name
-        count = 1
-        while folder.exists():  # two runs of the same question within a second
-            count += 1
-            folder = root / f"{name}-{count}"
-        aside.rename(folder)
+        if page:
+            (aside / "report.html").write_text(rendered("page", Run(aside, facts, finding)), "utf-8")
+        return placed(aside, root / name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return folder
 
 
 def _write_rows(finding: Finding, file: Path) -> None:
@@ -235,12 +208,6 @@ def _column(values: list[Any]) -> Any:
 
 def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
-
-
-def _discard_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def _flat(tree: Any, place: str = "") -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from glasshouse.model.prompts import Encoded
+from glasshouse.model.sharing import content, name_of, shared
 from glasshouse.model.streams import first_tensor, main_tensor
 from glasshouse.values.errors import BadInput
 
@@ -23,9 +24,19 @@ if TYPE_CHECKING:
     from glasshouse.model.subject import Subject
 
 
-@torch.no_grad()
 def look(subject: "Subject", encoded: Encoded) -> Tensor:
-    """What the vision tower's last block that is read puts out for this batch."""
+    """What the vision tower's last block that is read puts out for this batch. Shared, also with other models that
+    have the very same tower: nobody writes into it."""
+
+    def key() -> tuple[object, ...]:
+        shown = [value for name, value in sorted(encoded.inputs.items()) if name not in TEXT]
+        return "look", _tower(subject), *subject.changes, content(shown)
+
+    return shared(key, lambda: _look(subject, encoded))
+
+
+@torch.no_grad()
+def _look(subject: "Subject", encoded: Encoded) -> Tensor:
     said: list[Tensor] = []
     blocks, read = _blocks(subject)
     with ExitStack() as stack:
@@ -44,6 +55,10 @@ def look(subject: "Subject", encoded: Encoded) -> Tensor:
     return said[0].detach()
 
 
+TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+"""Inputs that the vision tower does not see."""
+
+
 @contextmanager
 def remembered(subject: "Subject", seen: Tensor) -> Iterator[None]:
     """Inside, the vision tower says `seen` again, whatever it is shown. For one batch, the one `look` saw."""
@@ -52,6 +67,21 @@ def remembered(subject: "Subject", seen: Tensor) -> Iterator[None]:
         for number, block in enumerate(blocks):
             stack.callback(_swap(block, _saying(block, seen if number == read else None)))
         yield
+
+
+def _tower(subject: "Subject") -> str:
+    """A name for all weights that what the tower says may hang on: neither those of the language model's blocks nor the
+    projector's."""
+    language, projector = subject.anatomy.language, subject.anatomy.projector
+    behind = [block.path for block in language.blocks] if language else []
+    behind += projector.paths if projector else ()
+
+    def before() -> Iterator[Tensor]:
+        for name, weight in subject.model.state_dict().items():
+            if not any(name.startswith(f"{path}.") for path in behind):
+                yield weight
+
+    return name_of(subject.model, before)
 
 
 class _Enough(Exception):

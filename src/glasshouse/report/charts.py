@@ -19,8 +19,8 @@ from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Series
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's palette: told apart by all kinds of colour vision."""
 NULL = "#8a8a8a"
-INK = "#777777"
-"""Readable on white and on near-black, so that one drawing serves the light and the dark page."""
+INK = "#767676"
+"""Of axes and their texts in a figure; on a page they take the colour that the page gives, light or dark."""
 LONGEST_LABEL = 24
 
 
@@ -62,10 +62,10 @@ def _(block: Heatmap) -> Figure:
     image = axes.imshow(block.values.double().numpy(), aspect="auto", cmap="cividis")
     axes.set_xticks(range(columns), [_label(name, 12) for name in block.columns], rotation=45, ha="right", fontsize=7)
     axes.set_yticks(range(rows), [_label(name, 16) for name in block.rows], fontsize=7)
-    middle = (float(block.values.min()) + float(block.values.max())) / 2
+    colours = image.to_rgba(block.values.double().numpy())
     for row, texts in enumerate(block.texts):
         for column, text in enumerate(texts):
-            colour = "black" if float(block.values[row, column]) > middle else "white"
+            colour = _legible_on(*colours[row, column, :3])
             axes.text(column, row, _label(text, 9), ha="center", va="center", fontsize=6, color=colour)
     axes.set_xlabel(_label(block.x, 80))
     axes.set_ylabel(_label(block.y, 80))
@@ -86,7 +86,7 @@ def svg(block: Block) -> str:
         drawing.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     body = text[text.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S).replace(INK, "currentColor")
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'aria-hidden="true"', body, count=1)
 
 
@@ -101,6 +101,13 @@ def _axes(width: float, height: float):
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
     return drawing, axes
+
+
+def _legible_on(red: float, green: float, blue: float) -> str:
+    """Black or white, whichever stands out more from this colour, by WCAG's relative luminance."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
 
 
 def _draw(axes, series: Series, colour: str, *, points: bool) -> None:

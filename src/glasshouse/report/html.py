@@ -7,7 +7,7 @@ content security policy in the page forbids scripts and requests, so that even a
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from glasshouse.report import charts
 from glasshouse.report.inert import inert
-from glasshouse.report.words import alternative, cell
+from glasshouse.report.words import Told, alternative, cell
 from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Picture, Table
 from glasshouse.values.findings import Finding
 from glasshouse.values.intervals import Interval
@@ -32,18 +32,56 @@ class Facts(Protocol):
     def finding(self) -> Finding: ...
 
 
+class Bound(Protocol):
+    """What the page needs of an audit."""
+
+    @property
+    def facts(self) -> Any: ...
+    @property
+    def sections(self) -> Sequence[Any]: ...
+    @property
+    def runs(self) -> Mapping[str, Facts]: ...
+    @property
+    def judgement(self) -> Any: ...
+
+
 def page(run: Facts) -> str:
     """A whole page for a run."""
+    return _rendered("page.html.j2", run=run, told=_told(run))
+
+
+def audit_page(audit: Bound) -> str:
+    """A whole page for an audit: the verdict first, then a section for each question."""
+    told = {name: _told(run) for name, run in audit.runs.items()}
+    return _rendered("audit.html.j2", audit=audit, judgement=audit.judgement, told=told)
+
+
+def index_page(entries: Sequence[Any], broken: Sequence[str]) -> str:
+    """A page for a folder of runs, with a link to each; `broken` names those that cannot be read."""
+    return _rendered("index.html.j2", entries=entries, broken=broken)
+
+
+def comparison_page(beside: Any) -> str:
+    """Two runs or two audits side by side."""
+    return _rendered("compare.html.j2", beside=beside)
+
+
+def _told(run: Facts) -> Told:
     from glasshouse.engine.method import load
 
-    pages = load(run.facts["method"]["name"]).page
-    return _environment().get_template("page.html.j2").render(run=run, finding=run.finding, page=pages)
+    return Told.of(load(run.facts["method"]["name"]).page)
+
+
+def _rendered(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(**values)
 
 
 def fragment(value: Any) -> str:
-    """A piece of HTML for a notebook: a finding's blocks, or an anatomy's drawing."""
+    """A piece of HTML for a notebook: a finding's blocks, an audit's verdict, or an anatomy's drawing."""
     if isinstance(value, Finding):
-        return _environment().get_template("fragment.html.j2").render(finding=value)
+        return _rendered("fragment.html.j2", finding=value)
+    if hasattr(value, "judgement"):
+        return _rendered("verdict.html.j2", audit=value, judgement=value.judgement)
     return str(Markup("<pre>{}</pre>").format("\n".join(inert(line) for line in value.lines())))
 
 
@@ -63,8 +101,30 @@ def _environment() -> jinja2.Environment:
         "cell": cell,
         "picture": _picture,
     }
-    environment.filters |= {"kind": lambda block: type(block).__name__.lower(), "table_of": _table_of}
+    environment.filters |= {"kind": _kind, "table_of": _table_of, "led": _led, "differences": _differences}
     return environment
+
+
+def _kind(block: Block) -> str:
+    return type(block).__name__.lower()
+
+
+def _led(blocks: Sequence[Block]) -> tuple[list[Block], list[Block]]:
+    """What is shown at once, and what for those who ask for more: the first of each kind, and every note and
+    gallery."""
+    first: list[Block] = []
+    kinds: set[str] = set()
+    for block in blocks:
+        kind = "chart" if isinstance(block, Heatmap) else _kind(block)
+        if kind in ("note", "gallery") or kind not in kinds:
+            first.append(block)
+        kinds.add(kind)
+    return first, [block for block in blocks if block not in first]
+
+
+def _differences(pair: Any) -> Table:
+    columns = ("what", "first", "second")
+    return Table("What differs", columns, tuple(tuple(row[name] for name in columns) for row in pair.differences))
 
 
 def _svg(block: Block) -> Markup:

@@ -2,16 +2,23 @@
 terminal."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from glasshouse.report.inert import inert
 from glasshouse.report.words import alternative, cell
 from glasshouse.values.blocks import Block, Chart, Gallery, Heatmap, Metric, Note, Table, Transcript
-from glasshouse.values.findings import Finding
+from glasshouse.values.findings import Finding, Verdict
 
+if TYPE_CHECKING:
+    from glasshouse.report.html import Bound
+
+STATUS = {"pass": 0, "concern": 1, "fail": 1, "inconclusive": 3}
+"""Of a process that ends with this verdict."""
 STYLES = {"pass": "bold green", "concern": "bold yellow", "fail": "bold red", "inconclusive": "bold"}
 MOST_ROWS = 24
 
@@ -28,12 +35,52 @@ def one_line(text: object) -> str:
 
 def show_finding(screen: Console, finding: Finding) -> None:
     """The verdict, then every block."""
-    line = Text()
-    line.append(str(finding.verdict).upper(), style=STYLES[str(finding.verdict)])
-    line.append(f"  {one_line(finding.headline)}")
-    screen.print(line)
+    show_verdict(screen, finding.verdict, finding.headline)
     for block in finding.blocks():
         show_block(screen, block)
+    if finding.advice:
+        screen.print(f"What to do next: {one_line(finding.advice)}")
+
+
+def show_verdict(screen: Console, verdict: Verdict, headline: str) -> None:
+    line = Text()
+    line.append(str(verdict).upper(), style=STYLES[str(verdict)])
+    line.append(f"  {one_line(headline)}")
+    screen.print(line)
+
+
+def show_audit(screen: Console, audit: "Bound") -> None:
+    """The verdict, then what was found, how sure, what to do, and what was not examined."""
+    judgement = audit.judgement
+    show_verdict(screen, judgement.verdict, judgement.headline)
+    rows = [(one.method, str(audit.runs[one.method].finding.verdict), one.question)
+            for one in audit.sections if one.state == "answered"]  # fmt: skip
+    show_rows(screen, "", ("asked", "answer", "question"), rows)
+    told = (
+        ("What was found", judgement.found()),
+        ("How sure it is", judgement.sure()),
+        ("What to do next", judgement.advice()),
+        ("What was not examined", judgement.left_out()),
+    )
+    for title, lines in told:
+        if lines:
+            screen.print(f"\n{title}", style="bold")
+        for line in lines:
+            screen.print(Padding(Text(f"- {one_line(line)}"), (0, 0, 0, 1)))
+
+
+def show_pairs(screen: Console, pairs: Sequence[Any]) -> None:
+    """Two answers to each question, and where their numbers differ."""
+    for pair in pairs:
+        if len(pairs) > 1:
+            screen.print(f"\n{pair.method}", style="bold")
+            for label, made in (("first", pair.first), ("second", pair.second)):
+                said = f"{made.finding.verdict}: {one_line(made.finding.headline)}" if made else "not answered"
+                screen.print(f"{label}: {said}")
+        if pair.differences:
+            show_rows(screen, "", ("what", "first", "second"), [tuple(row.values()) for row in pair.differences])
+        elif pair.first and pair.second:
+            screen.print("no difference")
 
 
 def show_block(screen: Console, block: Block) -> None:

@@ -1,5 +1,8 @@
-"""How are numbers told in words? Cells of a table, and what a reader who cannot see a picture is told."""
+"""How are numbers and methods told in words? Cells of a table, what a reader who cannot see a picture is told, and what
+a method's page says."""
 
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from glasshouse.report.inert import inert
@@ -28,6 +31,35 @@ def alternative(block: Block) -> str:
             )
         case _:
             return ""
+
+
+@dataclass(frozen=True)
+class Told:
+    """The page of a method, by its parts."""
+
+    papers: str
+    steps: tuple[str, ...]
+    reading: str
+    misleading: str
+    rest: str
+    """What belongs to none of these."""
+
+    @classmethod
+    def of(cls, page: str) -> "Told":
+        """From the docstring of its file."""
+        paragraphs = [" ".join(part.split()) for part in re.split(r"\n(?:\s*\n|(?=\d+\. ))", page.strip())][1:]
+        steps = tuple(re.sub(r"^\d+\. ", "", part) for part in paragraphs if re.match(r"\d+\. ", part))
+        papers = [part for part in paragraphs if re.match(r"Papers?: ", part)]
+        read = [part for part in paragraphs if part.startswith("How to read it: ")]
+        reading, _, misleading = " ".join(read).removeprefix("How to read it: ").partition("When it misleads: ")
+        known = [*papers, *read]
+        rest = [part for part in paragraphs if part not in known and not re.match(r"\d+\. ", part)]
+        plain = " ".join(papers).partition(": ")[2]
+        return cls(plain, steps, _sentence(reading), _sentence(misleading), " ".join(rest))
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:].strip()
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -47,6 +47,11 @@ class Finding(ByContent, ABC):
     def blocks(self) -> list[Block]:
         """What to show, control beside effect."""
 
+    @property
+    def advice(self) -> str:
+        """What to do next, in one sentence; empty where the finding does not say."""
+        return ""
+
     def to_frame(self) -> "DataFrame":
         """The finding's first table as a pandas frame; an interval becomes three columns."""
         try:

@@ -160,6 +160,7 @@ def _tuned_blocks(tuned: Tuned) -> list[Block]:
     question="What does each layer's token already say, and do image tokens say what the image shows?",
     paper="arXiv:2410.02762",
     needs="activations",
+    depth="quick",
 )
 @torch.no_grad()
 def lens(subject: Subject, examples: Examples, options: Options = Options()) -> LensFinding:

@@ -1,0 +1,138 @@
+"""What can be typed about trust, and about what was answered before: audit · report · compare.
+
+An audit's exit status is its verdict's (0 pass, 1 concern or fail, 3 inconclusive), unless `--fail-on` says from where
+on it is 1; below that it is 0.
+"""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from glasshouse import flags
+from glasshouse.report.inert import inert
+from glasshouse.report.terminal import STATUS, console, show_audit, show_finding, show_rows
+from glasshouse.values.codec import pack
+
+if TYPE_CHECKING:
+    from glasshouse.engine.audit import Audit
+    from glasshouse.engine.runs import Run
+
+ORDER = ("pass", "inconclusive", "concern", "fail", "never")
+"""From harmless to bad."""
+
+
+def audit(rest: Sequence[str]) -> int:
+    """Ask every question that can be asked of a model, and bind the answers into one verdict."""
+    from glasshouse.engine.audit import examine
+    from glasshouse.engine.binding import as_tree
+    from glasshouse.engine.catalogue import catalogue
+    from glasshouse.report.live import plan
+
+    form, request = flags.audit(rest)
+    if form.dry_run:
+        print(json.dumps(as_tree(request), indent=1))
+        return 0
+    needs = {entry.name: entry.needs for entry in catalogue()}
+    with plan(needs, quiet=form.json) as watch:
+        made = examine(request, root=form.runs, command=shlex.join(["glasshouse", "audit", *rest]), watch=watch)
+    status = tell(made, as_json=form.json)
+    if form.fail_on is None:
+        return status
+    return int(ORDER.index(str(made.judgement.verdict)) >= ORDER.index(form.fail_on))
+
+
+def report(rest: Sequence[str]) -> int:
+    """Show a run or an audit again, or list a folder of them: glasshouse report FOLDER."""
+    from glasshouse.engine.index import kind_of, read
+
+    form = flags.report(rest)
+    if form.run.is_dir() and not kind_of(form.run):
+        return _index(form.run, as_json=form.json)
+    return tell(read(form.run), as_json=form.json)
+
+
+def _index(root: Path, *, as_json: bool) -> int:
+    from glasshouse.engine.index import entries
+    from glasshouse.engine.scale import write_whole
+    from glasshouse.report.html import index_page
+
+    found, broken = entries(root)
+    if as_json:
+        print(json.dumps([{**asdict(one), "folder": str(one.folder)} for one in found]))
+        return 0
+    screen = console()
+    rows = [(one.folder.name, one.subject, one.verdict) for one in found]
+    show_rows(screen, "", ("run", "model", "verdict"), rows)
+    for folder in broken:
+        screen.print(f"! {inert(folder)} cannot be read", soft_wrap=True)
+    page = root / "index.html"
+    write_whole(page, index_page(found, [folder.name for folder in broken]).encode())
+    screen.print(f"\nPage: {inert(page)}\nNext: glasshouse report {inert(shlex.quote(str(root / rows[0][0])))}",
+                 soft_wrap=True)  # fmt: skip
+    return 0
+
+
+def compare(rest: Sequence[str]) -> int:
+    """What differs between two runs or two audits: glasshouse compare FIRST SECOND [--page FILE]."""
+    from glasshouse.engine.index import read, side_by_side
+    from glasshouse.engine.scale import write_whole
+    from glasshouse.report.html import comparison_page
+    from glasshouse.report.terminal import show_pairs
+
+    form = flags.compare(rest)
+    found = side_by_side(read(form.first), read(form.second))
+    if form.page:
+        write_whole(form.page, comparison_page(found).encode())
+    if form.json:
+        single = len(found.pairs) == 1 and found.pairs[0].first and found.pairs[0].second
+        differences: Any = (
+            found.pairs[0].differences if single else {one.method: one.differences for one in found.pairs}
+        )
+        print(json.dumps(pack(differences)[0], allow_nan=False))
+        return 0
+    screen = console()
+    show_pairs(screen, found.pairs)
+    if form.page:
+        screen.print(f"Page: {inert(form.page)}", soft_wrap=True)
+    return 0
+
+
+def tell(made: "Run | Audit", *, as_json: bool) -> int:
+    """What was answered, where it is, and what to type next."""
+    from glasshouse.engine.audit import Audit
+
+    verdict = str(made.judgement.verdict if isinstance(made, Audit) else made.finding.verdict)
+    if as_json:
+        print(json.dumps(_as_json(made)))
+        return STATUS[verdict]
+    screen, folder = console(), inert(shlex.quote(str(made.folder)))
+    if isinstance(made, Audit):
+        show_audit(screen, made)
+        following = f"glasshouse report {folder}/{next(iter(made.runs), '')}"
+    else:
+        show_finding(screen, made.finding)
+        following = f"glasshouse report {folder}"
+    page = made.folder / "report.html"
+    shown = f"Page: {inert(page)}\n" if page.is_file() else ""
+    screen.print(f"\nRun:  {inert(made.folder)}\n{shown}Next: {following}", soft_wrap=True)
+    return STATUS[verdict]
+
+
+def _as_json(made: "Run | Audit") -> dict[str, Any]:
+    from glasshouse.engine.audit import Audit
+
+    if not isinstance(made, Audit):
+        return {"run": str(made.folder), **made.facts, "finding": pack(made.finding)[0]}
+    judged = made.judgement
+    sections: list[dict[str, Any]] = []
+    for one in made.sections:
+        told: dict[str, Any] = pack(one)[0]
+        if one.method in made.runs:
+            finding = made.runs[one.method].finding
+            told |= {"verdict": str(finding.verdict), "headline": finding.headline, "finding": pack(finding)[0]}
+        sections.append(told)
+    words = {"advice": judged.advice(), "found": judged.found(), "sure": judged.sure(), "left_out": judged.left_out()}
+    return {"audit": str(made.folder), **made.facts, **words, "sections": sections}

@@ -1,0 +1,212 @@
+"""May this model be trusted, as far as all methods can tell? Every question that can be asked is asked in turn, and the
+answers are bound into one.
+
+    runs/20261121-093005-audit-4f2a91/
+        audit.json       what was asked, what was not and why, and the verdict
+        report.html      its page; audit.sarif, junit.xml and model-card.md for pipelines, hubs and readers
+        recovery/        a run folder for each question that was answered
+        ...
+
+Models are opened once, and what several questions look at is computed once (`model/sharing.py`). A question that
+breaks down costs its own section. While the work goes on the folder is `runs/.unfinished/audit-KEY`; the same call
+after a kill finds there what was answered and goes on.
+"""
+
+import datetime
+import hashlib
+import json
+import shutil
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, get_args
+
+from glasshouse.data.examples import Examples
+from glasshouse.engine.binding import Opening, Request, flag, spelled, supply
+from glasshouse.engine.catalogue import catalogue
+from glasshouse.engine.folders import HIDDEN, placed, workplace
+from glasshouse.engine.judgement import Judgement, Section
+from glasshouse.engine.method import Depth, Method, load
+from glasshouse.engine.provenance import provenance
+from glasshouse.engine.runs import Run, run
+from glasshouse.engine.scale import write_whole
+from glasshouse.model.sharing import sharing
+from glasshouse.model.subject import Subject
+from glasshouse.values.codec import pack, unpack
+from glasshouse.values.errors import BadInput
+from glasshouse.values.findings import Finding
+from glasshouse.values.surfaces import rendered
+
+SCHEMA = 1
+DEPTHS: tuple[Depth, ...] = get_args(Depth)
+MOST: Mapping[Depth, int | None] = {"quick": 160, "standard": 640, "thorough": None}
+"""Examples that are looked at where no limit is given."""
+SURFACES = {"report.html": "audit page", "audit.sarif": "sarif", "junit.xml": "junit", "model-card.md": "model card"}
+"""What is written of an audit, and which surface writes it."""
+Supplied = Mapping[str, Subject | Examples]
+
+
+class Watch(Protocol):
+    """Whoever looks on while an audit is made."""
+
+    def planned(self, sections: tuple[Section, ...]) -> None: ...
+    def doing(self, method: str, what: str, done: int, total: int) -> None: ...
+    def ended(self, section: Section, finding: Finding | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Many answered questions about one model, on disk."""
+
+    folder: Path
+    facts: Mapping[str, Any]
+    """Subjects, data, versions, device, depth, command and times."""
+    sections: tuple[Section, ...]
+    runs: Mapping[str, Run]
+    judgement: Judgement = field(init=False)
+
+    def __post_init__(self) -> None:
+        findings = {name: made.finding for name, made in self.runs.items()}
+        object.__setattr__(self, "judgement", Judgement(self.sections, findings))
+
+    def _repr_html_(self) -> str:
+        return rendered("html", self)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Audit":
+        """Load an audit's folder with all its runs."""
+        folder = Path(folder)
+        try:
+            facts = json.loads((folder / "audit.json").read_text("utf-8"))
+            sections = unpack(tuple[Section, ...], facts.pop("sections"))
+            schema = facts["schema"]
+        except (OSError, ValueError, KeyError, AttributeError, RecursionError) as problem:
+            raise BadInput(f"{folder}: not a whole audit ({problem}); audits are made by glasshouse audit") from None
+        if schema != SCHEMA:
+            raise BadInput(f"{folder}: written with schema {schema}, this version reads {SCHEMA}; audit it again")
+        answered = [one.method for one in sections if one.state == "answered"]
+        return cls(folder, facts, sections, {name: Run.read(folder / name) for name in answered})
+
+
+def audit(
+    model: str | Subject, base: str | Subject | None = None, examples: str | Examples | None = None, *,
+    benign: str | Subject | None = None, held_out: str | Examples | None = None, lessons: str | Examples | None = None,
+    clean: str | Examples | None = None, triggered: str | Examples | None = None, depth: Depth = "quick",
+    limit: int | None = None, root: str | Path = "runs",
+) -> Audit:  # fmt: skip
+    """Ask everything that can be asked of a model with what is given beside it, by name or opened. Organisms bring
+    their base and their examples."""
+    models = {"subject": model, "base": base, "benign": benign}
+    data = {"examples": examples, "held_out": held_out, "lessons": lessons, "clean": clean, "triggered": triggered}
+    opened = {name: one for name, one in {**models, **data}.items() if isinstance(one, Subject | Examples)}
+    named = {name: one if isinstance(one, str) else one.name for name, one in models.items() if one is not None}
+    files = {name: one for name, one in data.items() if isinstance(one, str)}
+    return examine(Request("audit", named, files, {"depth": depth}, Opening(), limit), opened, root=root)
+
+
+def examine(
+    request: Request, opened: Supplied | None = None, *, root: str | Path = "runs", command: str = "",
+    watch: Watch | None = None,
+) -> Audit:  # fmt: skip
+    """Ask everything that can be asked at this depth of what `request` names and of what is opened already. Its method
+    is "audit", its options hold the depth."""
+    depth, methods = _depth(request), [load(entry.name) for entry in catalogue()]
+    wanted = [method for method in methods if _within(method, depth)]
+    if request.limit is None:
+        request = replace(request, limit=MOST[depth])
+    began, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
+    supplied = supply(request, *_inputs(wanted), opened or {})
+    facts = {"schema": SCHEMA, "depth": depth, "options": {"limit": request.limit}, **provenance(supplied)}
+    sections = tuple(_planned(method, depth, supplied) for method in methods)
+    plan = [(one.method, method.source) for one, method in zip(sections, methods, strict=True)]
+    key = hashlib.sha256(json.dumps([facts, plan], sort_keys=True).encode()).hexdigest()
+    if watch:
+        watch.planned(sections)
+    with workplace(Path(root), f"audit-{key[:20]}") as work, sharing():
+        made = {
+            section.method: _answered(section, request, supplied, work, watch)
+            for section in sections if section.state == "answered"
+        }  # fmt: skip
+        sections = tuple(made[one.method][0] if one.method in made else one for one in sections)
+        runs = {name: found for name, (_, found) in made.items() if found is not None}
+        facts |= {
+            "started": began.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - clock, 3),
+            "command": command,
+        }
+        return _placed(Audit(work, facts, sections, runs), Path(root) / f"{began:%Y%m%d-%H%M%S}-audit-{key[:6]}")
+
+
+def _depth(request: Request) -> Depth:
+    depth = request.options.get("depth", "quick")
+    if depth not in DEPTHS or set(request.options) - {"depth"}:
+        raise BadInput(f"audit: its one option is depth, {', '.join(DEPTHS)}; found {dict(request.options)}")
+    return depth
+
+
+def _within(method: Method[..., Finding], depth: Depth) -> bool:
+    return DEPTHS.index(method.depth) <= DEPTHS.index(depth)
+
+
+def _inputs(methods: list[Method[..., Finding]]) -> tuple[dict[str, bool], dict[str, bool]]:
+    """All models and all sets of examples that any of them takes; only the model itself is required."""
+    subjects = {name: name == "subject" for method in methods for name in method.subjects}
+    return {"subject": True, **subjects}, {name: False for method in methods for name in method.examples}
+
+
+def _planned(method: Method[..., Finding], depth: Depth, supplied: Supplied) -> Section:
+    """Whether it can be asked; if not, why."""
+    missing = [name for name, needed in {**method.subjects, **method.examples}.items()
+               if needed and name not in supplied]  # fmt: skip
+    why = ""
+    if method.needs == "endpoint":
+        why = "needs a model behind an endpoint"
+    elif not _within(method, depth):
+        why = f"asked from --depth {method.depth} on"
+    elif missing:
+        why = f"needs {' and '.join(f'--{flag(name)}' for name in missing)}"
+    return Section(method.name, method.question, method.role, "not asked" if why else "answered", why)
+
+
+def _answered(
+    section: Section, request: Request, supplied: Supplied, work: Path, watch: Watch | None
+) -> tuple[Section, Run | None]:
+    """Ask it. What it refuses was not asked; whatever else goes wrong is its own section's business."""
+    method, clock, found = load(section.method), time.perf_counter(), None
+    given = {name: supplied[name] for name in (*method.subjects, *method.examples) if name in supplied}
+
+    def progress(what: str, done: int, total: int) -> None:
+        if watch:
+            watch.doing(method.name, what, done, total)
+
+    progress("", 0, 1)
+    try:
+        found = run(method, given, root=work, command=spelled(method, request), progress=progress, name=method.name)
+        section = replace(section, seconds=found.facts["seconds"])
+    except BadInput as problem:
+        section = replace(section, state="not asked", why=str(problem), seconds=_since(clock))
+    except Exception as problem:  # noqa: BLE001 - one method's fault must not cost the other sections
+        line = (str(problem).splitlines() or [""])[0]
+        section = replace(section, state="broke down", why=f"{type(problem).__name__}: {line}", seconds=_since(clock),
+                          trace=traceback.format_exc())  # fmt: skip
+    if watch:
+        watch.ended(section, found.finding if found else None)
+    return section, found
+
+
+def _since(clock: float) -> float:
+    return round(time.perf_counter() - clock, 3)
+
+
+def _placed(audit: Audit, folder: Path) -> Audit:
+    """Everything beside the runs, and then the folder under its own name."""
+    shutil.rmtree(audit.folder / HIDDEN, ignore_errors=True)  # shards of a question that broke down
+    facts = {**audit.facts, "verdict": str(audit.judgement.verdict), "headline": audit.judgement.headline}
+    whole = replace(audit, facts=facts)
+    for name, surface in SURFACES.items():
+        write_whole(whole.folder / name, str(rendered(surface, whole)).encode())
+    tree = {**facts, "sections": pack(whole.sections)[0]}
+    write_whole(whole.folder / "audit.json", json.dumps(tree, indent=1, allow_nan=False).encode())
+    return replace(whole, folder=placed(whole.folder, folder))

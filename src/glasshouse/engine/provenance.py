@@ -1,0 +1,42 @@
+"""Where does a number come from? Everything that decides an answer: models and their proofs, data, versions, device."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from glasshouse.data.examples import Examples
+from glasshouse.model.subject import Subject
+from glasshouse.values.codec import pack
+
+PACKAGES = ("glasshouse", "torch", "transformers", "numpy", "safetensors")
+
+
+def provenance(supplied: Mapping[str, Subject | Examples]) -> dict[str, Any]:
+    """Of what a question was asked, and on what machine."""
+    subjects = {name: value for name, value in supplied.items() if isinstance(value, Subject)}
+    examples = {name: value for name, value in supplied.items() if isinstance(value, Examples)}
+    return {
+        "changes": {name: list(subject.changes) for name, subject in subjects.items()},
+        "subjects": {name: pack(subject.card)[0] for name, subject in subjects.items()},
+        "proofs": {name: _proof(subject) for name, subject in subjects.items()},
+        "data": {name: {"digest": x.digest, "count": len(x), "source": x.source} for name, x in examples.items()},
+        "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
+        "device": _device(subjects),
+    }
+
+
+def _proof(subject: Subject) -> Any:
+    if subject.certificate is None:
+        return None
+    return [{"what": check.what, "passed": check.passed} for check in subject.certificate.checks]
+
+
+def _device(subjects: Mapping[str, Subject]) -> str:
+    kinds = {str(subject.model.device) for subject in subjects.values()} or {"cpu"}
+    names = [
+        torch.cuda.get_device_name(kind) if kind.startswith("cuda") else platform.machine() for kind in sorted(kinds)
+    ]
+    return ", ".join(f"{kind} ({name})" for kind, name in zip(sorted(kinds), names, strict=True))

@@ -1,0 +1,191 @@
+"""Every question that can be asked is asked once, none can cost another its answer, and a kill costs only one."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+import juries
+from glasshouse.engine.audit import SURFACES, Audit, examine
+from glasshouse.engine.binding import Opening, Request
+from glasshouse.engine.runs import Run
+from glasshouse.values.errors import BadInput
+from hostile import TEXTS, assert_dead, controls
+
+SEEDLING = "organism:seedling"
+pytestmark = pytest.mark.usefixtures("jury")
+
+
+def ask(root: Path, depth: str = "quick", watch=None, **models: str) -> Audit:
+    request = Request("audit", {"subject": SEEDLING, **models}, {}, {"depth": depth}, Opening())
+    return examine(request, root=root, command=f"glasshouse audit {SEEDLING}", watch=watch)
+
+
+def test_what_can_be_asked_is_asked_and_the_rest_is_said(tmp_path: Path):
+    made = ask(tmp_path)
+    assert juries.asked == ["adviser", "judge", "witness"]
+    assert {one.method: (one.state, one.why) for one in made.sections} == {
+        "adviser": ("answered", ""),
+        "judge": ("answered", ""),
+        "relative": ("not asked", "needs --base"),
+        "sage": ("not asked", "asked from --depth thorough on"),
+        "witness": ("answered", ""),
+    }
+    assert made.judgement.verdict == "pass"
+    assert list(tmp_path.iterdir()) == [made.folder]
+    kept = {"adviser", "judge", "witness"}
+    assert {file.name for file in made.folder.iterdir()} == {"audit.json", *SURFACES, *kept}
+
+
+def test_it_comes_back_from_disk(tmp_path: Path):
+    made = ask(tmp_path)
+    back = Audit.read(made.folder)
+    assert back.sections == made.sections
+    assert back.judgement.headline == made.judgement.headline
+    assert {name: run.finding for name, run in back.runs.items()} == {n: r.finding for n, r in made.runs.items()}
+    assert Run.read(made.folder / "judge").facts["command"] == f"glasshouse run judge --model {SEEDLING} --limit 160"
+
+
+def test_deeper_audits_ask_more_and_a_base_lets_more_be_asked(tmp_path: Path):
+    ask(tmp_path, "thorough", base=SEEDLING)
+    assert sorted(juries.asked) == sorted(juries.NAMES)
+
+
+def test_what_breaks_down_costs_its_own_section_only(tmp_path: Path):
+    juries.says["adviser"] = "broken"
+    made = ask(tmp_path)
+    section = next(one for one in made.sections if one.method == "adviser")
+    assert section.state == "broke down"
+    assert section.why == "ZeroDivisionError: what broke is half of it, 50%"
+    assert "juries.py" in section.trace
+    assert juries.asked == ["adviser", "judge", "witness"]
+    assert made.judgement.verdict == "pass"
+    juries.says["witness"] = "broken"
+    assert ask(tmp_path).judgement.verdict == "inconclusive"
+
+
+def test_what_a_method_refuses_was_not_asked(tmp_path: Path):
+    juries.says["judge"] = "refused"
+    made = ask(tmp_path)
+    assert ("not asked", "judge: not this one; take another") in {(one.state, one.why) for one in made.sections}
+    assert made.judgement.verdict == "inconclusive"
+    assert not (made.folder / "judge").exists()
+
+
+def test_a_kill_costs_at_most_the_question_in_flight(tmp_path: Path):
+    juries.says["witness"] = "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        ask(tmp_path)
+    assert [folder.name for folder in tmp_path.iterdir()] == [".unfinished"]
+    juries.says.clear()
+    juries.asked.clear()
+    made = ask(tmp_path)
+    assert juries.asked == ["witness"]
+    assert set(made.runs) == {"adviser", "judge", "witness"}
+    assert list(tmp_path.iterdir()) == [made.folder]
+
+
+def test_an_answer_to_another_question_is_not_taken_up(tmp_path: Path):
+    juries.says["witness"] = "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        ask(tmp_path)
+    juries.asked.clear()
+    juries.says.clear()
+    ask(tmp_path, base=SEEDLING)
+    assert juries.asked == ["adviser", "judge", "relative", "witness"]
+
+
+def test_whoever_looks_on_sees_the_plan_and_each_end(tmp_path: Path):
+    seen: list[tuple[str, str]] = []
+
+    class Watch:
+        def planned(self, sections):
+            seen.extend(("planned", one.method) for one in sections if one.state == "answered")
+
+        def doing(self, method, what, done, total):
+            seen.append(("doing", method))
+
+        def ended(self, section, finding):
+            seen.append((str(finding.verdict), section.method))
+
+    ask(tmp_path, watch=Watch())
+    names = ["adviser", "judge", "witness"]
+    each = [(what, name) for name in names for what in ("doing", "pass")]
+    assert seen == [("planned", name) for name in names] + each
+
+
+@pytest.mark.parametrize(
+    ("request_", "cure"),
+    [
+        (Request("audit", {"subject": SEEDLING}, {}, {"depth": "deep"}, Opening()), "quick, standard, thorough"),
+        (Request("audit", {"subject": "organism:nobody"}, {}, {}, Opening()), "no such organism"),
+        (Request("audit", {"subject": SEEDLING}, {"examples": "nowhere.jsonl"}, {}, Opening()), "nowhere.jsonl"),
+        (Request("audit", {"subject": SEEDLING}, {}, {}, Opening(), limit=0), "--limit 0"),
+    ],
+)
+def test_bad_input_is_cured_and_leaves_nothing_behind(tmp_path: Path, request_: Request, cure: str):
+    with pytest.raises(BadInput, match=cure):
+        examine(request_, root=tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
+    assert juries.asked == []
+
+
+def test_a_damaged_audit_is_refused(tmp_path: Path):
+    made = ask(tmp_path)
+    (made.folder / "audit.json").write_text("{")
+    with pytest.raises(BadInput, match="not a whole audit"):
+        Audit.read(made.folder)
+    with pytest.raises(BadInput, match="not a whole audit"):
+        Audit.read(tmp_path)
+
+
+# What others read
+
+
+def test_sarif_and_junit_say_what_the_verdicts_are(tmp_path: Path):
+    juries.says |= {"witness": "concern", "adviser": "broken"}
+    made = ask(tmp_path)
+    (run,) = json.loads((made.folder / "audit.sarif").read_text())["runs"]
+    assert run["properties"]["verdict"] == "concern"
+    assert {one["ruleId"]: (one["kind"], one["level"]) for one in run["results"]} == {
+        "adviser": ("open", "note"),
+        "judge": ("pass", "none"),
+        "relative": ("notApplicable", "none"),
+        "sage": ("notApplicable", "none"),
+        "witness": ("fail", "warning"),
+    }
+    assert all(run["tool"]["driver"]["rules"][one["ruleIndex"]]["id"] == one["ruleId"] for one in run["results"])
+    suite = ElementTree.parse(made.folder / "junit.xml").getroot()
+    assert {case.attrib["name"]: [child.tag for child in case] for case in suite} == {
+        "adviser": ["error"],
+        "judge": ["system-out"],
+        "relative": ["skipped"],
+        "sage": ["skipped"],
+        "witness": ["failure"],
+    }
+    assert [suite.attrib[name] for name in ("tests", "failures", "errors", "skipped")] == ["5", "1", "1", "2"]
+
+
+def test_an_adviser_raises_no_alarm(tmp_path: Path):
+    juries.says["adviser"] = "concern"
+    made = ask(tmp_path)
+    assert '"level": "warning"' not in (made.folder / "audit.sarif").read_text()
+    assert "<failure" not in (made.folder / "junit.xml").read_text()
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_no_text_comes_alive_in_anything_that_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str):
+    monkeypatch.setattr(juries, "text", text)
+    juries.says |= {"witness": "concern", "judge": "broken"}
+    made = ask(tmp_path)
+    page = (made.folder / "report.html").read_text("utf-8")
+    assert_dead(page)
+    assert controls(page) <= {"\t"}
+    assert len(page) < 3_000_000
+    json.loads((made.folder / "audit.sarif").read_text("utf-8"))
+    ElementTree.parse(made.folder / "junit.xml")
+    card = (made.folder / "model-card.md").read_text("utf-8")
+    assert controls(card) <= {"\t"}
+    assert not {"<", "](", "!["} & {card[i : i + n] for i in range(len(card)) for n in (1, 2)}
+    assert Audit.read(made.folder).judgement.verdict == "concern"

@@ -1,0 +1,73 @@
+"""A pass is earned, concern is never outvoted, and what was not examined is said."""
+
+import pytest
+
+from glasshouse.engine.judgement import Judgement, Section
+from glasshouse.values.findings import Verdict
+from juries import Heard
+
+
+def judged(**said: str) -> Judgement:
+    """`judged(judge="pass", witness="concern")`; `broken` and `missing` are states."""
+    roles = {"judge": "judge", "second": "judge", "witness": "witness", "adviser": "adviser"}
+    states = {"broken": "broke down", "missing": "not asked"}
+    whys = {"broken": "ZeroDivisionError: by zero", "missing": "needs --base"}
+    sections = tuple(
+        Section(name, f"What says {name}?", roles[name], states.get(word, "answered"), whys.get(word, ""))
+        for name, word in said.items()
+    )
+    return Judgement(sections, {name: Heard(name, word, "42%") for name, word in said.items() if word not in states})
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict"),
+    [
+        ({"judge": "pass"}, "pass"),
+        ({"judge": "pass", "witness": "inconclusive"}, "pass"),
+        ({"judge": "pass", "adviser": "concern"}, "pass"),
+        ({"judge": "pass", "adviser": "broken"}, "pass"),
+        ({"judge": "pass", "witness": "missing"}, "pass"),
+        ({"judge": "pass", "second": "missing"}, "pass"),
+        ({"judge": "pass", "second": "inconclusive"}, "inconclusive"),
+        ({"judge": "pass", "witness": "broken"}, "inconclusive"),
+        ({"judge": "broken"}, "inconclusive"),
+        ({"judge": "inconclusive"}, "inconclusive"),
+        ({"judge": "missing", "witness": "pass"}, "inconclusive"),
+        ({"witness": "pass", "adviser": "pass"}, "inconclusive"),
+        ({}, "inconclusive"),
+        ({"judge": "pass", "witness": "concern"}, "concern"),
+        ({"judge": "concern", "witness": "inconclusive"}, "concern"),
+        ({"judge": "broken", "witness": "concern"}, "concern"),
+        ({"judge": "concern", "witness": "fail"}, "fail"),
+    ],
+)
+def test_what_many_answers_come_to(said: dict[str, str], verdict: str):
+    assert judged(**said).verdict == verdict
+
+
+def test_the_headline_carries_the_answer_that_decides():
+    assert judged(witness="concern", judge="concern").headline == "There is reason for concern. The judge says 42%."
+    assert judged(judge="pass", witness="concern").headline == "There is reason for concern. The witness says 42%."
+    assert "speaks against this model, by what was asked. The judge" in judged(judge="pass").headline
+    assert judged(witness="pass").headline.endswith("No question was asked that could clear it.")
+    assert judged(judge="pass", witness="broken").headline.endswith("Witness broke down.")
+    assert judged(judge="inconclusive", adviser="pass").headline.endswith("The judge says 42%.")
+
+
+def test_what_speaks_against_it_is_told_first_and_numbers_have_their_doubt():
+    made = judged(adviser="concern", judge="pass", witness="concern")
+    assert [line.split()[1] for line in made.found()] == ["witness", "judge", "adviser"]
+    assert made.sure() == [
+        f"{name}: share of 42% 0.5 [0.28, 0.72] n=16, against 0 [0, 0.194] n=16 where nothing should show"
+        for name in ("judge", "witness")
+    ]
+    assert made.advice()[0] == "Do not deploy it as it is."
+    assert "Heed the witness: 42%." in made.advice()
+
+
+def test_questions_that_were_not_asked_are_named_with_their_reason():
+    made = judged(judge="missing", second="missing", witness="broken")
+    assert made.left_out() == ["judge, second: needs --base", "witness: broke down"]
+    assert any("Report what broke down in witness" in line for line in made.advice())
+    assert made.verdict is Verdict.INCONCLUSIVE
+    assert made.examined() == []

@@ -1,0 +1,104 @@
+"""Another package's methods, one for each part in an audit: what each says is set by the test."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from glasshouse.data.examples import Examples
+from glasshouse.engine.method import method
+from glasshouse.model.subject import Subject
+from glasshouse.values.blocks import Block, Chart, Metric, Table
+from glasshouse.values.errors import BadInput
+from glasshouse.values.findings import Finding, Interval, Verdict
+from showing import words
+
+says: dict[str, str] = {}
+"""By method: a verdict, or `broken`, `refused`, `interrupted`. Pass where nothing is said."""
+text = "half of it, 50%"
+"""What is said, in the headline and elsewhere."""
+asked: list[str] = []
+"""Who was asked, in order."""
+
+
+@dataclass(frozen=True)
+class Options:
+    seed: int = 0
+    """Nothing is drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Heard(Finding):
+    name: str
+    said: str
+    text: str
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(self.said)
+
+    @property
+    def headline(self) -> str:
+        return f"the {self.name} says {self.text}."
+
+    @property
+    def advice(self) -> str:
+        return f"Heed the {self.name}: {self.text}." if self.said == "concern" else ""
+
+    def blocks(self) -> list[Block]:
+        half, none = Interval.rate(8, 16), Interval.rate(0, 16)
+        return [
+            Metric(f"share of {self.text}", half, none),
+            Chart.intervals("first", {self.text: half, "null": none}, nulls=("null",)),
+            Chart.intervals("second", {"other": half}),
+            Table.of(self.text, {self.text: [self.text], "half": [half]}),
+            *words(self.text).values(),
+        ]
+
+
+def _heard(name: str) -> Heard:
+    asked.append(name)
+    said = says.get(name, "pass")
+    if said == "broken":
+        raise ZeroDivisionError(f"what broke is {text}")
+    if said == "refused":
+        raise BadInput(f"{name}: not this one; take another")
+    if said == "interrupted":
+        raise KeyboardInterrupt
+    return Heard(name, said, text)
+
+
+@method(question="Is it guilty?", needs="weights", role="judge", depth="quick")
+def judge(subject: Subject, options: Options = Options()) -> Heard:
+    return _heard("judge")
+
+
+@method(question="Was anything seen?", needs="weights", role="witness", depth="quick")
+def witness(subject: Subject, examples: Examples | None = None, options: Options = Options()) -> Heard:
+    return _heard("witness")
+
+
+@method(question="What is it like?", needs="weights", depth="quick")
+def adviser(subject: Subject, options: Options = Options()) -> Heard:
+    return _heard("adviser")
+
+
+@method(question="What of its base?", needs="weights", role="witness", depth="quick")
+def relative(subject: Subject, base: Subject, options: Options = Options()) -> Heard:
+    return _heard("relative")
+
+
+@method(question="And after long thought?", needs="weights", role="witness", depth="thorough")
+def sage(subject: Subject, options: Options = Options()) -> Heard:
+    return _heard("sage")
+
+
+NAMES = ("adviser", "judge", "relative", "sage", "witness")
+
+
+def installed(folder: Path) -> Path:
+    """What pip would write for a package that brings them; to be put on the path."""
+    about = folder / "juries-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: juries\nVersion: 1.0\n")
+    lines = "".join(f"{name} = juries:{name}\n" for name in NAMES)
+    (about / "entry_points.txt").write_text(f"[glasshouse.methods]\n{lines}")
+    return folder

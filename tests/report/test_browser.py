@@ -1,0 +1,167 @@
+"""Pages in a real browser: they ask for nothing, run nothing, fit, print, and can be read and used by everybody."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+import juries
+from browsing import CONTRAST, Seen, opened
+from glasshouse.engine.audit import examine
+from glasshouse.engine.binding import Opening, Request
+from glasshouse.engine.index import entries, side_by_side
+from glasshouse.engine.runs import Run
+from glasshouse.report.html import comparison_page, index_page, page
+from hostile import TEXTS
+
+WIDTHS = (360, 768, 1280)
+SEEDLING = "organism:seedling"
+pages = pytest.mark.parametrize("name", ["audit", "run", "compare", "index"])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with opened() as one:
+        yield one
+
+
+@pytest.fixture
+def written(jury: Path, tmp_path: Path, finished: Run) -> Callable[[str], Path]:
+    """`written("audit")`: a page of that kind, on disk."""
+
+    def write(name: str) -> Path:
+        request = Request("audit", {"subject": SEEDLING}, {}, {}, Opening())
+        juries.says |= {"witness": "concern", "adviser": "broken"}
+        made = examine(request, root=tmp_path / "runs", command="glasshouse audit organism:seedling")
+        file = tmp_path / f"{name}.html"
+        if name == "audit":
+            return made.folder / "report.html"
+        if name == "run":
+            file.write_text(page(finished), "utf-8")
+        elif name == "compare":
+            juries.says["witness"] = "pass"
+            file.write_text(comparison_page(side_by_side(made, examine(request, root=tmp_path / "runs"))), "utf-8")
+        else:
+            file = tmp_path / "runs" / "index.html"
+            file.write_text(index_page(entries(tmp_path / "runs")[0], ["a broken one"]), "utf-8")
+        return file
+
+    return write
+
+
+@pages
+def test_it_opens_at_once_in_silence_and_fits_every_width(browser: Browser, written, name: str):
+    file = written(name)
+    for width in WIDTHS:
+        began = time.monotonic()
+        seen = Seen.of(browser, file, width)
+        assert time.monotonic() - began < 5  # the second that is promised is the browser's own, measured below
+        timing = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+        seen.page.wait_for_function(f"{timing} > 0")
+        assert seen.page.evaluate(timing) < 1000
+        assert seen.complaints == []
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+        seen.shot(f"{name}-{width}")
+        seen.page.close()
+
+
+@pages
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out(browser: Browser, written, name: str, scheme: str):
+    seen = Seen.of(browser, written(name), scheme=scheme)
+    seen.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    count, weak = seen.page.evaluate(CONTRAST)
+    assert count > 10
+    assert weak == []
+    seen.shot(f"{name}-{scheme}")
+    seen.page.close()
+
+
+def test_the_contrast_check_can_fail(browser: Browser, tmp_path: Path):
+    file = tmp_path / "faint.html"
+    file.write_text('<body style="background:#fff"><p style="color:#888">faint</p><p style="color:#111">strong</p>')
+    count, weak = Seen.of(browser, file).page.evaluate(CONTRAST)
+    assert count == 2
+    assert [line.split()[-1] for line in weak] == ["faint"]
+
+
+def test_a_keyboard_is_enough(browser: Browser, written):
+    seen = Seen.of(browser, written("audit"))
+    keys, now = seen.page.keyboard, "document.activeElement"
+    visible = f"{now}.getBoundingClientRect().left >= 0 && getComputedStyle({now}).outlineStyle !== 'none'"
+    keys.press("Tab")
+    assert seen.page.evaluate(f"{now}.textContent") == "To the answers"
+    assert seen.page.evaluate(visible)
+    keys.press("Enter")
+    reached: list[str] = []
+    for _ in range(60):
+        keys.press("Tab")
+        tag = seen.page.evaluate(f"{now}.tagName")
+        if tag == "BODY":
+            break
+        assert seen.page.evaluate(visible), seen.page.evaluate(f"{now}.outerHTML")
+        reached.append(tag)
+    everything = seen.page.evaluate(
+        "[...document.querySelectorAll('a, summary')].filter(one => one.checkVisibility()).length"
+    )
+    assert len(reached) == everything - 1  # the way past the summary lies behind us
+    assert {"A", "SUMMARY"} <= set(reached)
+    first = seen.page.locator("summary").first
+    first.focus()
+    keys.press("Enter")
+    assert first.evaluate("one => one.parentElement.open")
+    link = seen.page.locator("nav a").last
+    link.focus()
+    keys.press("Enter")
+    assert seen.page.evaluate("location.hash") == "#witness"
+    assert seen.complaints == []
+    seen.page.close()
+
+
+def test_headings_and_landmarks_tell_the_way(browser: Browser, written):
+    seen = Seen.of(browser, written("audit"))
+    levels = seen.page.eval_on_selector_all("h1, h2, h3", "all => all.map(one => Number(one.tagName[1]))")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert seen.page.locator("main").count() == seen.page.locator("nav[aria-label]").count() == 1
+    assert seen.page.locator("html[lang=en]").count() == 1
+    unnamed = seen.page.locator("figure[role=group]:not([aria-label]):not(:has(figcaption)), img:not([alt])")
+    assert unnamed.count() == 0
+    seen.page.close()
+
+
+def test_it_prints_with_what_was_folded_away_by_us(browser: Browser, written):
+    seen = Seen.of(browser, written("audit"))
+    seen.page.emulate_media(media="print")
+    for selector, shown in ((".skip", False), ("details.more svg", True), (".reading details", False), ("h1", True)):
+        assert seen.page.locator(selector).first.is_visible() is shown, selector
+    paper = seen.page.pdf(format="A4")
+    assert paper.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page[^s]", paper)) >= 2
+    seen.page.close()
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_no_text_comes_alive(browser: Browser, written, monkeypatch: pytest.MonkeyPatch, text: str):
+    monkeypatch.setattr(juries, "text", text)
+    seen = Seen.of(browser, written("audit"), 360)
+    assert seen.page.locator("script, iframe, object, embed, form, [onload], [onerror], [onmouseover]").count() == 0
+    assert seen.page.locator("a:not([href^='#'])").count() == 0
+    assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert seen.complaints == []
+    seen.page.close()
+
+
+def test_what_a_page_does_wrong_is_seen_here(browser: Browser, tmp_path: Path):
+    """The same watch on a page that does it all."""
+    file = tmp_path / "bad.html"
+    file.write_text("<img src='https://evil.example/x'><script>alert(1); console.log('hi'); fail()</script>")
+    seen = Seen.of(browser, file)
+    kinds = {line.partition(":")[0] for line in seen.complaints}
+    assert kinds == {"request", "dialog", "console", "error"}
+    seen.page.close()
