@@ -49,7 +49,7 @@ def test_it_ends_with_the_verdict_the_page_and_what_to_type(typed):
     assert all(len(line) <= 80 for line in lines if not line.startswith(("Run:", "Page:", "Next:")))
     made = folder(outcome)
     assert f"Page: {made / 'report.html'}" in lines
-    assert lines[-1] == f"Next: glasshouse report {made}/adviser"
+    assert lines[-1] == f"Next: glasshouse report {made}/judge"
     assert "judge      pass" in outcome.err
     shown = typed("report", made)
     assert shown.out.splitlines()[0] == lines[0]
@@ -65,7 +65,7 @@ def test_json_is_all_of_it(typed):
     by_method = {one["method"]: one for one in outcome.json["sections"]}
     assert by_method["witness"]["finding"]["text"] == juries.text
     assert by_method["adviser"]["state"] == "broke down"
-    assert outcome.json["left_out"][0] == "adviser: broke down"
+    assert "adviser: broke down" in outcome.json["left_out"]
     assert Path(outcome.json["audit"]).is_dir()
 
 

@@ -2,12 +2,14 @@
 
 import importlib.util
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
 import glasshouse as gh
+from glasshouse import cli
 from glasshouse.values.blocks import Chart, Table
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +48,7 @@ def test_the_triggered_examples_of_the_docs_are_triggered():
 
 
 def test_the_method_of_the_tutorial_is_a_method(tmp_path: Path):
-    (code,) = python_blocks("docs/writing_a_method.md")
+    (code,) = python_blocks("docs/tutorials/write_a_method.md")
     file = tmp_path / "norms_tutorial.py"
     file.write_text(code, "utf-8")
     spec = importlib.util.spec_from_file_location("norms_tutorial", file)
@@ -62,3 +64,25 @@ def test_the_method_of_the_tutorial_is_a_method(tmp_path: Path):
     assert [type(block) for block in finding.blocks()] == [Chart, Table]
     assert finding.last[0].n == 16  # one number per prompt
     assert finding.last[-1].value > finding.last[0].value > 0
+
+
+@pytest.mark.parametrize("page", ["audit_a_checkpoint", "purify_a_projector", "cluster_and_ci"])
+def test_a_tutorial_does_what_it_says(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its Python and its commands, in order and in one empty folder; what a command ends with stands behind it."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "tutorials" / f"{page}.md").read_text("utf-8")
+    scope: dict[str, object] = {}
+    ended: list[tuple[str, int]] = []
+    for kind, code in re.findall(r"```(python|sh)\n(.*?)```", text, re.S):
+        if kind == "python":
+            exec(compile(code, page, "exec"), scope)
+            continue
+        for line in code.splitlines():
+            command, _, status = line.partition("# exit ")
+            with pytest.raises(SystemExit) as left:
+                cli.main(shlex.split(command)[1:])
+            ended.append((line, int(left.value.code or 0)))
+            if not command.startswith("glasshouse run"):  # whose status is its verdict
+                assert ended[-1][1] == int(status or 0), ended
+            assert ended[-1][1] in (0, 1, 3), ended
+    assert len(ended) >= 4

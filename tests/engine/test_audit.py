@@ -24,7 +24,7 @@ def ask(root: Path, depth: str = "quick", watch=None, **models: str) -> Audit:
 
 def test_what_can_be_asked_is_asked_and_the_rest_is_said(tmp_path: Path):
     made = ask(tmp_path)
-    assert juries.asked == ["adviser", "judge", "witness"]
+    assert juries.asked == ["judge", "witness", "adviser"]
     assert {one.method: (one.state, one.why) for one in made.sections} == {
         "adviser": ("answered", ""),
         "judge": ("answered", ""),
@@ -59,7 +59,7 @@ def test_what_breaks_down_costs_its_own_section_only(tmp_path: Path):
     assert section.state == "broke down"
     assert section.why == "ZeroDivisionError: what broke is half of it, 50%"
     assert "juries.py" in section.trace
-    assert juries.asked == ["adviser", "judge", "witness"]
+    assert juries.asked == ["judge", "witness", "adviser"]
     assert made.judgement.verdict == "pass"
     juries.says["witness"] = "broken"
     assert ask(tmp_path).judgement.verdict == "inconclusive"
@@ -74,26 +74,26 @@ def test_what_a_method_refuses_was_not_asked(tmp_path: Path):
 
 
 def test_a_kill_costs_at_most_the_question_in_flight(tmp_path: Path):
-    juries.says["witness"] = "interrupted"
+    juries.says["adviser"] = "interrupted"
     with pytest.raises(KeyboardInterrupt):
         ask(tmp_path)
     assert [folder.name for folder in tmp_path.iterdir()] == [".unfinished"]
     juries.says.clear()
     juries.asked.clear()
     made = ask(tmp_path)
-    assert juries.asked == ["witness"]
+    assert juries.asked == ["adviser"]
     assert set(made.runs) == {"adviser", "judge", "witness"}
     assert list(tmp_path.iterdir()) == [made.folder]
 
 
 def test_an_answer_to_another_question_is_not_taken_up(tmp_path: Path):
-    juries.says["witness"] = "interrupted"
+    juries.says["adviser"] = "interrupted"
     with pytest.raises(KeyboardInterrupt):
         ask(tmp_path)
     juries.asked.clear()
     juries.says.clear()
     ask(tmp_path, base=SEEDLING)
-    assert juries.asked == ["adviser", "judge", "relative", "witness"]
+    assert juries.asked == ["judge", "relative", "witness", "adviser"]
 
 
 def test_whoever_looks_on_sees_the_plan_and_each_end(tmp_path: Path):
@@ -110,7 +110,7 @@ def test_whoever_looks_on_sees_the_plan_and_each_end(tmp_path: Path):
             seen.append((str(finding.verdict), section.method))
 
     ask(tmp_path, watch=Watch())
-    names = ["adviser", "judge", "witness"]
+    names = ["judge", "witness", "adviser"]
     each = [(what, name) for name in names for what in ("doing", "pass")]
     assert seen == [("planned", name) for name in names] + each
 

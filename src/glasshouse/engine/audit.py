@@ -28,7 +28,7 @@ from glasshouse.engine.binding import Opening, Request, flag, spelled, supply
 from glasshouse.engine.catalogue import catalogue
 from glasshouse.engine.folders import HIDDEN, placed, workplace
 from glasshouse.engine.judgement import Judgement, Section
-from glasshouse.engine.method import Depth, Method, load
+from glasshouse.engine.method import Depth, Method, Role, load
 from glasshouse.engine.provenance import provenance
 from glasshouse.engine.runs import Run, run
 from glasshouse.engine.scale import write_whole
@@ -40,6 +40,8 @@ from glasshouse.values.findings import Finding
 from glasshouse.values.surfaces import rendered
 
 SCHEMA = 1
+ROLES: tuple[Role, ...] = get_args(Role)
+"""What decides is asked first."""
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
 MOST: Mapping[Depth, int | None] = {"quick": 160, "standard": 640, "thorough": None}
 """Examples that are looked at where no limit is given."""
@@ -112,7 +114,8 @@ def examine(
 ) -> Audit:  # fmt: skip
     """Ask everything that can be asked at this depth of what `request` names and of what is opened already. Its method
     is "audit", its options hold the depth."""
-    depth, methods = _depth(request), [load(entry.name) for entry in catalogue()]
+    depth, known = _depth(request), [load(entry.name) for entry in catalogue()]
+    methods = sorted(known, key=lambda method: ROLES.index(method.role))
     wanted = [method for method in methods if _within(method, depth)]
     if request.limit is None:
         request = replace(request, limit=MOST[depth])

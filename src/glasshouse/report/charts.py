@@ -47,7 +47,7 @@ def _(block: Chart) -> Figure:
         axes.set_xticks(range(len(block.labels)), [_label(name) for name in block.labels])
         axes.set_xlim(-0.6, len(block.labels) - 0.4)
     elif len(block.series) > 1:
-        names = [_label(series.name) for series in block.series]  # by name: it would leave out what begins with _
+        names = [_label(series.name, 40) for series in block.series]  # by name: it would leave out what begins with _
         axes.legend(axes.get_lines(), names, frameon=False, fontsize=8, labelcolor=INK)
     axes.set_xlabel(_label(block.x, 80))
     axes.set_ylabel(_label(block.y, 80))

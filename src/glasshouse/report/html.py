@@ -22,6 +22,9 @@ from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Picture, Tab
 from glasshouse.values.findings import Finding
 from glasshouse.values.intervals import Interval
 
+LONG = 16
+"""Rows from which a table is folded away."""
+
 
 class Facts(Protocol):
     """What the page needs of a run."""
@@ -110,13 +113,14 @@ def _kind(block: Block) -> str:
 
 
 def _led(blocks: Sequence[Block]) -> tuple[list[Block], list[Block]]:
-    """What is shown at once, and what for those who ask for more: the first of each kind, and every note and
-    gallery."""
+    """What is shown at once, and what for those who ask for more: the first of each kind unless it is a long table, and
+    every note and gallery."""
     first: list[Block] = []
     kinds: set[str] = set()
     for block in blocks:
         kind = "chart" if isinstance(block, Heatmap) else _kind(block)
-        if kind in ("note", "gallery") or kind not in kinds:
+        long = isinstance(block, Table) and len(block.rows) > LONG
+        if kind in ("note", "gallery") or (kind not in kinds and not long):
             first.append(block)
         kinds.add(kind)
     return first, [block for block in blocks if block not in first]
