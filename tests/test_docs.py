@@ -6,7 +6,9 @@ import shlex
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 import glasshouse as gh
 from glasshouse import cli
@@ -86,3 +88,17 @@ def test_a_tutorial_does_what_it_says(page: str, tmp_path: Path, monkeypatch: py
                 assert ended[-1][1] == int(status or 0), ended
             assert ended[-1][1] in (0, 1, 3), ended
     assert len(ended) >= 4
+
+
+def test_the_notebook_runs_and_shows_what_it_finds(tmp_path: Path):
+    notebook = nbformat.read(ROOT / "docs" / "tutorials" / "first_look.ipynb", as_version=4)
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
+    client.execute()
+    shown = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    kinds = [set(one["data"]) for outputs in shown for one in outputs if one.output_type == "execute_result"]
+    assert len(kinds) == len(shown) == 6
+    assert sum("text/html" in kind for kind in kinds) == 5
+    assert "image/png" in kinds[3]
+    said = "".join(one["data"].get("text/html", "") for outputs in shown for one in outputs if "data" in one)
+    assert "inconclusive" in said
+    assert "<script" not in said

@@ -24,6 +24,15 @@ INK = "#767676"
 LONGEST_LABEL = 24
 
 
+class Drawing(Figure):
+    """A figure that shows itself in a notebook, whether or not pyplot was imported there."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+
 @singledispatch
 def figure(block: Block) -> Figure:
     """The block as a matplotlib figure."""
@@ -91,7 +100,7 @@ def svg(block: Block) -> str:
 
 
 def _axes(width: float, height: float):
-    drawing = Figure(figsize=(width, height), layout="constrained")
+    drawing = Drawing(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(drawing)
     axes = drawing.add_subplot()
     axes.tick_params(labelsize=8, colors=INK)

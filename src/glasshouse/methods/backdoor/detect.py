@@ -120,7 +120,7 @@ class DetectFinding(Finding):
 
     @property
     def advice(self) -> str:
-        if self.verdict == Verdict.CONCERN:
+        if self.verdict == Verdict.CONCERN and not self.samples:
             return "If you can guess the trigger, stamp it on examples and give them as --clean and --triggered."
         if self.verdict == Verdict.INCONCLUSIVE and self.setting != "a clean base":
             return "Give the model that this one was tuned from as --base: far more can be told beside it."
