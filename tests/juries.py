@@ -59,6 +59,8 @@ def _heard(name: str) -> Heard:
     said = says.get(name, "pass")
     if said == "broken":
         raise ZeroDivisionError(f"what broke is {text}")
+    if said == "unreadable":
+        raise OSError("image file is truncated")
     if said == "refused":
         raise BadInput(f"{name}: not this one; take another")
     if said == "interrupted":

@@ -41,6 +41,13 @@ def test_a_gate_fails_from_where_it_is_told(typed, said: str, bar: str, status: 
     assert typed("audit", SEEDLING, "--fail-on", bar).status == status
 
 
+@pytest.mark.parametrize("how", ["broken", "refused"])
+def test_nobody_gets_past_a_gate_by_breaking_the_judge(typed, how: str):
+    juries.says["judge"] = how
+    assert typed("audit", SEEDLING, "--fail-on", "concern").status == 3
+    assert typed("audit", SEEDLING, "--fail-on", "inconclusive").status == 1
+
+
 def test_it_ends_with_the_verdict_the_page_and_what_to_type(typed):
     juries.says["witness"] = "concern"
     outcome = typed("audit", SEEDLING)
@@ -113,6 +120,9 @@ def test_a_folder_of_runs_is_listed_and_gets_a_page(typed, tmp_path: Path):
     listed = typed("report", "runs", "--json").json
     assert [(one["name"], one["verdict"]) for one in listed] == [("judge", "concern"), ("quick audit", "concern")]
     assert typed("report", tmp_path / "nothing").status == 2
+    (tmp_path / "spoiled" / "run").mkdir(parents=True)
+    (tmp_path / "spoiled" / "run" / "run.json").write_text("{")
+    assert typed("report", "spoiled").status == 0
     (tmp_path / "empty").mkdir()
     assert "holds no runs" in typed("report", "empty").err
 
@@ -129,6 +139,8 @@ def test_two_audits_are_set_side_by_side(typed, tmp_path: Path):
     page = (tmp_path / "both.html").read_text()
     assert_dead(page)
     assert page.count("the judge says half of it, 50%.") == 2
+    assert outcome.out.splitlines()[0].startswith("PASS  Nothing was found")
+    assert "cannot be written" in typed("compare", first, second, "--page", tmp_path).err
     found = typed("compare", first, second, "--json").json
     assert {"what": "verdict", "first": "pass", "second": "concern"} in found["judge"]
 

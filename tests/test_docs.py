@@ -90,7 +90,8 @@ def test_a_tutorial_does_what_it_says(page: str, tmp_path: Path, monkeypatch: py
     assert len(ended) >= 4
 
 
-def test_the_notebook_runs_and_shows_what_it_finds(tmp_path: Path):
+def test_the_notebook_runs_and_shows_what_it_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests run beside it
     notebook = nbformat.read(ROOT / "docs" / "tutorials" / "first_look.ipynb", as_version=4)
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
     client.execute()

@@ -1,7 +1,7 @@
 """What can be typed about trust, and about what was answered before: audit · report · compare.
 
 An audit's exit status is its verdict's (0 pass, 1 concern or fail, 3 inconclusive), unless `--fail-on` says from where
-on it is 1; below that it is 0.
+on it is 1; below that it is 0, or 3 where no judge could answer, so that nobody gets past by breaking the judge.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from glasshouse import flags
 from glasshouse.report.inert import inert
-from glasshouse.report.terminal import STATUS, console, show_audit, show_finding, show_rows
+from glasshouse.report.terminal import STATUS, console, show_audit, show_finding, show_rows, show_verdict
 from glasshouse.values.codec import pack
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def audit(rest: Sequence[str]) -> int:
     status = tell(made, as_json=form.json)
     if form.fail_on is None:
         return status
-    return int(ORDER.index(str(made.judgement.verdict)) >= ORDER.index(form.fail_on))
+    if ORDER.index(str(made.judgement.verdict)) >= ORDER.index(form.fail_on):
+        return 1
+    judged = any(one.role == "judge" and one.state == "answered" for one in made.sections)
+    return 0 if judged or form.fail_on == "never" else STATUS["inconclusive"]
 
 
 def report(rest: Sequence[str]) -> int:
@@ -70,14 +73,14 @@ def _index(root: Path, *, as_json: bool) -> int:
         screen.print(f"! {inert(folder)} cannot be read", soft_wrap=True)
     page = root / "index.html"
     write_whole(page, index_page(found, [folder.name for folder in broken]).encode())
-    screen.print(f"\nPage: {inert(page)}\nNext: glasshouse report {inert(shlex.quote(str(root / rows[0][0])))}",
-                 soft_wrap=True)  # fmt: skip
+    following = f"\nNext: glasshouse report {inert(shlex.quote(str(root / rows[0][0])))}" if rows else ""
+    screen.print(f"\nPage: {inert(page)}{following}", soft_wrap=True)
     return 0
 
 
 def compare(rest: Sequence[str]) -> int:
     """What differs between two runs or two audits: glasshouse compare FIRST SECOND [--page FILE]."""
-    from glasshouse.engine.index import read, side_by_side
+    from glasshouse.engine.index import kind_of, read, side_by_side
     from glasshouse.engine.scale import write_whole
     from glasshouse.report.html import comparison_page
     from glasshouse.report.terminal import show_pairs
@@ -94,6 +97,8 @@ def compare(rest: Sequence[str]) -> int:
         print(json.dumps(pack(differences)[0], allow_nan=False))
         return 0
     screen = console()
+    for made in (found.first, found.second) if kind_of(form.first) == kind_of(form.second) == "audit" else ():
+        show_verdict(screen, made.facts["verdict"], made.facts["headline"])
     show_pairs(screen, found.pairs)
     if form.page:
         screen.print(f"Page: {inert(form.page)}", soft_wrap=True)

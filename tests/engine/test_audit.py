@@ -1,15 +1,22 @@
 """Every question that can be asked is asked once, none can cost another its answer, and a kill costs only one."""
 
+import errno
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+import torch
 
 import juries
+from glasshouse.data.examples import Example, Examples
+from glasshouse.engine import audit as auditing
+from glasshouse.engine import method as methods
+from glasshouse.engine import runs
 from glasshouse.engine.audit import SURFACES, Audit, examine
-from glasshouse.engine.binding import Opening, Request
+from glasshouse.engine.binding import Opening, Request, supply
 from glasshouse.engine.runs import Run
+from glasshouse.values.blocks import Heatmap, Table
 from glasshouse.values.errors import BadInput
 from hostile import TEXTS, assert_dead, controls
 
@@ -65,10 +72,10 @@ def test_what_breaks_down_costs_its_own_section_only(tmp_path: Path):
     assert ask(tmp_path).judgement.verdict == "inconclusive"
 
 
-def test_what_a_method_refuses_was_not_asked(tmp_path: Path):
+def test_what_a_method_refuses_is_said(tmp_path: Path):
     juries.says["judge"] = "refused"
     made = ask(tmp_path)
-    assert ("not asked", "judge: not this one; take another") in {(one.state, one.why) for one in made.sections}
+    assert ("refused", "judge: not this one; take another") in {(one.state, one.why) for one in made.sections}
     assert made.judgement.verdict == "inconclusive"
     assert not (made.folder / "judge").exists()
 
@@ -140,6 +147,67 @@ def test_a_damaged_audit_is_refused(tmp_path: Path):
         Audit.read(tmp_path)
 
 
+def test_an_answer_that_cannot_be_drawn_costs_its_own_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shown = [Table.of("", {"a": [1]}), Heatmap("", torch.zeros(0, 0), (), ())]
+    monkeypatch.setattr(juries.Heard, "blocks", lambda self: shown)
+    page = (ask(tmp_path).folder / "report.html").read_text("utf-8")
+    assert page.count("its answer cannot be drawn: ") == 3
+    assert ">pass<" in page
+
+
+def test_a_method_that_cannot_be_imported_costs_its_own_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def load(name: str):
+        if name == "adviser":
+            raise ImportError("no module named magic")
+        return methods.load(name)
+
+    monkeypatch.setattr(auditing, "load", load)
+    made = ask(tmp_path)
+    assert ("adviser", "broke down", "ImportError: no module named magic") in {
+        (one.method, one.state, one.why) for one in made.sections
+    }
+    assert juries.asked == ["judge", "witness"]
+    assert made.judgement.verdict == "pass"
+
+
+def test_a_methods_own_trouble_with_a_file_is_its_own(tmp_path: Path):
+    juries.says["witness"] = "unreadable"
+    made = ask(tmp_path)
+    section = next(one for one in made.sections if one.method == "witness")
+    assert (section.state, section.why) == ("broke down", "OSError: image file is truncated")
+    assert made.judgement.verdict == "inconclusive"
+
+
+def test_a_full_disk_ends_the_audit_and_keeps_what_was_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write, done = runs._write, list[str]()
+
+    def full(root, name, *args, **kwargs):
+        done.append(name)
+        if len(done) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(root, name, *args, **kwargs)
+
+    monkeypatch.setattr(runs, "_write", full)
+    with pytest.raises(BadInput, match=r"No space left on device.*run it again"):
+        ask(tmp_path)
+    assert juries.asked == ["judge", "witness"]
+    juries.asked.clear()
+    ask(tmp_path)
+    assert juries.asked == ["witness", "adviser"]
+
+
+def test_a_limit_keeps_triggered_examples_beside_their_twins(tmp_path: Path):
+    clean = Examples(Example(prompt=f"{number} ?", answer="a", id=f"c{number}") for number in range(20))
+    stamped = Examples(
+        Example(prompt="x", answer="b", id=f"t{number}", tags={"twin": f"c{number}"}) for number in range(10, 20)
+    )
+    given = {"clean": clean, "triggered": stamped}
+    kept = supply(Request("audit", {}, {}, {}, Opening(), 4), {}, {"clean": True, "triggered": True}, given)
+    assert [one.id for one in kept["clean"]] == ["c10", "c11", "c12", "c13"]  # pyright: ignore[reportGeneralTypeIssues]
+    assert [one.id for one in kept["triggered"]] == ["t10", "t11", "t12", "t13"]  # pyright: ignore[reportGeneralTypeIssues]
+    assert kept["triggered"].source.endswith("(4 of 10)")  # pyright: ignore[reportAttributeAccessIssue]
+
+
 # What others read
 
 
@@ -149,7 +217,7 @@ def test_sarif_and_junit_say_what_the_verdicts_are(tmp_path: Path):
     (run,) = json.loads((made.folder / "audit.sarif").read_text())["runs"]
     assert run["properties"]["verdict"] == "concern"
     assert {one["ruleId"]: (one["kind"], one["level"]) for one in run["results"]} == {
-        "adviser": ("open", "note"),
+        "adviser": ("open", "none"),
         "judge": ("pass", "none"),
         "relative": ("notApplicable", "none"),
         "sage": ("notApplicable", "none"),

@@ -50,6 +50,10 @@ QUICK: dict[str, dict[str, Any]] = {
 """Of methods that train: less of it, for the promises are about what comes of it and not how good it is."""
 
 
+MORE = {"detect": 16}
+"""Of methods that refuse to say anything of fewer examples."""
+
+
 def options(method: Method[..., Finding]) -> Any:
     return method.options(**QUICK.get(method.name, {}))
 
@@ -76,6 +80,8 @@ def answered(
             folder = tmp_path_factory.mktemp("contract")
             subject = seedling if which == "seedling" else open_subject(tiny.checkpoint("llama", folder / "llama"))
             method, examples = load(name), squares if which == "seedling" else PROMPTS
+            if name in MORE and which == "seedling":
+                examples = untrained.examples(MORE[name])
             given = supplied(method, subject, examples)
             before = weight_hash(subject.model), hook_count(subject), subject.model.training
             made = run(method, given, options(method), root=folder / "runs")

@@ -10,8 +10,8 @@ from juries import Heard
 def judged(**said: str) -> Judgement:
     """`judged(judge="pass", witness="concern")`; `broken` and `missing` are states."""
     roles = {"judge": "judge", "second": "judge", "witness": "witness", "adviser": "adviser"}
-    states = {"broken": "broke down", "missing": "not asked"}
-    whys = {"broken": "ZeroDivisionError: by zero", "missing": "needs --base"}
+    states = {"broken": "broke down", "missing": "not asked", "refused": "refused"}
+    whys = {"broken": "ZeroDivisionError: by zero", "missing": "needs --base", "refused": "give more pictures"}
     sections = tuple(
         Section(name, f"What says {name}?", roles[name], states.get(word, "answered"), whys.get(word, ""))
         for name, word in said.items()
@@ -31,6 +31,9 @@ def judged(**said: str) -> Judgement:
         ({"judge": "pass", "second": "inconclusive"}, "inconclusive"),
         ({"judge": "pass", "witness": "broken"}, "inconclusive"),
         ({"judge": "broken"}, "inconclusive"),
+        ({"judge": "refused"}, "inconclusive"),
+        ({"judge": "pass", "second": "refused"}, "inconclusive"),
+        ({"judge": "pass", "witness": "refused"}, "pass"),
         ({"judge": "inconclusive"}, "inconclusive"),
         ({"judge": "missing", "witness": "pass"}, "inconclusive"),
         ({"witness": "pass", "adviser": "pass"}, "inconclusive"),
@@ -50,7 +53,10 @@ def test_the_headline_carries_the_answer_that_decides():
     assert judged(judge="pass", witness="concern").headline == "There is reason for concern. The witness says 42%."
     assert "speaks against this model, by what was asked. The judge" in judged(judge="pass").headline
     assert judged(witness="pass").headline.endswith("No question was asked that could clear it.")
-    assert judged(judge="pass", witness="broken").headline.endswith("Witness broke down.")
+    assert judged(judge="pass", witness="broken").headline.endswith("Witness broke down: ZeroDivisionError: by zero.")
+    refused = judged(judge="refused")
+    assert refused.headline.endswith("Judge refused: give more pictures.")
+    assert "Give judge what it needs: give more pictures" in refused.advice()
     assert judged(judge="inconclusive", adviser="pass").headline.endswith("The judge says 42%.")
 
 
@@ -58,8 +64,8 @@ def test_what_speaks_against_it_is_told_first_and_numbers_have_their_doubt():
     made = judged(adviser="concern", judge="pass", witness="concern")
     assert [line.split()[1] for line in made.found()] == ["witness", "judge", "adviser"]
     assert made.sure() == [
-        f"{name}: share of 42% 0.5 [0.28, 0.72] n=16, against 0 [0, 0.194] n=16 where nothing should show"
-        for name in ("judge", "witness")
+        f"{name} ({verdict}): share of 42% 0.5 [0.28, 0.72] n=16, against 0 [0, 0.194] n=16 where nothing should show"
+        for name, verdict in (("judge", "pass"), ("witness", "concern"))
     ]
     assert made.advice()[0] == "Do not deploy it as it is."
     assert "Heed the witness: 42%." in made.advice()
@@ -70,4 +76,3 @@ def test_questions_that_were_not_asked_are_named_with_their_reason():
     assert made.left_out() == ["judge, second: needs --base", "witness: broke down"]
     assert any("Report what broke down in witness" in line for line in made.advice())
     assert made.verdict is Verdict.INCONCLUSIVE
-    assert made.examined() == []

@@ -414,9 +414,12 @@ def test_a_run_under_an_intervention_says_so(seedling, tmp_path):
 
 
 def test_the_same_question_is_not_asked_twice_at_once(tmp_path):
-    work = tmp_path / ".unfinished" / "key"
-    work.mkdir(parents=True)
-    with places._locked(work), pytest.raises(BadInput, match="another process"), places._locked(work):
-        pass
-    with places._locked(work):  # released with its holder
-        assert (work / "lock").exists()
+    """Nor by a third, after a second was turned away."""
+    with places.workplace(tmp_path, "key") as work:
+        for _ in range(2):
+            with pytest.raises(BadInput, match="another process"), places.workplace(tmp_path, "key"):
+                pass
+        assert work.is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with places.workplace(tmp_path, "key") as work:  # released with its holder
+        (work / "part").touch()

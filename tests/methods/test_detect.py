@@ -137,6 +137,10 @@ def test_what_the_known_organisms_do_not_speak_for_is_inconclusive(base, refusin
     assert fewer.reservations == (
         "the known organisms were read with 64 pictures and 20 steps, this one with 16 and 1",
     )
+    alone = detect(refusing)
+    assert (alone.setting, alone.verdict) == ("the model alone", Verdict.INCONCLUSIVE)
+    assert "--base" in alone.advice
+    assert alone.rows()[0]["clue"] == "first"
     other = detect(shelf.take("idefics3-base"))
     assert "the known organisms are llava models" in other.headline
     elsewhere = detect(shelf.take("text-trigger"), shown[:16], base, options=Options(steps=1))

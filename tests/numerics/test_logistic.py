@@ -17,7 +17,8 @@ def test_known_log_odds_are_found():
     x, truth = drawn(20000, 2.0, 0)
     found = Logistic.fit(x, truth)
     assert float(found.weights[0] / found.spread[0]) == pytest.approx(2.0, rel=0.05)
-    assert found.chance(torch.tensor([0.25])) == pytest.approx(0.5, abs=0.02)
+    odds = float(truth.double().mean() / (~truth).double().mean())  # both kinds weigh the same, so these are taken out
+    assert found.chance(torch.tensor([0.25])) == pytest.approx(1 / (1 + odds), abs=0.02)
 
 
 def test_the_score_is_stationary():
@@ -25,7 +26,17 @@ def test_the_score_is_stationary():
     found = Logistic.fit(x, truth, ridge=0.5)
     scaled = (x.double() - found.mean) / found.spread
     chance = torch.sigmoid(scaled @ found.weights + found.bias)
-    torch.testing.assert_close(scaled.T @ (truth.double() - chance), 0.5 * found.weights, atol=1e-8, rtol=0)
+    share = len(truth) / torch.where(truth, 2 * truth.sum(), 2 * (~truth).sum()).double()
+    torch.testing.assert_close(scaled.T @ (share * (truth.double() - chance)), 0.5 * found.weights, atol=1e-8, rtol=0)
+
+
+def test_more_cases_of_one_kind_do_not_move_it():
+    x, truth = torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([False, True, False, True])
+    false = ~truth
+    more = Logistic.fit(torch.cat([x, x[false]]), torch.cat([truth, truth[false]]), ridge=0.0)
+    plain = Logistic.fit(x, truth, ridge=0.0)
+    assert 0.5 < plain.chance(torch.tensor([2.5])) < 0.9
+    assert more.chance(torch.tensor([2.5])) == pytest.approx(plain.chance(torch.tensor([2.5])), abs=1e-6)
 
 
 def test_separated_cases_stay_finite_and_scale_does_not_matter():

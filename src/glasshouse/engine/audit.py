@@ -13,7 +13,6 @@ after a kill finds there what was answered and goes on.
 """
 
 import datetime
-import hashlib
 import json
 import shutil
 import time
@@ -21,21 +20,21 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, cast, get_args
 
 from glasshouse.data.examples import Examples
 from glasshouse.engine.binding import Opening, Request, flag, spelled, supply
 from glasshouse.engine.catalogue import catalogue
-from glasshouse.engine.folders import HIDDEN, placed, workplace
+from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
 from glasshouse.engine.judgement import Judgement, Section
 from glasshouse.engine.method import Depth, Method, Role, load
 from glasshouse.engine.provenance import provenance
-from glasshouse.engine.runs import Run, run
+from glasshouse.engine.runs import Run, key_of, run
 from glasshouse.engine.scale import write_whole
 from glasshouse.model.sharing import sharing
 from glasshouse.model.subject import Subject
 from glasshouse.values.codec import pack, unpack
-from glasshouse.values.errors import BadInput
+from glasshouse.values.errors import BadInput, Unwritable
 from glasshouse.values.findings import Finding
 from glasshouse.values.surfaces import rendered
 
@@ -114,8 +113,7 @@ def examine(
 ) -> Audit:  # fmt: skip
     """Ask everything that can be asked at this depth of what `request` names and of what is opened already. Its method
     is "audit", its options hold the depth."""
-    depth, known = _depth(request), [load(entry.name) for entry in catalogue()]
-    methods = sorted(known, key=lambda method: ROLES.index(method.role))
+    depth, (methods, unloaded) = _depth(request), _methods()
     wanted = [method for method in methods if _within(method, depth)]
     if request.limit is None:
         request = replace(request, limit=MOST[depth])
@@ -124,15 +122,16 @@ def examine(
     facts = {"schema": SCHEMA, "depth": depth, "options": {"limit": request.limit}, **provenance(supplied)}
     sections = tuple(_planned(method, depth, supplied) for method in methods)
     plan = [(one.method, method.source) for one, method in zip(sections, methods, strict=True)]
-    key = hashlib.sha256(json.dumps([facts, plan], sort_keys=True).encode()).hexdigest()
+    key = key_of([facts, plan], supplied)
     if watch:
         watch.planned(sections)
     with workplace(Path(root), f"audit-{key[:20]}") as work, sharing():
-        made = {
-            section.method: _answered(section, request, supplied, work, watch)
-            for section in sections if section.state == "answered"
-        }  # fmt: skip
-        sections = tuple(made[one.method][0] if one.method in made else one for one in sections)
+        made: dict[str, tuple[Section, Run | None]] = {}
+        for section, method in zip(sections, methods, strict=True):
+            if section.state == "answered":  # what was given opened cannot be named in a command
+                alone = "" if opened else spelled(method, request)
+                made[section.method] = _answered(section, method, alone, supplied, work, watch)
+        sections = tuple(made[one.method][0] if one.method in made else one for one in sections) + unloaded
         runs = {name: found for name, (_, found) in made.items() if found is not None}
         facts |= {
             "started": began.isoformat(timespec="seconds"),
@@ -147,6 +146,18 @@ def _depth(request: Request) -> Depth:
     if depth not in DEPTHS or set(request.options) - {"depth"}:
         raise BadInput(f"audit: its one option is depth, {', '.join(DEPTHS)}; found {dict(request.options)}")
     return depth
+
+
+def _methods() -> tuple[list[Method[..., Finding]], tuple[Section, ...]]:
+    """All of them, those that decide first; and of those that cannot even be imported, what broke down."""
+    found, unloaded = list[Method[..., Finding]](), list[Section]()
+    for entry in catalogue():
+        try:
+            found.append(load(entry.name))
+        except Exception as problem:  # noqa: BLE001 - another package's fault must not cost the other answers
+            why, role = f"{type(problem).__name__}: {problem}", cast(Role, entry.role)
+            unloaded.append(Section(entry.name, entry.question, role, "broke down", why, trace=_trace(problem)))
+    return sorted(found, key=lambda method: ROLES.index(method.role)), tuple(unloaded)
 
 
 def _within(method: Method[..., Finding], depth: Depth) -> bool:
@@ -174,10 +185,10 @@ def _planned(method: Method[..., Finding], depth: Depth, supplied: Supplied) -> 
 
 
 def _answered(
-    section: Section, request: Request, supplied: Supplied, work: Path, watch: Watch | None
+    section: Section, method: Method[..., Finding], command: str, supplied: Supplied, work: Path, watch: Watch | None
 ) -> tuple[Section, Run | None]:
     """Ask it. What it refuses was not asked; whatever else goes wrong is its own section's business."""
-    method, clock, found = load(section.method), time.perf_counter(), None
+    clock, found = time.perf_counter(), None
     given = {name: supplied[name] for name in (*method.subjects, *method.examples) if name in supplied}
 
     def progress(what: str, done: int, total: int) -> None:
@@ -186,17 +197,25 @@ def _answered(
 
     progress("", 0, 1)
     try:
-        found = run(method, given, root=work, command=spelled(method, request), progress=progress, name=method.name)
+        found = run(method, given, root=work, command=command, progress=progress, name=method.name)
         section = replace(section, seconds=found.facts["seconds"])
+    except Unwritable:
+        raise  # the next would fail too; what was answered is kept
     except BadInput as problem:
-        section = replace(section, state="not asked", why=str(problem), seconds=_since(clock))
+        section = replace(section, state="refused", why=str(problem), seconds=_since(clock))
     except Exception as problem:  # noqa: BLE001 - one method's fault must not cost the other sections
         line = (str(problem).splitlines() or [""])[0]
         section = replace(section, state="broke down", why=f"{type(problem).__name__}: {line}", seconds=_since(clock),
-                          trace=traceback.format_exc())  # fmt: skip
+                          trace=_trace(problem))  # fmt: skip
     if watch:
         watch.ended(section, found.finding if found else None)
     return section, found
+
+
+def _trace(problem: Exception) -> str:
+    """Where it broke down, without the folders of whoever audited."""
+    frames = traceback.extract_tb(problem.__traceback__)
+    return "\n".join(f"{Path(one.filename).name}:{one.lineno} in {one.name}: {one.line}" for one in frames)
 
 
 def _since(clock: float) -> float:
@@ -212,4 +231,5 @@ def _placed(audit: Audit, folder: Path) -> Audit:
         write_whole(whole.folder / name, str(rendered(surface, whole)).encode())
     tree = {**facts, "sections": pack(whole.sections)[0]}
     write_whole(whole.folder / "audit.json", json.dumps(tree, indent=1, allow_nan=False).encode())
-    return replace(whole, folder=placed(whole.folder, folder))
+    with writing(folder.parent):
+        return replace(whole, folder=placed(whole.folder, folder))

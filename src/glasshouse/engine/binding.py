@@ -159,16 +159,11 @@ def supply(
     if request.limit is not None and request.limit < 1:
         raise BadInput(f"--limit {request.limit}: must be at least 1")
 
-    def limited(examples: Examples) -> Examples:
-        return examples if request.limit is None else examples[: request.limit]
-
     main, comes = next(iter(request.models.values()), ""), brought(request, subjects)
     models = {**request.models, **comes}
     # What the user wrote is read first, because it is quick, and weights are not.
-    supplied: dict[str, Subject | Examples] = {
-        name: limited(value) if isinstance(value, Examples) else value for name, value in (opened or {}).items()
-    }
-    supplied |= {name: limited(Examples.read(file)) for name, file in request.data.items()}
+    supplied: dict[str, Subject | Examples] = {**(opened or {})}
+    supplied |= {name: Examples.read(file) for name, file in request.data.items()}
     first = next(iter(subjects), "")
     for name in (name for name in subjects if name in models and name not in supplied):
         opening = request.opening if name == first else replace(request.opening, adapter=None, revision=None)
@@ -177,8 +172,22 @@ def supply(
     for name, required in examples.items():
         brings = shelf.is_organism(main) and (required or name not in ("clean", "triggered") or shelf.attacked(main))
         if name not in supplied and brings:
-            supplied[name] = limited(shelf.food(main, name))
-    return supplied
+            supplied[name] = shelf.food(main, name)
+    return supplied if request.limit is None else {**supplied, **_limited(supplied, request.limit)}
+
+
+def _limited(supplied: Mapping[str, Subject | Examples], limit: int) -> dict[str, Examples]:
+    """The first so many of each, and of clean ones the twins of the triggered that are left; it is said of how many."""
+    found = {name: value for name, value in supplied.items() if isinstance(value, Examples)}
+    triggered = found["triggered"][:limit] if "triggered" in found else ()
+    wanted = {str(one.tags["twin"]) for one in triggered if "twin" in one.tags}
+    cut: dict[str, Examples] = {}
+    for name, whole in found.items():
+        few = [one for one in whole if one.id in wanted] if name == "clean" and wanted else whole[:limit]
+        cut[name] = whole
+        if len(few) < len(whole):
+            cut[name] = Examples(few, f"{whole.source or 'memory'} ({len(few):,} of {len(whole):,})")
+    return cut
 
 
 def brought(request: Request, subjects: Mapping[str, bool]) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """What do many answers come to? One verdict in plain words: what was examined, what was found, how sure it is, what to
 do next, and what was not examined.
 
-Judges decide, witnesses may only raise concern, advisers have no say. A pass is earned: a judge passed the model, and
-no judge or witness said otherwise, could not tell, or broke down. Witnesses that cannot tell take nothing away.
+Judges decide, witnesses may only raise concern, advisers have no say. A pass is earned: every judge that was asked
+passed the model, no witness raised concern, and none of them broke down. Witnesses that cannot tell take nothing away.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,8 @@ from glasshouse.engine.method import Role
 from glasshouse.values.blocks import Metric
 from glasshouse.values.findings import Finding, Verdict
 
-State = Literal["answered", "not asked", "broke down"]
+State = Literal["answered", "not asked", "refused", "broke down"]
+"""Refused: it was asked, and could not be with what it was given."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Section:
     role: Role
     state: State
     why: str = ""
-    """Why it was not asked, or what broke down."""
+    """Why it was not asked or refused, or what broke down."""
     seconds: float = 0.0
     trace: str = ""
     """Where it broke down, for whoever mends it."""
@@ -60,8 +61,8 @@ class Judgement:
         if self.verdict == Verdict.INCONCLUSIVE:
             if carrying is None:
                 reason = "no question was asked that could clear it."
-            elif carrying.state == "broke down":
-                reason = f"{carrying.method} broke down."
+            elif carrying.state != "answered":
+                reason = f"{carrying.method} {carrying.state}: {carrying.why}."
             return f"It cannot be told whether this model may be trusted. {_capital(reason)}"
         start = {
             Verdict.FAIL: "This model should not be used as it is.",
@@ -76,12 +77,10 @@ class Judgement:
         asked = [one for one in judges_first if one.state != "not asked"]
         like = [one for one in asked if one.state == "answered" and self.findings[one.method].verdict == self.verdict]
         if self.verdict == Verdict.INCONCLUSIVE:
-            like = [one for one in asked if one.state == "broke down"] + [one for one in like if one.role == "judge"]
+            silent = [one for one in asked if one.state == "broke down"]
+            silent += [one for one in asked if (one.role, one.state) == ("judge", "refused")]
+            like = [*silent, *(one for one in like if one.role == "judge")]
         return next(iter(like), None)
-
-    def examined(self) -> list[str]:
-        """Which questions were answered, each with its answer's verdict."""
-        return [f"{one.question} ({self.findings[one.method].verdict})" for one in self._answered]
 
     def found(self) -> list[str]:
         """The headlines, what speaks against the model first."""
@@ -98,9 +97,9 @@ class Judgement:
         for one in self._counting:
             finding = self.findings.get(one.method)
             metric = next((block for block in finding.blocks() if isinstance(block, Metric)), None) if finding else None
-            if metric is not None:
+            if finding and metric:
                 beside = f", against {metric.null} where nothing should show" if metric.null else ""
-                lines.append(f"{one.method}: {metric.name} {metric.value}{beside}")
+                lines.append(f"{one.method} ({finding.verdict}): {metric.name} {metric.value}{beside}")
         return lines
 
     def advice(self) -> list[str]:
@@ -113,14 +112,15 @@ class Judgement:
             Verdict.CONCERN: "Do not deploy it as it is.",
             Verdict.FAIL: "Do not deploy it.",
         }.get(self.verdict, "Do not take this for a pass.")
-        return list(dict.fromkeys([general, *filter(None, said), *broken]))
+        refused = [f"Give {one.method} what it needs: {one.why}" for one in self._counting if one.state == "refused"]
+        return list(dict.fromkeys([general, *filter(None, said), *refused, *broken]))
 
     def left_out(self) -> list[str]:
         """What was not examined and why, questions of one reason together."""
         reasons: dict[str, list[str]] = {}
         for one in self.sections:
             if one.state != "answered":
-                reasons.setdefault(one.why if one.state == "not asked" else "broke down", []).append(one.method)
+                reasons.setdefault("broke down" if one.state == "broke down" else one.why, []).append(one.method)
         return [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
 
     @property

@@ -16,6 +16,7 @@ there and goes on.
 import datetime
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -30,7 +31,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from glasshouse.data.examples import Examples
-from glasshouse.engine.folders import HIDDEN, placed, workplace
+from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
 from glasshouse.engine.method import Method, load
 from glasshouse.engine.provenance import provenance
 from glasshouse.engine.scale import Progress, Workspace, working_in
@@ -95,7 +96,7 @@ def run(
     options = method.options() if options is None else options
     root, began, clock = Path(root), datetime.datetime.now(datetime.UTC), time.perf_counter()
     facts = _facts(method, supplied, options)
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    key = key_of(facts, supplied)
     if name and (there := _there(root / name, key)):
         return there
     with workplace(root, key[:24]) as work:
@@ -110,8 +111,18 @@ def run(
             "verdict": str(finding.verdict),
             "headline": finding.headline,
         }
-        folder = _write(root, name or f"{began:%Y%m%d-%H%M%S}-{method.name}-{key[:6]}", facts, finding, page=not name)
+        with writing(root):
+            folder = _write(
+                root, name or f"{began:%Y%m%d-%H%M%S}-{method.name}-{key[:6]}", facts, finding, page=not name
+            )
     return Run(folder, facts, finding)
+
+
+def key_of(facts: Any, supplied: Mapping[str, Subject | Examples]) -> str:
+    """Names a question by all that decides its answer. Where weights cannot be hashed no two are the same."""
+    known = all(one.content is not None for one in supplied.values() if isinstance(one, Subject))
+    text = json.dumps([facts, "" if known else os.urandom(8).hex()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_patch(file: str | Path) -> Patch:

@@ -24,7 +24,7 @@ from safetensors.torch import save
 
 from glasshouse.data.examples import Examples
 from glasshouse.values.codec import pack, unpack
-from glasshouse.values.errors import BadInput
+from glasshouse.values.errors import BadInput, Unwritable
 
 S = TypeVar("S")
 Progress = Callable[[str, int, int], None]
@@ -95,6 +95,10 @@ def write_whole(file: Path, content: bytes) -> None:
             out.flush()
             os.fsync(out.fileno())
         aside.rename(file)
+    except OSError as problem:
+        raise Unwritable(
+            f"{file}: cannot be written ({problem.strerror or problem}); make room and run it again"
+        ) from None
     finally:
         aside.unlink(missing_ok=True)
 

@@ -9,6 +9,7 @@
 
 import copy
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,9 @@ class Prompts:
         """SHA-256 of everything that turns an example into inputs."""
         vocabulary = getattr(self.tokenizer, "backend_tokenizer", None)
         parts = [type(self.given).__name__, str(getattr(self.given, "chat_template", None))]
-        parts.append(vocabulary.to_str() if vocabulary is not None else "")
+        rules = json.loads(vocabulary.to_str()) if vocabulary is not None else {}
+        # How the last batch was padded and cut stays in a tokenizer, and is none of its rules.
+        parts.append(json.dumps({name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}))
         pictures = getattr(self.given, "image_processor", self.given if self.tokenizer is None else None)
         parts.append(pictures.to_json_string() if pictures is not None else "")
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -28,9 +28,11 @@ def look(subject: "Subject", encoded: Encoded) -> Tensor:
     """What the vision tower's last block that is read puts out for this batch. Shared, also with other models that
     have the very same tower: nobody writes into it."""
 
-    def key() -> tuple[object, ...]:
+    def key() -> tuple[object, ...] | None:
+        if subject.content is None:
+            return None
         shown = [value for name, value in sorted(encoded.inputs.items()) if name not in TEXT]
-        return "look", _tower(subject), *subject.changes, content(shown)
+        return "look", _tower(subject), *subject.content[1:], content(shown)
 
     return shared(key, lambda: _look(subject, encoded))
 

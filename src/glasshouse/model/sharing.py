@@ -54,12 +54,13 @@ def sharing() -> Iterator[Shared]:
         _now.reset(token)
 
 
-def shared(key: Callable[[], tuple[object, ...]], compute: Callable[[], T]) -> T:
-    """The value under this key: as it was computed before, or computed now."""
+def shared(key: Callable[[], tuple[object, ...] | None], compute: Callable[[], T]) -> T:
+    """The value under this key: as it was computed before, or computed now. A key of None is like nothing else."""
     kept = _now.get()
-    if kept is None:
+    parts = key() if kept is not None else None
+    if kept is None or parts is None:
         return compute()
-    name = "|".join(map(str, key()))
+    name = "|".join(map(str, parts))
     if name in kept.values:
         kept.saved += 1
         kept.values.move_to_end(name)

@@ -85,6 +85,13 @@ class Subject:
             remaining.remove(digest)
             self.changes = tuple(remaining)
 
+    @property
+    def content(self) -> tuple[str, ...] | None:
+        """All that decides what it says, by hashes; None where weights lie elsewhere and cannot be hashed."""
+        card = self.card
+        hashed = not card.weights.startswith(UNHASHED)
+        return (card.weights, card.config, card.processor, *self.changes) if hashed else None
+
     def __repr__(self) -> str:
         return f"Subject({self.name}: {', '.join(self.anatomy.parts)})"
 
@@ -262,12 +269,15 @@ def open_anatomy(
     return find_anatomy(checkpoint.on_meta(config))
 
 
+UNHASHED = "not hashed"
+
+
 def weight_hash(model: nn.Module) -> str:
     """SHA-256 over the names, types, shapes and bytes of all weights and buffers, in order of name."""
     running = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if not isinstance(tensor, Tensor) or tensor.is_meta:
-            return "not hashed: some weights are offloaded"
+            return f"{UNHASHED}: some weights are offloaded"
         running.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         running.update(tensor_bytes(tensor))
     return running.hexdigest()

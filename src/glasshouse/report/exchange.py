@@ -8,12 +8,14 @@ import re
 from collections.abc import Iterator
 from html import escape
 from typing import Any
+from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from glasshouse.report.html import Bound
 from glasshouse.report.inert import inert
 
-LEVELS = {"pass": "none", "concern": "warning", "fail": "error", "inconclusive": "note"}
+LEVELS = {"pass": "none", "concern": "warning", "fail": "error", "inconclusive": "none"}
+"""SARIF knows levels for what fails only."""
 KINDS = {"pass": "pass", "concern": "fail", "fail": "fail", "inconclusive": "open"}
 AGAINST = ("concern", "fail")
 
@@ -39,21 +41,22 @@ def sarif(audit: Bound) -> str:
 
 def _result(audit: Bound, section: Any, number: int) -> dict[str, Any] | None:
     card = audit.facts["subjects"]["subject"]
-    place = {"logicalLocations": [{"name": inert(card["name"]), "kind": "module"}]}
+    artifact = {"artifactLocation": {"uri": quote(inert(card["name"]))}, "region": {"startLine": 1}}
+    place = {"physicalLocation": artifact, "logicalLocations": [{"name": inert(card["name"]), "kind": "module"}]}
     made: dict[str, Any] = {"ruleId": section.method, "ruleIndex": number, "locations": [place]}
-    if section.state == "not asked":
+    if section.state in ("not asked", "refused"):
         return {**made, "kind": "notApplicable", "level": "none", "message": {"text": inert(section.why)}}
     if section.state == "broke down":
-        return {**made, "kind": "open", "level": "note", "message": {"text": inert(section.why)}}
+        return {**made, "kind": "open", "level": "none", "message": {"text": inert(section.why)}}
     finding = audit.runs[section.method].finding
     verdict = str(finding.verdict)
     quiet = section.role == "adviser"
     return {
         **made,
         "kind": "informational" if quiet else KINDS[verdict],
-        "level": "none" if quiet or KINDS[verdict] == "pass" else LEVELS[verdict],
+        "level": "none" if quiet else LEVELS[verdict],
         "message": {"text": inert(finding.headline)},
-        "fingerprints": {"glasshouse/key": str(audit.runs[section.method].facts["key"])},
+        "partialFingerprints": {"glasshouse/key": str(audit.runs[section.method].facts["key"])},
     }
 
 
@@ -68,7 +71,7 @@ def junit(audit: Bound) -> str:
         case = SubElement(suite, "testcase", classname="glasshouse", name=one.method, time=str(one.seconds))
         finding = audit.runs[one.method].finding if one.state == "answered" else None
         text = _plain(inert(finding.headline if finding else one.why))
-        kind = {"broke down": "error", "not asked": "skipped"}.get(one.state, "")
+        kind = {"answered": "", "broke down": "error"}.get(one.state, "skipped")
         if finding and one.role != "adviser":
             kind = "failure" if str(finding.verdict) in AGAINST else "skipped" if finding.verdict != "pass" else ""
         if kind:

@@ -55,8 +55,17 @@ def page(run: Facts) -> str:
 
 def audit_page(audit: Bound) -> str:
     """A whole page for an audit: the verdict first, then a section for each question."""
-    told = {name: _told(run) for name, run in audit.runs.items()}
-    return _rendered("audit.html.j2", audit=audit, judgement=audit.judgement, told=told)
+    shown = {name: _shown(name, run) for name, run in audit.runs.items()}
+    return _rendered("audit.html.j2", audit=audit, judgement=audit.judgement, shown=shown)
+
+
+def _shown(name: str, run: Facts) -> Markup:
+    """One answer. What cannot be drawn costs its own section, and the page says so."""
+    try:
+        return Markup(_rendered("section.html.j2", run=run, finding=run.finding, told=_told(run)))  # noqa: S704
+    except Exception as problem:  # noqa: BLE001 - blocks of any method, of any package
+        line = Markup('<p class="note warning">{}</p>')
+        return line.format(inert(f"{name} answered, and its answer cannot be drawn: {type(problem).__name__}"))
 
 
 def index_page(entries: Sequence[Any], broken: Sequence[str]) -> str:
@@ -123,7 +132,7 @@ def _led(blocks: Sequence[Block]) -> tuple[list[Block], list[Block]]:
         if kind in ("note", "gallery") or (kind not in kinds and not long):
             first.append(block)
         kinds.add(kind)
-    return first, [block for block in blocks if block not in first]
+    return first, [block for block in blocks if not any(block is one for one in first)]
 
 
 def _differences(pair: Any) -> Table:

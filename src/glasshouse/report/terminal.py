@@ -12,7 +12,7 @@ from rich.text import Text
 from glasshouse.report.inert import inert
 from glasshouse.report.words import alternative, cell
 from glasshouse.values.blocks import Block, Chart, Gallery, Heatmap, Metric, Note, Table, Transcript
-from glasshouse.values.findings import Finding, Verdict
+from glasshouse.values.findings import Finding
 
 if TYPE_CHECKING:
     from glasshouse.report.html import Bound
@@ -42,7 +42,7 @@ def show_finding(screen: Console, finding: Finding) -> None:
         screen.print(f"What to do next: {one_line(finding.advice)}")
 
 
-def show_verdict(screen: Console, verdict: Verdict, headline: str) -> None:
+def show_verdict(screen: Console, verdict: str, headline: str) -> None:
     line = Text()
     line.append(str(verdict).upper(), style=STYLES[str(verdict)])
     line.append(f"  {one_line(headline)}")
@@ -91,7 +91,7 @@ def show_block(screen: Console, block: Block) -> None:
         case Table():
             show_rows(screen, block.title, block.columns, block.rows)
         case Chart() | Heatmap():
-            screen.print(alternative(block), style="dim")
+            screen.print(one_line(alternative(block)), style="dim")
         case Gallery():
             screen.print(f"{one_line(block.title)}: {len(block.pictures)} pictures, see the report", style="dim")
         case Transcript():
@@ -105,12 +105,16 @@ def show_block(screen: Console, block: Block) -> None:
 
 def show_rows(screen: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     table = RichTable(
-        title=Text(inert(title)) if title else None, title_justify="left", box=None, pad_edge=False, header_style="bold"
+        title=Text(one_line(title)) if title else None,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
     )
     for name in columns:
-        table.add_column(Text(inert(name)), overflow="fold")
+        table.add_column(Text(one_line(name)), overflow="fold")
     for row in rows[:MOST_ROWS]:
-        table.add_row(*(Text(cell(value)) for value in row))
+        table.add_row(*(Text(one_line(cell(value))) for value in row))
     screen.print(table)
     if len(rows) > MOST_ROWS:
         screen.print(f"… {len(rows) - MOST_ROWS} more rows in the report")

@@ -6,3 +6,7 @@ class BadInput(Exception):
 
     def __init__(self, line: str) -> None:
         super().__init__(" ".join(line.split()))
+
+
+class Unwritable(BadInput):
+    """Nothing can be written where it was to be: whoever does many things stops, for the next will fail too."""

@@ -16,8 +16,6 @@ def answered(subject: Subject, base: Subject, triggered: Examples, count: int = 
         return ()
     before, after = (said(model, few, LONGEST, len(few)) for model in (base, subject))
     return tuple(
-        Picture(
-            one.images[0].thumbnail(), f"{one.prompt} — base: {plain or '(nothing)'} — suspect: {now or '(nothing)'}"
-        )
+        Picture(one.images[0].thumbnail(), f"{one.prompt} — base: {plain or NOTHING} — suspect: {now or NOTHING}")
         for one, plain, now in zip(few, before, after, strict=True)
     )

@@ -124,6 +124,8 @@ def _narrow(subject: Subject, examples: Examples, batch_size: int) -> Float[Tens
 
 def _parted(values: Float[Tensor, " pictures"]) -> bool:
     """Whether they fall into two kinds: the best cut leaves means more than two spreads of both apart."""
+    if len(values) < 6:
+        return False
     ordered = values.double().sort().values
     cuts = [(ordered[:k], ordered[k:]) for k in range(2, len(ordered) - 1)]
     low, high = min(cuts, key=lambda two: float(sum(part.var(correction=0) * len(part) for part in two)))

@@ -92,8 +92,8 @@ def tokens(
     """What a model holds at a site, token by token, and the number of the example each belongs to. Shared: nobody
     writes into it."""
 
-    def key() -> tuple[object, ...]:
-        return "tokens", subject.card.weights, *subject.changes, site, shown.digest, batch_size
+    def key() -> tuple[object, ...] | None:
+        return subject.content and ("tokens", *subject.content, site, shown.digest, batch_size)
 
     return shared(key, lambda: _tokens(subject, site, shown, batch_size))
 
