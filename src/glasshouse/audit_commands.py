@@ -90,11 +90,9 @@ def compare(rest: Sequence[str]) -> int:
     if form.page:
         write_whole(form.page, comparison_page(found).encode())
     if form.json:
-        single = len(found.pairs) == 1 and found.pairs[0].first and found.pairs[0].second
-        differences: Any = (
-            found.pairs[0].differences if single else {one.method: one.differences for one in found.pairs}
-        )
-        print(json.dumps(pack(differences)[0], allow_nan=False))
+        by_method: dict[str, Any] = {pair.method: list(pair.differences) for pair in found.pairs}
+        several = "audit" in (kind_of(form.first), kind_of(form.second)) or len(by_method) > 1
+        print(json.dumps(pack(by_method if several else found.pairs[0].differences)[0], allow_nan=False))
         return 0
     screen = console()
     for made in (found.first, found.second) if kind_of(form.first) == kind_of(form.second) == "audit" else ():

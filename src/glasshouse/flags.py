@@ -103,7 +103,7 @@ def audit(rest: Sequence[str]) -> tuple[Any, Request]:
     inputs = [_input(name, saved, required=False, example=name in examples) for name in (*subjects, *examples)]
     form = _read(
         "audit", rest, model, *inputs,
-        ("depth", Depth, depth, "quick takes about two minutes on two cores for a small model; each asks more."),
+        ("depth", Depth, depth, "quick takes about a minute on two cores for a small model; the others ask more."),
         ("fail_on", Literal["inconclusive", "concern", "fail", "never"] | None, None,
          "Exit with 1 from this verdict on and with 0 below."),
         *_common(saved),

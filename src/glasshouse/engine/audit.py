@@ -187,7 +187,7 @@ def _planned(method: Method[..., Finding], depth: Depth, supplied: Supplied) -> 
 def _answered(
     section: Section, method: Method[..., Finding], command: str, supplied: Supplied, work: Path, watch: Watch | None
 ) -> tuple[Section, Run | None]:
-    """Ask it. What it refuses was not asked; whatever else goes wrong is its own section's business."""
+    """Ask it. What it refuses and whatever goes wrong is its own section's business, but for a full disk."""
     clock, found = time.perf_counter(), None
     given = {name: supplied[name] for name in (*method.subjects, *method.examples) if name in supplied}
 

@@ -158,7 +158,6 @@ def supply(
     """Open what was named and is not `opened` already, and what comes with it; by name, whether each is required."""
     if request.limit is not None and request.limit < 1:
         raise BadInput(f"--limit {request.limit}: must be at least 1")
-
     main, comes = next(iter(request.models.values()), ""), brought(request, subjects)
     models = {**request.models, **comes}
     # What the user wrote is read first, because it is quick, and weights are not.

@@ -85,9 +85,8 @@ class Judgement:
     def found(self) -> list[str]:
         """The headlines, what speaks against the model first."""
         rank = {Verdict.FAIL: 0, Verdict.CONCERN: 1, Verdict.PASS: 2, Verdict.INCONCLUSIVE: 3}
-        heavy = {"judge": 0, "witness": 1, "adviser": 2}
         ordered = sorted(
-            self._answered, key=lambda one: (heavy[one.role] == 2, rank[self.findings[one.method].verdict])
+            self._answered, key=lambda one: (one.role == "adviser", rank[self.findings[one.method].verdict])
         )
         return [self.findings[one.method].headline for one in ordered]
 

@@ -27,11 +27,10 @@ def sarif(audit: Bound) -> str:
         {"id": one.method, "shortDescription": {"text": inert(one.question)}, "properties": {"role": one.role}}
         for one in audit.sections
     ]
-    results = [_result(audit, one, number) for number, one in enumerate(audit.sections)]
     verdict = str(audit.judgement.verdict)
     run = {
         "tool": {"driver": {"name": "glasshouse", "version": audit.facts["versions"]["glasshouse"], "rules": rules}},
-        "results": [result for result in results if result],
+        "results": [_result(audit, one, number) for number, one in enumerate(audit.sections)],
         "properties": {"verdict": verdict, "headline": inert(audit.judgement.headline), "depth": audit.facts["depth"]},
         "invocations": [{"executionSuccessful": all(one.state != "broke down" for one in audit.sections)}],
     }
@@ -39,7 +38,7 @@ def sarif(audit: Bound) -> str:
     return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=1, allow_nan=False)
 
 
-def _result(audit: Bound, section: Any, number: int) -> dict[str, Any] | None:
+def _result(audit: Bound, section: Any, number: int) -> dict[str, Any]:
     card = audit.facts["subjects"]["subject"]
     artifact = {"artifactLocation": {"uri": quote(inert(card["name"]))}, "region": {"startLine": 1}}
     place = {"physicalLocation": artifact, "logicalLocations": [{"name": inert(card["name"]), "kind": "module"}]}

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from glasshouse.report.inert import inert
@@ -117,7 +118,7 @@ class Bars(Plan):
     def doing(self, method: str, what: str, done: int, total: int) -> None:
         said = f"{what} {done} of {total}" if what else "asking …"
         self.shown.start_task(self.tasks[method])
-        self.shown.update(self.tasks[method], completed=done, total=total, said=inert(said))
+        self.shown.update(self.tasks[method], completed=done, total=total, said=escape(inert(said)))
 
     def ended(self, section: Planned, finding: Finding | None) -> None:
         super().ended(section, finding)

@@ -28,6 +28,13 @@ SIDE = 0.2
 """Of the window, as a share of the picture's."""
 
 
+def mean_and_std(processor: Any) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
+    """What a processor takes from each colour, and divides it by."""
+    images = getattr(processor, "image_processor", processor)
+    mean, std = (torch.tensor(getattr(images, name, None) or [0.5] * 3) for name in ("image_mean", "image_std"))
+    return mean, std
+
+
 @dataclass(frozen=True)
 class Levels:
     """How pixels of a picture become values of a processor."""
@@ -39,8 +46,7 @@ class Levels:
 
     @classmethod
     def of(cls, processor: Any) -> "Levels":
-        images = getattr(processor, "image_processor", processor)
-        mean, std = (torch.tensor(getattr(images, name, None) or [0.5]) for name in ("image_mean", "image_std"))
+        mean, std = mean_and_std(processor)
         return cls(float((1 / 255 / std).mean()), float((-mean / std).min()), float(((1 - mean) / std).max()))
 
 

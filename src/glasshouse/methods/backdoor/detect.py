@@ -6,7 +6,7 @@ spectral signatures and activation clustering as baselines. That it needs no tar
 1. With a clean base: one change of the picture, the same for all, is trained to drive the model away from its base;
    faint and everywhere, and in a small window. It is judged on other pictures: how far the answers diverge in the
    quarter that it moves most, and how much one and the same word gains. Beside it, the share of the update that stands
-   away from a benign one.
+   away from a benign one, and how much of the last layer's is one direction.
 2. With clean pictures only: one word gained under a battery of known stamps, or under a trained change against the
    model itself; and the projector's gain where clean pictures do not go.
 3. With the model alone: the first singular value of its projector's layers.
@@ -14,11 +14,11 @@ spectral signatures and activation clustering as baselines. That it needs no tar
    its interval comes from drawing those anew. Half of all models are taken to be backdoored: weigh it by your own odds.
 5. Where triggered pictures are given: do detectors of single pictures tell them from clean ones?
 
-How to read it: concern if the whole interval lies above one half, pass if it lies below. The picture shows the change
-that was found, and the word it makes the model say is the best guess at the target. When it misleads: the known cases
-are small models of one family whose projector alone was tuned; for others the probability ranks and does not count,
-and the answer is inconclusive. A trigger that the examples do not ask for (another kind of request) escapes; so may
-filters and warps, which no faint change imitates.
+How to read it: concern if the whole interval lies above one half, pass if it lies below and a base was given. The
+picture shows the change that was found, and the word it makes the model say is the best guess at the target. When it
+misleads: the known cases are small models of one family whose projector alone was tuned; for others the probability
+ranks and does not count, and the answer is inconclusive. A trigger that the examples do not ask for (another kind of
+request) escapes; so may filters and warps, which no faint change imitates.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._calibration import Calibration, calibration
 from glasshouse.methods.backdoor._changed import changed_elsewhere
 from glasshouse.methods.backdoor._clues import WEIGHED, Clues, alone, with_base, with_pictures
-from glasshouse.methods.backdoor._inversion import Levels
+from glasshouse.methods.backdoor._inversion import Levels, mean_and_std
 from glasshouse.methods.backdoor._samples import sample_detectors
 from glasshouse.methods.backdoor._shift import twins
 from glasshouse.model.subject import Subject
@@ -269,8 +269,6 @@ def _pictures(subject: Subject, clues: Clues) -> tuple[Picture, ...]:
 
 
 def _image(subject: Subject, pixels: Tensor) -> Tensor:
-    images = getattr(subject.processor, "image_processor", subject.processor)
-    mean, std = (torch.tensor(getattr(images, name, None) or [0.5] * 3).view(3, 1, 1)
-                 for name in ("image_mean", "image_std"))  # fmt: skip
+    mean, std = (one.view(3, 1, 1) for one in mean_and_std(subject.processor))
     first = pixels.reshape(-1, *pixels.shape[-3:])[0]
     return ((first * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()
