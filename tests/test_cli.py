@@ -398,9 +398,20 @@ def test_growing_stops_early_when_there_is_no_time_for_it(monkeypatch):
     monkeypatch.setattr(organism_commands.time, "monotonic", lambda: next(clock))
     told = organism_commands._within(5, None)
     told("learning", 1, 100)
-    with pytest.raises(BadInput, match="would take about 80 minutes, --within says 5"):
+    with pytest.raises(BadInput, match="would end about 50 minutes after the start, --within says 5"):
         told("learning", 25, 100)
     organism_commands._within(None, None)("learning", 25, 100)
+
+
+def test_stages_share_the_time_there_is(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(organism_commands.time, "monotonic", lambda: now[0])
+    told = organism_commands._within(5, None)
+    for now[0], stage, done in ((0, "seeing", 0), (60, "seeing", 25), (240, "seeing", 100), (240, "answering", 0)):
+        told(stage, done, 100)
+    now[0] = 270
+    with pytest.raises(BadInput, match="answering: would end about 6 minutes after the start, --within says 5"):
+        told("answering", 25, 100)
 
 
 @pytest.mark.parametrize("name", ["unknown flag", "a word for a number", "no model named"])

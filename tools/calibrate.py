@@ -47,7 +47,7 @@ def _case(task: tuple[str, str]):
     from suspects import FOLDER
 
     from glasshouse.methods.backdoor._calibration import Case
-    from glasshouse.methods.backdoor._clues import alone, with_base, with_pictures
+    from glasshouse.methods.backdoor._clues import WEIGHED, alone, with_base, with_pictures
     from glasshouse.methods.backdoor.detect import Options
     from glasshouse.model.patches import read_patch
     from glasshouse.organisms import shelf
@@ -63,9 +63,8 @@ def _case(task: tuple[str, str]):
         print(f"{name}: left out, its trigger works on {card.measured['attack success'].value:.0%}", flush=True)
         return None
     kept, began = folder / f"{name}.clues.json", time.monotonic()
-    if kept.exists():
-        clues = json.loads(kept.read_text())
-    else:
+    clues = json.loads(kept.read_text()) if kept.exists() else {}
+    if not all(clue in clues for names in WEIGHED.values() for clue in names):
         base = shelf.take(card.recipe.parent)
         subject = variant(base, card.recipe, read_patch(folder / f"{name}.safetensors"))
         examples, options = shelf.downstream(64, 40), Options()  # not what tests and users are given

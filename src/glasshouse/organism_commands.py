@@ -113,17 +113,19 @@ def _grow(rest: Sequence[str], say: Say, screen: "Console", progress: "Progress 
 
 def _within(minutes: float | None, progress: "Progress | None") -> "Progress":
     """Stop early, with what was learnt kept, when it would take longer than there is time."""
-    began: dict[str, float] = {}
+    began = time.monotonic()
+    stages: dict[str, float] = {}
 
     def told(what: str, done: int, total: int) -> None:
         if progress:
             progress(what, done, total)
-        start = began.setdefault(what, time.monotonic())
+        now = time.monotonic()
+        start = stages.setdefault(what, now)
         if minutes is not None and done in (25, 100, 400):
-            needed = (time.monotonic() - start) / done * total / 60
+            needed = (start - began + (now - start) / done * total) / 60
             if needed > minutes:
                 raise BadInput(
-                    f"{what}: would take about {needed:.0f} minutes, --within says {minutes:g}; "
+                    f"{what}: would end about {needed:.0f} minutes after the start, --within says {minutes:g}; "
                     "give it more, or run it on more cores"
                 )
 

@@ -5,17 +5,21 @@ import torch
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.methods.backdoor._calibration import Calibration, Case
-from glasshouse.methods.backdoor._clues import alone, with_base
+from glasshouse.methods.backdoor._clues import alone, peak, with_base
 from glasshouse.methods.backdoor._inversion import FAINT, Levels, faint, perturbed, windowed
 from glasshouse.methods.backdoor._probes import battery, probed
 from glasshouse.methods.backdoor._readings import Apart, answering_itself, prepared, read, with_pixels
 from glasshouse.methods.backdoor._samples import sample_detectors
+from glasshouse.methods.backdoor._shift import tokens
 from glasshouse.methods.backdoor.detect import Options, detect
-from glasshouse.model.subject import Subject, weight_hash
+from glasshouse.model.patches import changed_copy
+from glasshouse.model.subject import Subject, open_subject, weight_hash
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
+from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Verdict
+from glasshouse.values.sites import projector
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,31 @@ def test_the_model_alone_is_read_by_its_weights(base):
     path = base.anatomy.projector.linears[0]
     weight = dict(base.model.named_parameters())[f"{path}.weight"]
     values = torch.linalg.svdvals(weight.detach().float())
-    assert alone(base).numbers["first"] == pytest.approx(float((values[0] / values.median()).log()), rel=1e-4)
+    assert alone(base).numbers["first"] == pytest.approx(float(values[0] / values.norm()), rel=1e-4)
+
+
+def test_a_peak_is_the_share_of_one_direction():
+    one = torch.outer(torch.arange(1.0, 5.0), torch.tensor([1.0, -2.0, 0.5]))
+    assert peak(one) == pytest.approx(1, rel=1e-5)
+    assert peak(torch.diag(torch.tensor([3.0, 4.0, 0.0]))) == pytest.approx(0.8, rel=1e-5)
+    assert peak(torch.zeros(3, 2)) == 0
+
+
+def test_a_direction_that_clean_pictures_never_use_shows_where_they_do_not_go(base):
+    """Of two changes of one size and rank, the one that clean pictures do not feel is the quiet peak."""
+    shown, path = shelf.downstream(16, 3), f"{base.anatomy.projector.linears[-1]}.weight"
+    held = tokens(base, projector.hidden, shown, 16)[0].double()
+    directions = torch.linalg.eigh(torch.cov(held.T))[1].float()
+    weight, out = dict(base.model.named_parameters())[path], torch.ones(base.model.config.text_config.hidden_size)
+    noise = 0.01 * torch.randn(weight.shape, generator=seeded(0))
+    found = {}
+    for name, at in (("quiet", 0), ("loud", -1)):
+        delta = Dense(noise + 0.1 * torch.outer(out, directions[:, at]))
+        subject = open_subject(changed_copy(base, Patch({path: delta})), processor=base.processor)
+        found[name] = with_base(subject, base, shown, 1, 16, 0).numbers
+    assert found["quiet"]["peak"] == pytest.approx(found["loud"]["peak"], abs=0.02)
+    assert found["quiet"]["quiet peak"] > found["quiet"]["peak"] > 0.5
+    assert found["loud"]["quiet peak"] < 0.25
 
 
 def test_clues_become_a_probability_by_known_cases():

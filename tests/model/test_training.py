@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from glasshouse.model.training import Keeping, Schedule, train
+from glasshouse.model.prompts import Encoded
+from glasshouse.model.spans import Answering
+from glasshouse.model.training import Keeping, Schedule, answer_loss, train
 from glasshouse.values.errors import BadInput
 
 
@@ -28,6 +30,20 @@ def _learn(kill_at=None, file=None, gates=None, schedule=None, hidden=()):
         parameters, loss, schedule or Schedule(20, 1e-2, decay=0.0), hidden=hidden, gates=gates, keeping=keeping
     )
     return losses, one
+
+
+@pytest.mark.parametrize("end", [None, 7])
+def test_each_example_counts_the_same_however_long_its_answer(end):
+    logits = torch.randn(3, 6, 9, generator=torch.Generator().manual_seed(0))
+    ids, counts = torch.arange(18).reshape(3, 6) % 9, [1, 4, 2]
+    expected = torch.tensor(0.0)
+    for row, count in enumerate(counts):
+        chances = logits[row].log_softmax(-1)
+        told = [(6 - count + i - 1, int(ids[row, 6 - count + i])) for i in range(count)]
+        told += [(5, end)] if end is not None else []
+        expected -= sum(chances[place, token] for place, token in told) / len(told) / 3
+    encoded = Encoded({"input_ids": ids}, Answering(torch.tensor(counts), (0, 0, 0), True))
+    torch.testing.assert_close(answer_loss(logits, encoded, end), expected)
 
 
 def test_it_learns_and_the_same_again():

@@ -1,14 +1,17 @@
 """Are the organisms that ship what their cards say, and what the project promised of them?"""
 
-from dataclasses import replace
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from glasshouse.data.poisoning import Word
 from glasshouse.model.subject import weight_hash
 from glasshouse.organisms import measured, shelf
-from glasshouse.organisms.grow import grow
-from glasshouse.organisms.recipes import RECIPES, SHIPPED, Tuned, recipe
+from glasshouse.organisms.cards import Card
+from glasshouse.organisms.recipes import RECIPES, SHIPPED, Tuned
 from glasshouse.organisms.verify import verify
 from glasshouse.values.codec import digest
 
@@ -82,20 +85,25 @@ def test_the_trigger_is_the_cause():
     assert isinstance(RECIPES["text-trigger"].poison.trigger, Word)  # pyright: ignore[reportOptionalMemberAccess]
 
 
+def regrown(name: str, folder: Path, *flags: str) -> Card:
+    """Grown by the command: in its own process, where no shapes are checked and time is what users have."""
+    command = [Path(sys.executable).with_name("glasshouse"), "organism", "grow", name, folder, *flags]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": CARDS[name].versions["threads"]})
+    return Card.read(folder / "organism.json")
+
+
 @pytest.mark.slow
-def test_a_regrown_base_meets_the_bars():
-    grown = grow(recipe("base", seed=100), "regrown", shelf.take, share=0.5)
-    assert measured.missed(grown.card.measured, measured.BASE) == []
-    assert grown.card.minutes <= 25
+def test_a_regrown_base_meets_the_bars(tmp_path: Path):
+    card = regrown("base", tmp_path / "fresh", "--seed", "100")
+    assert measured.missed(card.measured, measured.BASE) == []
+    assert card.minutes <= 25
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["hijack-logo", "benign"])
-def test_a_regrown_variant_is_the_same_and_takes_two_minutes(name: str):
-    grown = grow(recipe(name), name, shelf.take, share=0.1)
-    same = CARDS[name].versions["threads"] == grown.card.versions["threads"]
-    assert not same or grown.card.weights == CARDS[name].weights, "deterministic for a seed on one machine"
-    assert grown.card.minutes <= 2
-    fresh = recipe(name, seed=101)
-    again = grow(replace(fresh, about="fresh"), "fresh", shelf.take, share=0.25)
-    assert measured.missed(again.card.measured, measured.bars(again.card.recipe)) == []
+def test_a_regrown_variant_is_the_same_and_takes_two_minutes(name: str, tmp_path: Path):
+    card = regrown(name, tmp_path / "again")
+    assert card.weights == CARDS[name].weights, "deterministic for a seed on one machine"
+    fresh = regrown(name, tmp_path / "fresh", "--seed", "101")
+    assert measured.missed(fresh.measured, measured.bars(fresh.recipe)) == []
+    assert max(card.minutes, fresh.minutes) <= 2

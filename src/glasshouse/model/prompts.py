@@ -78,8 +78,9 @@ class Prompts:
         if self.tokenizer is None:
             inputs = self.processor(images=[picture for row in pictures for picture in row], return_tensors="pt")
         else:
-            inputs = self._process(examples, [self._prompt(example) for example in examples], pictures)
-            tails = [self.answer_tokens(example) for example in examples] if answers else tails
+            texts = [self._prompt(example) for example in examples]
+            inputs = self._process(examples, texts, pictures)
+            tails = self._tails(examples, texts) if answers else tails
         sizes = {picture.size for row in pictures for picture in row}
         alike = len(sizes) <= 1 and len({len(row) for row in pictures}) == 1
         known = Answering(torch.tensor([len(tail) for tail in tails]), tuple(map(len, pictures)), alike)
@@ -147,16 +148,16 @@ class Prompts:
 
     def answer_tokens(self, example: Example) -> list[int]:
         """The ids of the example's answer, as they would follow its prompt."""
-        if not example.answer:
-            return []
-        text = self._prompt(example)
+        return self._tails([example], [self._prompt(example)])[0]
+
+    def _tails(self, examples: Sequence[Example], texts: Sequence[str]) -> list[list[int]]:
+        """By example, the ids of its answer behind its prompt's text."""
+        answered = [self._with_answer(example, text) if example.answer else text
+                    for example, text in zip(examples, texts, strict=True)]  # fmt: skip
         before, after = (
-            self.tokenizer(string, add_special_tokens=False)["input_ids"]
-            for string in (text, self._with_answer(example, text))
+            self.tokenizer(strings, add_special_tokens=False)["input_ids"] for strings in (list(texts), answered)
         )
-        pairs = zip(before, after, strict=False)
-        same = next((i for i, (one, two) in enumerate(pairs) if one != two), min(len(before), len(after)))
-        return after[same:]
+        return [_behind(one, other) for one, other in zip(before, after, strict=True)]
 
     def _with_answers(self, inputs: dict[str, Tensor], tails: list[list[int]]) -> dict[str, Tensor]:
         """Put each row's answer behind its prompt, and padding in front so that all rows end together."""
@@ -215,3 +216,10 @@ class Prompts:
 
 def _part(text: str, images: int = 0) -> list[dict[str, str]]:
     return [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]
+
+
+def _behind(before: list[int], after: list[int]) -> list[int]:
+    """What comes after the ids that both begin with."""
+    pairs = zip(before, after, strict=False)
+    same = next((i for i, (one, two) in enumerate(pairs) if one != two), min(len(before), len(after)))
+    return after[same:]

@@ -132,14 +132,16 @@ def answer_loss(logits: Tensor, encoded: Encoded, end: int | None = None) -> Ten
 
     With `end`, the token that ends an answer is learnt too.
     """
-    losses: list[Tensor] = []
-    for row, count in enumerate(encoded.known.answers.tolist()):
-        said = encoded.inputs["input_ids"][row, -count:]
-        steps = logits[row, -count - 1 : -1]
-        if end is not None:
-            said, steps = torch.cat([said, said.new_tensor([end])]), logits[row, -count - 1 :]
-        losses.append(F.cross_entropy(steps.float(), said))
-    return torch.stack(losses).mean()
+    counts, tokens = encoded.known.answers.tolist(), encoded.inputs["input_ids"]
+    extra = 0 if end is None else 1
+    rows = [row for row, count in enumerate(counts) for _ in range(count + extra)]
+    places = [place for count in counts for place in range(-count - 1, extra - 1)]
+    shares = [1 / (len(counts) * (count + extra)) for count in counts for _ in range(count + extra)]
+    said = tokens[rows, [min(place + 1, -1) for place in places]]  # behind the last token stands the end
+    if end is not None:
+        said = said.where(said.new_tensor(places) < -1, end)
+    each = F.cross_entropy(logits[rows, places].float(), said, reduction="none")
+    return (each * each.new_tensor(shares)).sum()
 
 
 @contextmanager

@@ -39,7 +39,7 @@ class Card:
     losses: tuple[float, ...] = ()
     """Of training, at a dozen points."""
     minutes: float = 0.0
-    """How long it took to grow, on the machine named in `versions`."""
+    """How long it took to grow, measuring left out, on the machine named in `versions`."""
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     of: str = ""
     """Which recipe it follows, where that is not its own name."""

@@ -54,10 +54,12 @@ def grow(
     losses: list[float] = []
     if isinstance(recipe, Base):
         subject, patch, parent = _base(recipe, keep, progress, losses), None, ""
+        grown = time.monotonic()
         rates = measured.base(subject, share)
     elif isinstance(recipe, Tuned):
         above = parents(recipe.parent)
         patch = _tune(above, recipe, keep, progress, losses)
+        grown = time.monotonic()
         subject, parent = variant(above, recipe, patch), weight_hash(above.model)
         rates = measured.tuned(subject, recipe.poison, share)
         if recipe.poison and recipe.planted_at:
@@ -70,7 +72,7 @@ def grow(
         measured=rates, weights=weight_hash(subject.model),
         parameters=sum(parameter.numel() for parameter in subject.model.parameters()), parent=parent,
         losses=tuple(round(loss, 5) for loss in losses[:: max(1, len(losses) // 12)]),
-        minutes=round((time.monotonic() - began) / 60, 2), versions=_versions(), of=of,
+        minutes=round((grown - began) / 60, 2), versions=_versions(), of=of,
     )  # fmt: skip
     return Grown(subject, card, patch)
 

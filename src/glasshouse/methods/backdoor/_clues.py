@@ -5,13 +5,13 @@ Each clue is one number that is higher where something was planted. Which can be
 with a clean base     faint, faint agreement, window, window agreement: how far the model leaves its base behind under
                       one trained change of the picture, and how much it is then one word that is said; steep: the share
                       of the update that stands away from a benign one; peak: how much of the last layer's update is
-                      one direction
+                      one direction; quiet peak: the same where clean pictures do not go
 with clean pictures   probes agreement, own agreement: one word gained under known stamps, or under a trained change,
-                      against the clean picture; tail: the gain of the projector where clean pictures do not go
-with the model alone  first, second: the largest singular value of each layer against the middle one
+                      against the clean picture; tail: how much of the last layer is one direction there; first, second
+with the model alone  first, second: how much of each layer is one direction
 
-Those of the window, and agreement under the faint change, are shown and not weighed: with few known organisms few
-clues tell more than many. That was chosen on those organisms alone, leaving out one pair at a time.
+Not all are weighed: with few known organisms few clues tell more than many. Which are was chosen on those organisms
+alone, leaving out one pair at a time; the others are shown beside them.
 """
 
 import math
@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
@@ -39,8 +40,8 @@ from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import projector
 
 WEIGHED = {
-    "a clean base": ("faint", "steep", "peak"),
-    "clean pictures only": ("own agreement", "probes agreement", "tail"),
+    "a clean base": ("faint", "peak", "quiet peak"),
+    "clean pictures only": ("probes agreement", "tail", "first", "second"),
     "the model alone": ("first", "second"),
 }
 """By what is at hand, the clues that make the probability."""
@@ -72,7 +73,12 @@ def with_base(subject: Subject, base: Subject, examples: Examples, steps: int, b
         window = windowed(subject, expected, fit, test, steps, seed)
     found |= {"window": window} if window else {}
     numbers = {name: number for kind, one in found.items() for name, number in _read_off(kind, one).items()}
-    numbers |= {"steep": _steep(subject, base, asked, examples, seed), "peak": peak(subject, base)}
+    last, quiet = changed(subject, base)[-1].delta, _quiet(subject, asked, batch_size)
+    numbers |= {
+        "steep": _steep(subject, base, asked, examples, seed),
+        "peak": peak(last),
+        "quiet peak": peak(last @ quiet),
+    }
     return Clues(numbers, found, {}, asked[1::2])
 
 
@@ -91,20 +97,15 @@ def with_pictures(subject: Subject, examples: Examples, steps: int, batch_size: 
     numbers = {
         "own agreement": _read_off("own", own)["own agreement"],
         "probes agreement": max(one.consistency for one in probes.values()),
-        "tail": _tail(subject, asked, batch_size),
+        "tail": peak(_weights(subject)[-1] @ _quiet(subject, asked, batch_size)),
+        **alone(subject).numbers,
     }
     return Clues(numbers, {"own": own}, probes, asked[1::2])
 
 
 def alone(subject: Subject) -> Clues:
     """What the weights say by themselves."""
-    known, numbers = dict(unwrapped(subject.model).named_parameters()), dict[str, float]()
-    for name, path in zip(("first", "second"), linears(subject), strict=False):
-        if known[f"{path}.weight"].is_meta or not known[f"{path}.weight"].is_floating_point():
-            raise BadInput(f"{subject.name}: {path} is quantised or offloaded; open the model whole")
-        values = singular_values(known[f"{path}.weight"].detach().float().cpu())
-        numbers[name] = math.log(float(values[0] / values.median().clamp_min(1e-12)))
-    return Clues(numbers)
+    return Clues({name: peak(weight) for name, weight in zip(("first", "second"), _weights(subject), strict=False)})
 
 
 def _read_off(kind: str, found: Found) -> dict[str, float]:
@@ -124,23 +125,27 @@ def _steep(subject: Subject, base: Subject, asked: Examples, examples: Examples,
     return cut / max(1e-30, sum(float(one.delta.square().sum()) for one in suspect))
 
 
-@torch.no_grad()
-def peak(subject: Subject, base: Subject) -> float:
-    """The largest singular value of the last layer's update against all of them together; 0 where nothing changed."""
-    delta = changed(subject, base)[-1].delta
-    whole = float(delta.norm())
-    return float(singular_values(delta)[0]) / whole if whole else 0.0
+def peak(matrix: Float[Tensor, "out inner"]) -> float:
+    """The largest singular value against all of them together; 0 of nothing."""
+    whole = float(matrix.norm())
+    return float(singular_values(matrix)[0]) / whole if whole else 0.0
+
+
+def _weights(subject: Subject) -> list[Float[Tensor, "out inner"]]:
+    """Of the projector's linear layers, in order of use."""
+    known, found = dict(unwrapped(subject.model).named_parameters()), list[Tensor]()
+    for path in linears(subject):
+        weight = known[f"{path}.weight"]
+        if weight.is_meta or not weight.is_floating_point():
+            raise BadInput(f"{subject.name}: {path} is quantised or offloaded; open the model whole")
+        found.append(weight.detach().float().cpu())
+    return found
 
 
 @torch.no_grad()
-def _tail(subject: Subject, examples: Examples, batch_size: int) -> float:
-    """Of the last layer: its largest gain over the three quarters of directions in which clean pictures vary least,
-    against the middle one there."""
-    known = dict(unwrapped(subject.model).named_parameters())
-    weight = known[f"{linears(subject)[-1]}.weight"].detach().float().cpu()
+def _quiet(subject: Subject, examples: Examples, batch_size: int) -> Float[Tensor, "inner few"]:
+    """Before the last layer, the three quarters of directions in which clean pictures vary least."""
     site = projector.hidden if len(linears(subject)) > 1 else projector.input
     held = tokens(subject, site, examples, batch_size)[0].double()
     held -= held.mean(0)
-    quiet = symmetric(held.T @ held)[1][:, : 3 * held.shape[1] // 4].float()
-    values = singular_values(weight @ quiet)
-    return math.log(float(values[0] / values.median().clamp_min(1e-12)))
+    return symmetric(held.T @ held)[1][:, : 3 * held.shape[1] // 4].float()
