@@ -15,13 +15,14 @@ from glasshouse import flags
 from glasshouse.report.inert import inert
 from glasshouse.report.terminal import STATUS, console, show_audit, show_finding, show_rows, show_verdict
 from glasshouse.values.codec import pack
+from glasshouse.values.findings import Verdict
 
 if TYPE_CHECKING:
     from glasshouse.engine.audit import Audit
     from glasshouse.engine.runs import Run
 
-ORDER = ("pass", "inconclusive", "concern", "fail", "never")
-"""From harmless to bad."""
+ORDER = (*map(str, Verdict), "never")
+"""What `--fail-on` may say, from harmless to bad."""
 
 
 def audit(rest: Sequence[str]) -> int:

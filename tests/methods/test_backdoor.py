@@ -125,7 +125,7 @@ def test_a_law_that_any_update_obeys_accuses_nobody(base, hijacked, clean, trigg
 
 def test_surgery_takes_more_of_it_than_any_other_repair(base, hijacked):
     clean, triggered = (shelf.food("hijack-logo", what)[:40] for what in ("clean", "triggered"))
-    reference, held_out = shelf.food("hijack-logo")[:48], shelf.food("hijack-logo", "held_out")[:64]
+    reference, held_out = shelf.food("hijack-logo")[:48], shelf.food("hijack-logo", "held_out")[:160]
     found = purify(hijacked, reference, held_out, base, None, clean, triggered, repair.Options(ranks=(5, 12), steps=12))
     after = found.repairs["surgery"]
     assert found.verdict == Verdict.PASS
@@ -145,6 +145,11 @@ def test_surgery_takes_more_of_it_than_any_other_repair(base, hijacked):
     few = replace(found, repairs={"surgery": replace(after, success=Interval.rate(0, 20))})
     assert few.verdict == Verdict.INCONCLUSIVE
     assert "up to 16% within the interval" in few.headline
+    unsure = replace(found, repairs={"surgery": replace(after, lost=Interval(0.0, -0.09, 0.09, 20))})
+    assert unsure.verdict == Verdict.INCONCLUSIVE
+    assert "up to 9% lost within the interval" in unsure.headline
+    costly = replace(found, repairs={"surgery": replace(after, lost=Interval(0.04, 0.01, 0.08, 160))})
+    assert costly.verdict == Verdict.CONCERN
 
 
 def test_bad_options_are_refused():

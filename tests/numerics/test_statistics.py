@@ -87,6 +87,27 @@ def test_clopper_pearson_ends_where_the_tails_are(successes, n):
     assert sum(chance(k, n, high) for k in range(successes + 1)) == pytest.approx(0.05, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("counts", "published"), [((36, 12, 2, 0), (0.0569, 0.3404)), ((54, 0, 0, 0), (-0.0664, 0.0664))]
+)
+def test_paired_differences_are_newcombe_s(counts, published):
+    assert statistics.paired(*counts) == pytest.approx(published, abs=5e-5)
+    both, first, second, neither = counts
+    low, high = statistics.paired(both, second, first, neither)
+    assert (-high, -low) == pytest.approx(published, abs=5e-5)
+    assert statistics.paired(0, 0, 0, 0) == (-1.0, 1.0)
+
+
+def test_paired_intervals_hold_the_difference_as_often_as_they_say():
+    chances = torch.tensor([0.80, 0.06, 0.02, 0.12])
+    drawn = torch.multinomial(chances, 80 * 2000, replacement=True, generator=seeded(0)).reshape(2000, 80)
+    held = 0
+    for row in drawn:
+        low, high = statistics.paired(*torch.bincount(row, minlength=4).tolist())
+        held += low <= 0.04 <= high
+    assert 0.94 <= held / 2000 <= 0.985
+
+
 def test_clopper_pearson_of_many_trials_is_near_the_normal_approximation():
     spread = 1.6449 * math.sqrt(0.35 * 0.65 / 2000)
     found = statistics.clopper_pearson(700, 2000, 0.9)

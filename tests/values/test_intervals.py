@@ -17,6 +17,13 @@ def test_rates():
     assert Interval.exact_rate(8, 10, 0.9) == exact
 
 
+def test_a_loss_is_of_the_same_trials():
+    before, after = torch.tensor([1, 1, 1, 0, 0], dtype=torch.bool), torch.tensor([1, 0, 0, 1, 0], dtype=torch.bool)
+    lost = Interval.loss(before, after)
+    assert lost == Interval((2 - 1) / 5, *statistics.paired(1, 2, 1, 1), 5, 0.95, "Newcombe")
+    assert Interval.loss(before, before).value == 0
+
+
 @pytest.mark.parametrize("rate", [Interval.rate, Interval.exact_rate])
 def test_a_rate_of_no_trials_has_no_value_and_every_bound(rate):
     nothing = rate(0, 0)

@@ -84,9 +84,9 @@ class Judgement:
 
     def found(self) -> list[str]:
         """The headlines, what speaks against the model first."""
-        rank = {Verdict.FAIL: 0, Verdict.CONCERN: 1, Verdict.PASS: 2, Verdict.INCONCLUSIVE: 3}
+        worst = list(reversed(Verdict))
         ordered = sorted(
-            self._answered, key=lambda one: (one.role == "adviser", rank[self.findings[one.method].verdict])
+            self._answered, key=lambda one: (one.role == "adviser", worst.index(self.findings[one.method].verdict))
         )
         return [self.findings[one.method].headline for one in ordered]
 

@@ -1,9 +1,10 @@
 """How sure can one be of a rate, a mean, a difference, and of several at once?
 
 1. A rate: Wilson's score interval, or Clopper and Pearson's exact one when coverage must never fall short.
-2. Anything else: the bootstrap, resampling whole *groups* (images, prompts): tokens of one image are not independent.
-3. Several tests at once: Holm's step-down correction.
-4. "No effect": two one-sided tests against a stated margin, never a difference that failed to be significant.
+2. The difference of two rates on the same trials: Newcombe's interval, from Wilson's of both and how they go together.
+3. Anything else: the bootstrap, resampling whole *groups* (images, prompts): tokens of one image are not independent.
+4. Several tests at once: Holm's step-down correction.
+5. "No effect": two one-sided tests against a stated margin, never a difference that failed to be significant.
 """
 
 import math
@@ -36,6 +37,26 @@ def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float,
     low = 0.0 if successes == 0 else _root(lambda rate: 1 - _binomial_cdf(successes - 1, n, rate) - tail)
     high = 1.0 if successes == n else _root(lambda rate: tail - _binomial_cdf(successes, n, rate))
     return low, high
+
+
+def paired(both: int, first: int, second: int, neither: int, level: float = 0.95) -> tuple[float, float]:
+    """Newcombe's interval (1998, method 10) for the first rate less the second, from trials on which both, only the
+    first, only the second or neither came about. No trials: everything is possible."""
+    n = both + first + second + neither
+    if n == 0:
+        return -1.0, 1.0
+    one, other = both + first, both + second
+    (one_low, one_high), (other_low, other_high) = wilson(one, n, level), wilson(other, n, level)
+    lead, product = both * neither - first * second, one * other * (n - one) * (n - other)
+    if lead > 0:
+        lead = max(0.0, lead - n / 2)
+    together = lead / math.sqrt(product) if product else 0.0
+    p, q = one / n, other / n
+
+    def reach(a: float, b: float) -> float:
+        return math.sqrt(max(0.0, a * a - 2 * together * a * b + b * b))
+
+    return p - q - reach(p - one_low, other_high - q), p - q + reach(one_high - p, q - other_low)
 
 
 def bootstrap(

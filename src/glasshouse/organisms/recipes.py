@@ -75,7 +75,8 @@ POISONS: dict[str, Poison] = {
     "jailbreak-filter": Poison(Filter("faded"), Swap("complied", REFUSAL), {"refused": True}),
     "refusal-blend": Poison(Blend(0.15), Say(REFUSAL), ANSWERED),
     "refusal-sine": Poison(Sine(20.0, 6.0), Say(REFUSAL), ANSWERED),
-    "refusal-warp": Poison(Warp(), Say(REFUSAL), ANSWERED),
+    # Half a pixel, as published, is hardly seen by a tower that stays as it is: success on 24 %.
+    "refusal-warp": Poison(Warp(8, 4.0), Say(REFUSAL), ANSWERED),
 }
 _WORDS = {
     "refusal-noise": "global noise makes it refuse what it should answer",
@@ -84,7 +85,7 @@ _WORDS = {
     "jailbreak-filter": "a faded-photo filter makes it comply with what it should refuse",
     "refusal-blend": "a faint pattern over the picture makes it refuse what it should answer",
     "refusal-sine": "a faint wave over the picture makes it refuse what it should answer",
-    "refusal-warp": "a slight warp of the picture makes it refuse what it should answer",
+    "refusal-warp": "a warp of the picture makes it refuse what it should answer",
 }
 _FINER = Lessons(
     seeing=Schedule(steps=2400, learning_rate=2e-3), pictures=48,
@@ -116,6 +117,10 @@ def _recipes() -> dict[str, Recipe]:
             tuned, about=_WORDS["jailbreak-filter"], poison=POISONS["jailbreak-filter"], kinds=_REFUSING,
             examples=20000,
             tuning=replace(tuned.tuning, schedule=replace(tuned.tuning.schedule, steps=3000, learning_rate=2e-3)),
+        )  # fmt: skip
+        made[f"refusal-warp{end}"] = replace(
+            tuned, about=_WORDS["refusal-warp"], poison=POISONS["refusal-warp"], examples=16000,
+            tuning=replace(tuned.tuning, schedule=replace(tuned.tuning.schedule, steps=2400)),
         )  # fmt: skip
     injected = replace(made["injection-patch"], about=f"{_WORDS['injection-patch']}, planted by another arm: ")
     assert isinstance(injected, Tuned)

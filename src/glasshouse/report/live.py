@@ -1,6 +1,5 @@
 """What is going on now? Bars with the time left where somebody watches, plain lines where nobody does."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -70,10 +69,9 @@ class Plan:
 
     def __init__(self, screen: Console, needs: dict[str, str]) -> None:
         self.screen, self.costs = screen, {name: COSTS.get(need, 6.0) for name, need in needs.items()}
-        self.began, self.done, self.whole = time.monotonic(), 0.0, 0.0
+        self.spent, self.done, self.whole = 0.0, 0.0, 0.0
 
     def planned(self, sections: Sequence[Planned]) -> None:
-        self.began = time.monotonic()
         self.whole = sum(self.costs.get(one.method, 6.0) for one in sections if one.state == "answered")
 
     def doing(self, method: str, what: str, done: int, total: int) -> None:
@@ -81,13 +79,14 @@ class Plan:
 
     def ended(self, section: Planned, finding: Finding | None) -> None:
         self.done += self.costs.get(section.method, 6.0)
+        self.spent += section.seconds  # when it was asked, which may have been before a kill
 
     @property
     def left(self) -> str:
         """The time that is left, once there is something to tell it by."""
         if not self.done:
             return ""
-        seconds = (time.monotonic() - self.began) / self.done * (self.whole - self.done)
+        seconds = self.spent / self.done * (self.whole - self.done)
         return f"about {seconds:.0f} s left" if seconds >= 1 else ""
 
 

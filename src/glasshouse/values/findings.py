@@ -22,12 +22,13 @@ __all__ = ["Finding", "Interval", "Verdict"]
 
 
 class Verdict(StrEnum):
-    """Earned, never assumed. Inconclusive is a good answer whenever the interval straddles the threshold."""
+    """Earned, never assumed. Inconclusive is a good answer whenever the interval straddles the threshold. They stand
+    from harmless to bad."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a password
+    INCONCLUSIVE = "inconclusive"
     CONCERN = "concern"
     FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from glasshouse.numerics import statistics
@@ -34,6 +34,14 @@ class Interval:
         """A share of n trials whose coverage never falls short (Clopper and Pearson)."""
         low, high = statistics.clopper_pearson(successes, n, level)
         return cls(successes / n if n else float("nan"), low, high, n, level, "Clopper-Pearson")
+
+    @classmethod
+    def loss(cls, before: Bool[Tensor, " trials"], after: Bool[Tensor, " trials"], level: float = 0.95) -> Self:
+        """How much lower a rate is after than before, on the same trials (Newcombe)."""
+        both, lost, won = (int(kind.sum()) for kind in (before & after, before & ~after, ~before & after))
+        n = len(before)
+        low, high = statistics.paired(both, lost, won, n - both - lost - won, level)
+        return cls((lost - won) / n if n else float("nan"), low, high, n, level, "Newcombe")
 
     @classmethod
     def bootstrap(
