@@ -15,7 +15,7 @@ from glasshouse.model.prompts import Encoded
 from glasshouse.model.remembered import look, remembered
 from glasshouse.model.spans import Answering
 from glasshouse.model.subject import open_subject, weight_hash
-from glasshouse.model.training import Schedule
+from glasshouse.model.training import Keeping, Schedule
 from glasshouse.organisms import shelf, world
 from glasshouse.organisms.architectures import BUILDS, build
 from glasshouse.organisms.drawing import draw, stored
@@ -209,6 +209,30 @@ def test_an_interrupted_growth_goes_on_where_it_stopped(stock, tmp_path):
     assert resumed.card.weights == grown["base"].card.weights
 
 
+@pytest.mark.parametrize("arm", ["projector", "lora+projector", "soft prompt"])
+def test_a_killed_fine_tune_goes_on_to_the_same_patch(stock, tmp_path, arm):
+    class Killed(Exception):
+        pass
+
+    def killing(what, done, total):
+        if done == 3:
+            raise Killed
+
+    subject = stock[1]["base"].subject
+    tuning = Tuning(arm, Schedule(5, 1e-3, decay=0.0), batch=4)
+    whole = finetune(subject, _batch(12), tuning)
+    keeping, losses = Keeping(tmp_path / "kept.safetensors", every=2), list[float]()
+    with pytest.raises(Killed):
+        finetune(subject, _batch(12), tuning, keeping=keeping, progress=killing)
+    told: list[int] = []
+    resumed = finetune(
+        subject, _batch(12), tuning, keeping=keeping, losses=losses, progress=lambda _, done, __: told.append(done)
+    )
+    assert told == [3, 4, 5], "what was kept is not learnt again"
+    assert len(losses) == 5
+    assert resumed.digest() == whole.digest()
+
+
 def test_planted_units_are_where_the_card_says_and_nowhere_else(stock):
     _, grown = stock
     neuron = grown["planted-neuron"]
@@ -258,11 +282,17 @@ def test_a_card_that_says_what_is_not_so_is_found_out(stock, tmp_path):
     shelf.put_down(one, tmp_path / "benign")
     wrong = replace(
         one.card, measured={**one.card.measured, "attack success": Interval.rate(400, 400)}, parameters=7,
-        planted={"where": "vision tower"}, weights="0" * 64,
+        planted={"where": "vision tower"}, weights="0" * 64, parent="1" * 64,
     )  # fmt: skip
     wrong.write(tmp_path / "benign" / "organism.json")
     said = " | ".join(verify(str(tmp_path / "benign"), share=0.01).problems)
-    for part in ("attack success: is on the card", "the card says 7", "vision tower", "weights hash to"):
+    for part in (
+        "attack success: is on the card",
+        "the card says 7",
+        "vision tower",
+        "weights hash to",
+        "from another base than today's",
+    ):
         assert part in said
 
 

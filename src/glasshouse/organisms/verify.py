@@ -35,6 +35,9 @@ def verify(source: str, share: float = 1.0) -> Verified:
     found = weight_hash(subject.model)
     if found != card.weights:
         problems.append(f"its weights hash to {found[:12]}…, the card says {card.weights[:12]}…")
+    above = card.recipe.parent if isinstance(card.recipe, Tuned) else ""
+    if above in shelf.names() and shelf.card(above).weights != card.parent:
+        problems.append(f"it was grown from another {above} than today's; grow it again")
     size = sum(parameter.numel() for parameter in subject.model.parameters())
     if size != card.parameters:
         problems.append(f"it has {size:,} parameters, the card says {card.parameters:,}")
