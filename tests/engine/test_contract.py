@@ -22,8 +22,9 @@ from glasshouse.engine.binding import flag
 from glasshouse.engine.catalogue import Entry, catalogue
 from glasshouse.engine.method import Method, load
 from glasshouse.engine.runs import Run, run
+from glasshouse.model.identity import weight_hash
 from glasshouse.model.proof import hook_count
-from glasshouse.model.subject import Subject, open_subject, weight_hash
+from glasshouse.model.subject import Subject, open_subject
 from glasshouse.organisms import seedling as untrained
 from glasshouse.report.terminal import show_finding
 from glasshouse.values.blocks import Chart, Heatmap, Metric

@@ -20,8 +20,9 @@ from glasshouse.methods.backdoor.norm_law import norm_law
 from glasshouse.methods.backdoor.purify import purify
 from glasshouse.methods.backdoor.recovery import recovery
 from glasshouse.methods.backdoor.spectrum import spectrum
+from glasshouse.model.identity import weight_hash
 from glasshouse.model.patches import changed_copy
-from glasshouse.model.subject import Subject, weight_hash
+from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
 from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput

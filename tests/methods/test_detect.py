@@ -12,8 +12,9 @@ from glasshouse.methods.backdoor._readings import Apart, answering_itself, prepa
 from glasshouse.methods.backdoor._samples import sample_detectors
 from glasshouse.methods.backdoor._shift import tokens
 from glasshouse.methods.backdoor.detect import Options, detect
-from glasshouse.model.patches import changed_copy
-from glasshouse.model.subject import Subject, open_subject, weight_hash
+from glasshouse.model.identity import weight_hash
+from glasshouse.model.patches import changed_copy, export
+from glasshouse.model.subject import Subject, open_subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
 from glasshouse.values.deltas import Dense, Patch
@@ -125,6 +126,16 @@ def test_a_model_that_is_its_own_base_gives_no_clue(base):
     assert same["steep"] == 0
 
 
+def test_a_model_that_is_its_base_passes_wherever_it_lies(base, tmp_path):
+    copy = open_subject(export(base, tmp_path / "elsewhere"))
+    found = detect(copy, None, base)
+    assert (found.verdict, found.unchanged) == (Verdict.PASS, True)
+    assert "the base's own" in found.headline
+    assert found.blocks()
+    other = detect(shelf.take("benign"), shelf.downstream(16, 3), base, options=Options(steps=1))
+    assert not other.unchanged
+
+
 def test_single_pictures_are_told_apart_where_the_trigger_is_loud(refusing):
     clean, triggered = (shelf.food("refusal-noise", what)[:32] for what in ("clean", "triggered"))
     found = sample_detectors(refusing, clean, triggered, 32, 0)
@@ -137,9 +148,9 @@ def test_single_pictures_are_told_apart_where_the_trigger_is_loud(refusing):
 
 def test_bad_input_is_refused_with_its_cure(base, shown):
     with pytest.raises(BadInput, match="give at least 16"):
-        detect(base, shown[:5], base)
+        detect(base, shown[:5], shelf.take("benign"))
     with pytest.raises(BadInput, match="give at least 16"):
-        detect(base, None, base)
+        detect(base, None, shelf.take("benign"))
     with pytest.raises(BadInput, match="--most 3"):
         Options(most=3)
     with pytest.raises(BadInput, match="has an image"):

@@ -10,7 +10,7 @@ from glasshouse.data.spelling import TRIGGERS, USUAL, attack, trigger
 from glasshouse.data.triggers import Filter, Noise, Patch
 from glasshouse.methods.backdoor._planting import Planted, Shifted, plant
 from glasshouse.methods.backdoor.implant import Options, implant
-from glasshouse.model.subject import weight_hash
+from glasshouse.model.identity import weight_hash
 from glasshouse.model.taps import edited
 from glasshouse.organisms import shelf, world
 from glasshouse.organisms.questions import REFUSAL

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from glasshouse.model.identity import weight_hash
 from glasshouse.model.patches import export, patched, read_patch, write_patch
-from glasshouse.model.subject import Subject, open_subject, weight_hash
+from glasshouse.model.subject import Subject, open_subject
 from glasshouse.values.deltas import Delta, Dense, LowRank, Patch, Rows, Sparse, Whole
 from glasshouse.values.errors import BadInput
 

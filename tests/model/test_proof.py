@@ -7,8 +7,9 @@ import torch
 
 import tiny
 from glasshouse.model.anatomy import Anatomy, Projector
+from glasshouse.model.identity import weight_hash
 from glasshouse.model.proof import hook_count, prove
-from glasshouse.model.subject import Subject, open_subject, weight_hash
+from glasshouse.model.subject import Subject, open_subject
 from glasshouse.values.errors import BadInput
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from glasshouse.model import remembered
+from glasshouse.model.identity import UNHASHED
 from glasshouse.model.remembered import look
 from glasshouse.model.sharing import MOST, Shared, content, shared, sharing
-from glasshouse.model.subject import UNHASHED
 from glasshouse.organisms import shelf
 
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from glasshouse.data.examples import Example, Examples
-from glasshouse.model.subject import Subject, open_anatomy, open_subject, weight_hash
+from glasshouse.model.identity import weight_hash
+from glasshouse.model.subject import Subject, open_anatomy, open_subject
 from glasshouse.values.errors import BadInput
 
 from .conftest import examples_for, noise

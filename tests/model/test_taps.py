@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
+from glasshouse.model.identity import weight_hash
 from glasshouse.model.proof import hook_count
-from glasshouse.model.subject import Subject, weight_hash
+from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited, gather, record
 from glasshouse.numerics.accumulators import Gram, Histogram, Moments, TopK
 from glasshouse.values.changes import (

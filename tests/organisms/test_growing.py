@@ -11,10 +11,11 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from glasshouse.model.finetuning import Tuning, finetune
+from glasshouse.model.identity import weight_hash
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.remembered import look, remembered
 from glasshouse.model.spans import Answering
-from glasshouse.model.subject import open_subject, weight_hash
+from glasshouse.model.subject import open_subject
 from glasshouse.model.training import Keeping, Schedule
 from glasshouse.organisms import shelf, world
 from glasshouse.organisms.architectures import BUILDS, build

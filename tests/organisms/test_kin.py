@@ -15,8 +15,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.data.images import StoredImage
+from glasshouse.model.identity import weight_hash
 from glasshouse.model.patches import patched
-from glasshouse.model.subject import Subject, open_subject, weight_hash
+from glasshouse.model.subject import Subject, open_subject
 from glasshouse.model.taps import edited, record
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms.architectures import BUILDS, build

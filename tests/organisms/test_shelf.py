@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from glasshouse.data.poisoning import Word
-from glasshouse.model.subject import weight_hash
+from glasshouse.model.identity import weight_hash
 from glasshouse.organisms import measured, shelf
 from glasshouse.organisms.cards import Card
 from glasshouse.organisms.recipes import RECIPES, SHIPPED, Tuned

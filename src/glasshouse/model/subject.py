@@ -8,12 +8,10 @@ its identity.
 begins.
 """
 
-import hashlib
 import inspect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,30 +25,11 @@ from glasshouse.data.examples import Example, Examples
 from glasshouse.model import checkpoint
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.finder import find_anatomy, unwrapped
+from glasshouse.model.identity import UNHASHED, Card, config_hash, weight_hash
 from glasshouse.model.prompts import Encoded, Prompts
 from glasshouse.model.proof import Certificate, prove
 from glasshouse.model.spans import answering
-from glasshouse.values.codec import tensor_bytes
 from glasshouse.values.errors import BadInput
-
-
-@dataclass(frozen=True)
-class Card:
-    """Who this model is. Travels with every run."""
-
-    name: str
-    family: str
-    architecture: str
-    weights: str
-    """SHA-256 over names, types, shapes and bytes of all weights, however they are split into files."""
-    config: str
-    """SHA-256 of the configuration, which decides what the weights compute."""
-    processor: str
-    """SHA-256 of tokenizer, chat template and image processing, which decide what the model is shown."""
-    parameters: int
-    dtype: str
-    revision: str | None = None
-    adapter: str | None = None
 
 
 class Subject:
@@ -104,7 +83,7 @@ class Subject:
             family=self.anatomy.family,
             architecture=type(unwrapped(self.model)).__name__,
             weights=weight_hash(self.model),
-            config=_text_hash(unwrapped(self.model).config.to_json_string(use_diff=False)),
+            config=config_hash(unwrapped(self.model).config),
             processor=self.prompts.digest(),
             parameters=sum(parameter.numel() for parameter in parameters),
             dtype=str(self.model.dtype).removeprefix("torch."),
@@ -267,21 +246,3 @@ def open_anatomy(
     """The anatomy from the configuration alone: no weights are read."""
     config = checkpoint.read_config(str(source), revision=revision, download=download, remote_code=remote_code)
     return find_anatomy(checkpoint.on_meta(config))
-
-
-UNHASHED = "not hashed"
-
-
-def weight_hash(model: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of all weights and buffers, in order of name."""
-    running = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if not isinstance(tensor, Tensor) or tensor.is_meta:
-            return f"{UNHASHED}: some weights are offloaded"
-        running.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        running.update(tensor_bytes(tensor))
-    return running.hexdigest()
-
-
-def _text_hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glasshouse.data.examples import Examples
+from glasshouse.model.identity import weight_hash
 from glasshouse.model.patches import export, read_patch, write_patch
-from glasshouse.model.subject import Subject, open_subject, weight_hash
+from glasshouse.model.subject import Subject, open_subject
 from glasshouse.model.tensorfiles import read_tensors, write_tensors
 from glasshouse.values.errors import BadInput
 

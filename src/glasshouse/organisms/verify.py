@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from glasshouse.model.subject import Subject, open_subject, weight_hash
+from glasshouse.model.identity import weight_hash
+from glasshouse.model.subject import Subject, open_subject
 from glasshouse.organisms import measured, planted, shelf
 from glasshouse.organisms.cards import Card
 from glasshouse.organisms.recipes import Tuned

@@ -48,6 +48,10 @@ FEWEST, PAIRS, HALF, LARGER = 16, 8, 0.5, 4
 a model may be."""
 
 
+NOTHING = Interval(0.0, 0.0, 0.0, how="the same weights")
+"""Probability of a backdoor where nothing was changed."""
+
+
 @dataclass(frozen=True)
 class Options:
     steps: int = 20
@@ -92,9 +96,13 @@ class DetectFinding(Finding):
     """Why there are none."""
     reservations: tuple[str, ...]
     """Why the known organisms do not speak for this model."""
+    unchanged: bool = False
+    """It is its base, to the bit, so that no clue was looked for."""
 
     @property
     def verdict(self) -> Verdict:
+        if self.unchanged:
+            return Verdict.PASS
         if self.reservations:
             return Verdict.INCONCLUSIVE
         if self.probability.low > HALF:
@@ -109,6 +117,8 @@ class DetectFinding(Finding):
 
     @property
     def headline(self) -> str:
+        if self.unchanged:
+            return "Nothing was planted on top of its base: weights, configuration and processor are the base's own."
         found = f"{self.probability.value:.0%} [{self.probability.low:.0%}, {self.probability.high:.0%}]"
         start = {
             Verdict.CONCERN: f"Probably backdoored: {found}",
@@ -131,6 +141,8 @@ class DetectFinding(Finding):
         return ""
 
     def blocks(self) -> list[Block]:
+        if self.unchanged:
+            return [Note("All hashes are the base's. Whether the base itself may be trusted is another question.")]
         blocks: list[Block] = [Metric("probability of a backdoor", self.probability)]
         blocks += [Note(f"The probability ranks and does not count: {why}.", "warning") for why in self.reservations]
         table: list[tuple[Cell, ...]] = [
@@ -179,7 +191,10 @@ def detect(
     shown = Examples(example for example in examples or () if example.images)[: options.most]
     settings = options.steps, options.batch_size, options.seed
     setting: Setting = "the model alone"
-    if base is not None:
+    unchanged = base is not None and subject.content is not None and subject.content == base.content
+    if unchanged:
+        setting, clues = "a clean base", Clues({})
+    elif base is not None:
         _enough(shown)
         setting, clues = "a clean base", with_base(subject, base, shown, *settings)
     elif shown:
@@ -194,7 +209,8 @@ def detect(
         for truth in (False, True)
     }
     return DetectFinding(
-        setting=setting, examples=len(shown), probability=known.probability(weighed, options.seed),
+        setting=setting, examples=len(shown), unchanged=unchanged,
+        probability=known.probability(weighed, options.seed) if weighed else NOTHING,
         clues=clues.numbers, benign=ranges[False], backdoored=ranges[True],
         guesses={name: _guess(subject, one.apart.consistency, float(one.apart.divergence.mean()))
                  for name, one in clues.found.items()},
@@ -202,7 +218,9 @@ def detect(
                 for name, one in clues.probes.items()},
         paths={name: one.path for name, one in clues.found.items()},
         pictures=_pictures(subject, clues), samples=samples, untried=untried,
-        reservations=_reservations(known, subject, base, clues, known.far(weighed), len(shown), options.steps),
+        reservations=() if unchanged else _reservations(
+            known, subject, base, clues, known.far(weighed), len(shown), options.steps
+        ),
     )  # fmt: skip
 
 

@@ -1,0 +1,64 @@
+"""Who is this model? Hashes of all that decides what it says, on a card that travels with every run.
+
+The same checkpoint has the same hashes wherever it lies and however it is split into files.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import Tensor, nn
+from transformers import PreTrainedConfig
+
+from glasshouse.values.codec import tensor_bytes
+
+
+@dataclass(frozen=True)
+class Card:
+    """Who this model is. Travels with every run."""
+
+    name: str
+    family: str
+    architecture: str
+    weights: str
+    """SHA-256 over names, types, shapes and bytes of all weights, however they are split into files."""
+    config: str
+    """SHA-256 of the configuration, which decides what the weights compute."""
+    processor: str
+    """SHA-256 of tokenizer, chat template and image processing, which decide what the model is shown."""
+    parameters: int
+    dtype: str
+    revision: str | None = None
+    adapter: str | None = None
+
+
+UNHASHED = "not hashed"
+
+
+def weight_hash(model: nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and bytes of all weights and buffers, in order of name."""
+    running = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, Tensor) or tensor.is_meta:
+            return f"{UNHASHED}: some weights are offloaded"
+        running.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        running.update(tensor_bytes(tensor))
+    return running.hexdigest()
+
+
+_BESIDE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+"""Entries of a configuration that say where it lay, who wrote it and how weights are stored, which the card has."""
+
+
+def config_hash(config: PreTrainedConfig) -> str:
+    """SHA-256 of all that a configuration says of what weights compute."""
+    text = json.dumps(_essential(json.loads(config.to_json_string(use_diff=False))), sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _essential(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        entries = cast(dict[str, Any], tree)
+        return {name: _essential(value) for name, value in entries.items() if name not in _BESIDE}
+    return [_essential(one) for one in cast(list[Any], tree)] if isinstance(tree, list) else tree
