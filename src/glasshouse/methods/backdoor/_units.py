@@ -32,10 +32,8 @@ class Scored:
     """Mean size on clean images."""
 
 
-def scored(
-    subject: Subject, base: Subject, clean: Examples, triggered: Examples, ready: Rehearsed, batch_size: int
-) -> Scored:
-    """Clean and triggered examples are twins, in the same order; `ready` is the triggered ones'."""
+def scored(subject: Subject, base: Subject, clean: Examples, triggered: Examples, batch_size: int) -> Scored:
+    """Clean and triggered examples are twins, in the same order."""
     quiet, loud, before, after = (
         tokens(one, projector.hidden, shown, batch_size)[0] for one in (subject, base) for shown in (clean, triggered)
     )
@@ -51,7 +49,7 @@ def scored(
     change = (loud - quiet).abs().mean(0)
     adjusted = holm(p.flatten()).view_as(p)
     return Scored(
-        torch.stack([tells, more, change, _contribution(subject, ready, units)]).float(),
+        torch.stack([tells, more, change, _contribution(subject, Rehearsed.of(subject, triggered, batch_size), units)]).float(),
         int((adjusted.min(0).values < 0.05).sum()), quiet.abs().mean(0),
     )  # fmt: skip
 

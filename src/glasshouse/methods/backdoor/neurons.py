@@ -9,7 +9,7 @@ are ours; trigger-activated change is BackdoorBench's.
    the trigger moves it in the suspect than in the base (difference in differences); how much it moves at all
    (trigger-activated change); and what it contributes to the target (gradient times activation).
 3. The units that score highest are silenced, 1, 2, 4 … at a time: attack success and right answers, beside random units
-   and random units of like activity.
+   and random units of like activity. Scores are taken on every other pair, silencing is judged on those between.
 4. Dedicated units exist if at most one in a hundred silenced halves the attack at a cost of at most 2 points, outside
    the band of random draws. That there are none among the highest is claimed only where silencing them is *equivalent*
    to silencing nothing: an exact bound on the share of answers that change lies below the margin.
@@ -43,6 +43,8 @@ from glasshouse.values.sites import projector
 
 FEW, HALF, COST = 0.01, 0.5, 0.02
 """Share of units that may be called dedicated; relative drop that counts; loss of right answers let pass."""
+FEWEST = 4
+"""Pairs below which nothing is asked."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,11 @@ def neurons(
 ) -> NeuronsFinding:
     """Score every hidden unit, silence the highest, and put random ones beside them."""
     clean, triggered = twins(clean, triggered)
-    bench = _Bench(subject, clean, triggered, options)
-    scores = scored(subject, base, clean, triggered, bench.ready, options.batch_size)
+    if len(clean) < FEWEST:
+        raise BadInput(f"{len(clean)} pairs of clean and triggered examples: units are chosen on one half and judged on "
+                       f"the other, so give at least {FEWEST}, and 58 for a claim of absence")  # fmt: skip
+    bench = _Bench(subject, clean[1::2], triggered[1::2], options)
+    scores = scored(subject, base, clean[::2], triggered[::2], options.batch_size)
     units = len(scores.activity)
     counts = [2**power for power in range(options.most.bit_length()) if 2**power <= min(options.most, units)]
     plain, curves, same = bench.ready.tried(subject), dict[str, dict[int, Silenced]](), True
