@@ -73,7 +73,7 @@ def test_right_answers_are_the_answers_themselves(base, shown):
 
 def test_an_update_is_the_sum_of_its_parts():
     delta = torch.randn(20, 12, generator=seeded(0))
-    parts = Parts(Changed("x.weight", torch.zeros(20, 12), delta, 0.0))
+    parts = Parts(Changed("x.weight", torch.zeros(20, 12), delta))
     torch.testing.assert_close(parts.of(range(12)), delta, atol=1e-5, rtol=0)
     torch.testing.assert_close(parts.of(range(4)) + parts.of(range(4, 12)), delta, atol=1e-5, rtol=0)
     assert int((singular_values(parts.of([1, 5])) > 1e-4).sum()) == 2

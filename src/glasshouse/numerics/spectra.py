@@ -146,8 +146,13 @@ def rounding_floor(weight: Float[Tensor, "out inner"]) -> float:
     exactly. A random matrix whose entries have such spreads reaches the largest norm of a row of them plus that of a
     column, and hardly more.
     """
-    kinds = (torch.float16, torch.bfloat16, weight.dtype)
-    precision = next(kind for kind in kinds if torch.equal(weight.to(kind).to(weight.dtype), weight))
-    spacing = torch.finfo(precision).eps * torch.exp2(weight.double().abs().clamp_min(1e-30).log2().floor())
-    variance = spacing.square() * 2 / 12
-    return float(variance.sum(1).max().sqrt() + variance.sum(0).max().sqrt())
+    weight = weight.float()
+    precision = next(kind for kind in (torch.float16, torch.bfloat16, torch.float32) if _holds(weight, kind))
+    # Without sign and fraction a float is the power of two below it, which the distance to its neighbour is a share of.
+    powers = (weight.contiguous().view(torch.int32) & 0x7F800000).view(torch.float32)
+    spread = torch.finfo(precision).eps * (2 / 12) ** 0.5
+    return spread * float(powers.norm(dim=1).max() + powers.norm(dim=0).max())
+
+
+def _holds(weight: Float[Tensor, "out inner"], kind: torch.dtype) -> bool:
+    return all(torch.equal(rows.to(kind).float(), rows) for rows in weight.split(64))

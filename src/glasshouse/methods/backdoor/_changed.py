@@ -3,6 +3,7 @@ float32, and what of the change rounding alone explains."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -22,9 +23,17 @@ class Changed:
     name: str
     """As `named_parameters` calls it."""
     base: Float[Tensor, "out inner"]
-    delta: Float[Tensor, "out inner"]
-    floor: float
-    """The largest singular value that rounding alone may give the change."""
+    after: Float[Tensor, "out inner"]
+
+    @cached_property
+    def delta(self) -> Float[Tensor, "out inner"]:
+        """The change itself."""
+        return self.after - self.base
+
+    @cached_property
+    def floor(self) -> float:
+        """The largest singular value that rounding alone may give the change."""
+        return max(rounding_floor(self.base), rounding_floor(self.after))
 
     @property
     def layer(self) -> str:
@@ -34,10 +43,7 @@ class Changed:
 
 def changed(subject: Subject, base: Subject) -> tuple[Changed, ...]:
     """The projector's matrices in order of use. Refuses models that are not made of one another."""
-    return tuple(
-        Changed(name, before, after - before, max(rounding_floor(before), rounding_floor(after)))
-        for name, before, after in _pairs(subject, base, "weight")
-    )
+    return tuple(Changed(name, before, after) for name, before, after in _pairs(subject, base, "weight"))
 
 
 def changed_biases(subject: Subject, base: Subject) -> dict[str, Float[Tensor, " out"]]:
