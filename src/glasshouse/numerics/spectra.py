@@ -151,8 +151,10 @@ def rounding_floor(weight: Float[Tensor, "out inner"]) -> float:
     # Without sign and fraction a float is the power of two below it, which the distance to its neighbour is a share of.
     powers = (weight.contiguous().view(torch.int32) & 0x7F800000).view(torch.float32)
     spread = torch.finfo(precision).eps * (2 / 12) ** 0.5
-    return spread * float(powers.norm(dim=1).max() + powers.norm(dim=0).max())
+    largest = float(powers.max()) or 1.0  # squares of small ones would be lost
+    squares = (powers / largest).square()
+    return spread * largest * sum(float(squares.sum(axis).max()) ** 0.5 for axis in (0, 1))
 
 
 def _holds(weight: Float[Tensor, "out inner"], kind: torch.dtype) -> bool:
-    return all(torch.equal(rows.to(kind).float(), rows) for rows in weight.split(64))
+    return all(torch.equal(rows.to(kind).float(), rows) for rows in weight.tensor_split(range(64, len(weight), 64)))

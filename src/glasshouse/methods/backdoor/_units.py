@@ -48,8 +48,9 @@ def scored(subject: Subject, base: Subject, clean: Examples, triggered: Examples
     more = (loud.mean(0) - quiet.mean(0)) - (after.mean(0) - before.mean(0))
     change = (loud - quiet).abs().mean(0)
     adjusted = holm(p.flatten()).view_as(p)
+    gives = _contribution(subject, Rehearsed.of(subject, triggered, batch_size), units)
     return Scored(
-        torch.stack([tells, more, change, _contribution(subject, Rehearsed.of(subject, triggered, batch_size), units)]).float(),
+        torch.stack([tells, more, change, gives]).float(),
         int((adjusted.min(0).values < 0.05).sum()), quiet.abs().mean(0),
     )  # fmt: skip
 

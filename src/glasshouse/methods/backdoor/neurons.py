@@ -188,8 +188,8 @@ def neurons(
     """Score every hidden unit, silence the highest, and put random ones beside them."""
     clean, triggered = twins(clean, triggered)
     if len(clean) < FEWEST:
-        raise BadInput(f"{len(clean)} pairs of clean and triggered examples: units are chosen on one half and judged on "
-                       f"the other, so give at least {FEWEST}, and 58 for a claim of absence")  # fmt: skip
+        raise BadInput(f"{len(clean)} pairs: units are chosen on one half and judged on the other, so give at least "
+                       f"{FEWEST} clean and triggered examples, and 58 for a claim of absence")  # fmt: skip
     bench = _Bench(subject, clean[1::2], triggered[1::2], options)
     scores = scored(subject, base, clean[::2], triggered[::2], options.batch_size)
     units = len(scores.activity)
