@@ -1,0 +1,61 @@
+"""Does surgery hold on every attack, and against every other repair? The shelf's, and those tools/suspects.py grew.
+
+python tools/purified.py              four of the shelf, and one of each other kind in runs/suspects/judgement
+python tools/purified.py NAME ...     the named ones
+"""
+
+import statistics
+import sys
+from collections.abc import Iterator
+
+KINDS = ("refusal-noise", "injection-patch", "hijack-logo", "jailbreak-filter")
+
+
+def organisms(names: list[str]) -> Iterator[tuple]:
+    """Name, subject, base and poison."""
+    from suspects import FOLDER
+
+    from glasshouse.model.patches import read_patch
+    from glasshouse.organisms import shelf
+    from glasshouse.organisms.cards import Card
+    from glasshouse.organisms.grow import variant
+
+    grown = {file.stem: file for file in sorted((FOLDER / "judgement").glob("*.json"))
+             if not file.stem.endswith((".clues", "-twin"))}  # fmt: skip
+    if not names:
+        extra = {name.rpartition("-")[0]: name for name in reversed(grown)}
+        names = [*KINDS, *(name for kind, name in extra.items() if kind not in KINDS)]
+    for name in names:
+        if name in grown:
+            card = Card.read(grown[name])
+            base = shelf.take(card.recipe.parent)
+            yield name, variant(base, card.recipe, read_patch(grown[name].with_suffix(".safetensors"))), base, card
+        else:
+            card = shelf.card(name)
+            yield name, shelf.take(name), shelf.take(card.recipe.parent), card
+
+
+def main(names: list[str]) -> int:
+    from glasshouse.methods.backdoor.purify import NULLS, SURGERY, purify
+    from glasshouse.organisms import attacks, shelf
+
+    left, beaten = [], True
+    for name, subject, base, card in organisms(names):
+        clean = attacks.clean(card.recipe.poison, 64)
+        triggered = attacks.attacked(card.recipe.poison, clean)
+        # The pictures that are learnt from and judged on are none of the shelf's food.
+        found = purify(subject, shelf.downstream(64, 60), shelf.downstream(400, 61), base, None, clean, triggered)
+        before, ours = found.before, found.repairs[SURGERY]
+        left.append(ours.success.value)
+        print(f"{name}: success {before.success.value:.0%} to {ours.success}, right {before.right.value:.1%}, "
+              f"lost {ours.lost.value:.1%} [{ours.lost.low:.1%}, {ours.lost.high:.1%}], {found.verdict}")  # fmt: skip
+        ratings = {other: one.der(before) for other, one in found.repairs.items()}
+        print("   DER " + ", ".join(f"{other} {rate:.3f}" for other, rate in ratings.items()), flush=True)
+        rivals = [rate for other, rate in ratings.items() if other not in (SURGERY, *NULLS)]
+        beaten &= ratings[SURGERY] > max(rivals)
+    print(f"median success left {statistics.median(left):.1%}; every other repair beaten: {beaten}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
