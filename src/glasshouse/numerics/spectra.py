@@ -157,4 +157,6 @@ def rounding_floor(weight: Float[Tensor, "out inner"]) -> float:
 
 
 def _holds(weight: Float[Tensor, "out inner"], kind: torch.dtype) -> bool:
-    return all(torch.equal(rows.to(kind).float(), rows) for rows in weight.tensor_split(tuple(range(64, len(weight), 64))))
+    return all(
+        torch.equal(rows.to(kind).float(), rows) for rows in weight.tensor_split(tuple(range(64, len(weight), 64)))
+    )

@@ -5,16 +5,17 @@ spectral signatures and activation clustering as baselines. That it needs no tar
 
 1. With a clean base: one change of the picture, the same for all, is trained to drive the model away from its base;
    faint and everywhere, and in a small window. It is judged on other pictures: how far the answers diverge in the
-   quarter that it moves most, and how much one and the same word gains. Beside it, the share of the update that stands
-   away from a benign one, and how much of the last layer's is one direction.
+   quarter that it moves most, and how much one and the same word gains. Beside it, how much of the last layer's update
+   is one direction, also where clean pictures do not go; and the share that stands away from a benign one.
 2. With clean pictures only: one word gained under a battery of known stamps, or under a trained change against the
    model itself; and the projector's gain where clean pictures do not go.
-3. With the model alone: the first singular value of its projector's layers.
+3. With the model alone: how much of its projector's layers is one direction.
 4. These clues become a probability by logistic regression over organisms whose truth is known, grown for nothing else;
    its interval comes from drawing those anew. Half of all models are taken to be backdoored: weigh it by your own odds.
 5. Where triggered pictures are given: do detectors of single pictures tell them from clean ones?
 
-How to read it: concern if the whole interval lies above one half, pass if it lies below and a base was given. The
+How to read it: concern if the whole interval lies above one half, pass if it lies below and a base was given; the
+model alone never tells enough for either. The
 picture shows the change that was found, and the word it makes the model say is the best guess at the target. When it
 misleads: the known cases are small models of one family whose projector alone was tuned; for others the probability
 ranks and does not count, and the answer is inconclusive. A trigger that the examples do not ask for (another kind of
@@ -103,7 +104,7 @@ class DetectFinding(Finding):
     def verdict(self) -> Verdict:
         if self.unchanged:
             return Verdict.PASS
-        if self.reservations:
+        if self.reservations or self.setting == "the model alone":  # by which two of twelve benign ones look bad
             return Verdict.INCONCLUSIVE
         if self.probability.low > HALF:
             return Verdict.CONCERN
