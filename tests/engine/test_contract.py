@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -23,12 +24,15 @@ from glasshouse.engine.catalogue import Entry, catalogue
 from glasshouse.engine.method import Method, load
 from glasshouse.engine.runs import Run, run
 from glasshouse.model.identity import weight_hash
+from glasshouse.model.patches import changed_copy
 from glasshouse.model.proof import hook_count
 from glasshouse.model.subject import Subject, open_subject
+from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import seedling as untrained
 from glasshouse.report.terminal import show_finding
 from glasshouse.values.blocks import Chart, Heatmap, Metric
 from glasshouse.values.codec import digest, pack, unpack
+from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Verdict
 from glasshouse.values.surfaces import rendered
@@ -39,8 +43,21 @@ PROMPTS = Examples(Example(prompt=f"what is {word} ?", answer=word) for word in 
 
 
 def supplied(method: Method[..., Finding], subject: Subject, examples: Examples) -> dict[str, Subject | Examples]:
-    """What the method must be given; where it compares models, the same one twice."""
-    return dict.fromkeys(method.subjects, subject) | dict.fromkeys(method.examples, examples)
+    """What the method must be given; where it compares models, the same one twice, or one that differs a little."""
+    given = dict.fromkeys(method.subjects, subject) | dict.fromkeys(method.examples, examples)
+    return given | {"base": nudged(subject)} if method.name in SEES_THE_SAME and subject.anatomy.projector else given
+
+
+SEES_THE_SAME = ("detect",)
+"""Methods that look no further where nothing was changed."""
+
+
+def nudged(subject: Subject) -> Subject:
+    """A copy whose projector is a little otherwise."""
+    weights = dict(subject.model.named_parameters())
+    names = [f"{path}.weight" for path in subject.anatomy.projector.linears]
+    noise = {name: Dense(0.01 * torch.randn(weights[name].shape, generator=seeded(0))) for name in names}
+    return open_subject(changed_copy(subject, Patch(noise)), processor=subject.processor)
 
 
 QUICK: dict[str, dict[str, Any]] = {

@@ -32,7 +32,7 @@ from torch import Tensor
 from glasshouse.data.examples import Examples
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._calibration import Calibration, calibration
-from glasshouse.methods.backdoor._changed import changed_elsewhere
+from glasshouse.methods.backdoor._changed import changed_elsewhere, linears
 from glasshouse.methods.backdoor._clues import WEIGHED, Clues, alone, with_base, with_pictures
 from glasshouse.methods.backdoor._inversion import Levels, mean_and_std
 from glasshouse.methods.backdoor._samples import sample_detectors
@@ -119,7 +119,7 @@ class DetectFinding(Finding):
     @property
     def headline(self) -> str:
         if self.unchanged:
-            return "Nothing was planted on top of its base: weights, configuration and processor are the base's own."
+            return "Nothing was planted on its base: all 3 hashes (weights, configuration, processor) are the same."
         found = f"{self.probability.value:.0%} [{self.probability.low:.0%}, {self.probability.high:.0%}]"
         start = {
             Verdict.CONCERN: f"Probably backdoored: {found}",
@@ -143,7 +143,9 @@ class DetectFinding(Finding):
 
     def blocks(self) -> list[Block]:
         if self.unchanged:
-            return [Note("All hashes are the base's. Whether the base itself may be trusted is another question.")]
+            rows = tuple((what, "the base's own") for what in ("weights", "configuration", "processor"))
+            note = Note("Whether the base itself may be trusted is another question.")
+            return [Table("Hashes", ("of", "found"), rows), note]
         blocks: list[Block] = [Metric("probability of a backdoor", self.probability)]
         blocks += [Note(f"The probability ranks and does not count: {why}.", "warning") for why in self.reservations]
         table: list[tuple[Cell, ...]] = [
@@ -192,6 +194,7 @@ def detect(
     shown = Examples(example for example in examples or () if example.images)[: options.most]
     settings = options.steps, options.batch_size, options.seed
     setting: Setting = "the model alone"
+    linears(subject)  # refuses models without a projector
     unchanged = base is not None and subject.content is not None and subject.content == base.content
     if unchanged:
         setting, clues = "a clean base", Clues({})

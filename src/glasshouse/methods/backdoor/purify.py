@@ -185,7 +185,7 @@ class PurifyFinding(Finding):
 
     def _table(self) -> Table:
         first = self.before
-        rows: list[tuple[Cell, ...]] = [("before", first.success, first.right, None, first.robust, None)]
+        rows: list[tuple[Cell, ...]] = [("before", first.success, first.right, first.lost, first.robust, None)]
         rows += [(name, one.success, one.right, one.lost, one.robust, one.der(first))
                  for name, one in self.repairs.items()]  # fmt: skip
         return Table("Repairs", ("repair", "success", "right", "lost", "right in spite", "DER"), tuple(rows))
