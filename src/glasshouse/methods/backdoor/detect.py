@@ -143,9 +143,11 @@ class DetectFinding(Finding):
 
     def blocks(self) -> list[Block]:
         if self.unchanged:
-            rows = tuple((what, "the base's own") for what in ("weights", "configuration", "processor"))
-            note = Note("Whether the base itself may be trusted is another question.")
-            return [Table("Hashes", ("of", "found"), rows), note]
+            same = tuple((what, "the base's own") for what in ("weights", "configuration", "processor"))
+            return [
+                Table("Hashes", ("of", "found"), same),
+                Note("Whether the base itself may be trusted is another question."),
+            ]
         blocks: list[Block] = [Metric("probability of a backdoor", self.probability)]
         blocks += [Note(f"The probability ranks and does not count: {why}.", "warning") for why in self.reservations]
         table: list[tuple[Cell, ...]] = [
