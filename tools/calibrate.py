@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 WORKS = 0.9
 
@@ -18,12 +19,11 @@ def main(which: str) -> int:
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    from suspects import FOLDER
+    from suspects import grown
 
-    names = sorted(file.stem for file in (FOLDER / which).glob("*.json") if not file.stem.endswith(".clues"))
     workers = int(os.environ.get("WORKERS", 0)) or os.cpu_count() or 1
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        cases = [case for case in pool.map(_case, [(which, name) for name in names]) if case is not None]
+        cases = [case for case in pool.map(_case, grown(which).values()) if case is not None]
     if which == "calibration":
         from importlib.metadata import version
 
@@ -39,34 +39,27 @@ def main(which: str) -> int:
     return 0
 
 
-def _case(task: tuple[str, str]):
+def _case(file: Path):
     """Clues of one organism, kept beside it."""
     import torch
 
     torch.set_num_threads(1)
-    from suspects import FOLDER
+    from suspects import opened
 
     from glasshouse.methods.backdoor._calibration import Case
     from glasshouse.methods.backdoor._clues import WEIGHED, alone, with_base, with_pictures
     from glasshouse.methods.backdoor.detect import Options
-    from glasshouse.model.patches import read_patch
     from glasshouse.organisms import shelf
     from glasshouse.organisms.cards import Card
-    from glasshouse.organisms.grow import variant
-    from glasshouse.organisms.recipes import Tuned
 
-    which, name = task
-    folder = FOLDER / which
-    card = Card.read(folder / f"{name}.json")
-    assert isinstance(card.recipe, Tuned)
+    name, card = file.stem, Card.read(file)
     if card.recipe.poison and card.measured["attack success"].value < WORKS:
         print(f"{name}: left out, its trigger works on {card.measured['attack success'].value:.0%}", flush=True)
         return None
-    kept, began = folder / f"{name}.clues.json", time.monotonic()
+    kept, began = file.with_suffix(".clues.json"), time.monotonic()
     clues = json.loads(kept.read_text()) if kept.exists() else {}
     if not all(clue in clues for names in WEIGHED.values() for clue in names):
-        base = shelf.take(card.recipe.parent)
-        subject = variant(base, card.recipe, read_patch(folder / f"{name}.safetensors"))
+        subject, base = opened(file)
         examples, options = shelf.downstream(64, 40), Options()  # not what tests and users are given
         settings = options.steps, options.batch_size, options.seed
         clues = {

@@ -13,23 +13,18 @@ KINDS = ("refusal-noise", "injection-patch", "hijack-logo", "jailbreak-filter")
 
 def organisms(names: list[str]) -> Iterator[tuple]:
     """Name, subject, base and poison."""
-    from suspects import FOLDER
+    from suspects import grown, opened
 
-    from glasshouse.model.patches import read_patch
     from glasshouse.organisms import shelf
     from glasshouse.organisms.cards import Card
-    from glasshouse.organisms.grow import variant
 
-    grown = {file.stem: file for file in sorted((FOLDER / "judgement").glob("*.json"))
-             if not file.stem.endswith((".clues", "-twin"))}  # fmt: skip
+    known = {name: file for name, file in grown("judgement").items() if not name.endswith("-twin")}
     if not names:
-        extra = {name.rpartition("-")[0]: name for name in reversed(grown)}
+        extra = {name.rpartition("-")[0]: name for name in reversed(known)}
         names = [*KINDS, *(name for kind, name in extra.items() if kind not in KINDS)]
     for name in names:
-        if name in grown:
-            card = Card.read(grown[name])
-            base = shelf.take(card.recipe.parent)
-            yield name, variant(base, card.recipe, read_patch(grown[name].with_suffix(".safetensors"))), base, card
+        if name in known:
+            yield name, *opened(known[name]), Card.read(known[name])
         else:
             card = shelf.card(name)
             yield name, shelf.take(name), shelf.take(card.recipe.parent), card

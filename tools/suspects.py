@@ -65,6 +65,24 @@ def recipes(which: str):
             yield f"{kind}-{seed}-twin", replace(made, poison=None, seed=seed + 50)
 
 
+def grown(which: str) -> dict[str, Path]:
+    """By name, the cards of those of a set that are there."""
+    found = {file.stem: file for file in (FOLDER / which).glob("*.json") if file.suffixes == [".json"]}
+    return dict(sorted(found.items()))
+
+
+def opened(file: Path):
+    """An organism and its base, by its card."""
+    from glasshouse.model.patches import read_patch
+    from glasshouse.organisms import shelf
+    from glasshouse.organisms.cards import Card
+    from glasshouse.organisms.grow import variant
+
+    card = Card.read(file)
+    base = shelf.take(card.recipe.parent)
+    return variant(base, card.recipe, read_patch(file.with_suffix(".safetensors"))), base
+
+
 def main(which: str) -> int:
     if which not in SETS:
         print(f"{which or 'no set'}: there are {', '.join(SETS)}")
@@ -88,9 +106,9 @@ def _grow(task: tuple[str, str]) -> str:
     if (folder / f"{name}.json").exists():
         return f"{name}: there"
     began = time.monotonic()
-    grown = grow(dict(recipes(which))[name], name, shelf.take, share=0.1)
-    shelf.put(grown, folder)
-    rates = {key: f"{rate.value:.1%}" for key, rate in grown.card.measured.items() if "near" not in key}
+    made = grow(dict(recipes(which))[name], name, shelf.take, share=0.1)
+    shelf.put(made, folder)
+    rates = {key: f"{rate.value:.1%}" for key, rate in made.card.measured.items() if "near" not in key}
     return f"{name}: {(time.monotonic() - began) / 60:.1f} minutes, {rates}"
 
 

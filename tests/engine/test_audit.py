@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import glasshouse as gh
 import juries
 from glasshouse.data.examples import Example, Examples
 from glasshouse.engine import audit as auditing
@@ -16,6 +17,7 @@ from glasshouse.engine import runs
 from glasshouse.engine.audit import SURFACES, Audit, examine
 from glasshouse.engine.binding import Opening, Request, supply
 from glasshouse.engine.runs import Run
+from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Heatmap, Table
 from glasshouse.values.errors import BadInput
 from hostile import TEXTS, assert_dead, controls
@@ -57,6 +59,12 @@ def test_it_comes_back_from_disk(tmp_path: Path):
 def test_deeper_audits_ask_more_and_a_base_lets_more_be_asked(tmp_path: Path):
     ask(tmp_path, "thorough", base=SEEDLING)
     assert sorted(juries.asked) == sorted(juries.NAMES)
+
+
+def test_an_organism_that_is_on_no_shelf_is_asked_what_was_given(seedling: Subject, squares: Examples, tmp_path: Path):
+    fresh = Subject(seedling.model, seedling.processor, "organism:never-grown")
+    made = gh.audit(fresh, seedling, squares, root=tmp_path)
+    assert {one.method for one in made.sections if one.state == "answered"} >= {"judge", "witness"}
 
 
 def test_what_breaks_down_costs_its_own_section_only(tmp_path: Path):

@@ -14,6 +14,8 @@ from glasshouse.methods.backdoor import purify as repair
 from glasshouse.methods.backdoor import recovery as putting_back
 from glasshouse.methods.backdoor._bench import Parts
 from glasshouse.methods.backdoor._changed import changed, changed_biases
+from glasshouse.methods.backdoor._rehearsed import Rehearsed
+from glasshouse.methods.backdoor._shift import asking, tokens
 from glasshouse.methods.backdoor.drift import drift
 from glasshouse.methods.backdoor.neurons import neurons
 from glasshouse.methods.backdoor.norm_law import norm_law
@@ -27,6 +29,7 @@ from glasshouse.organisms import shelf
 from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Interval, Verdict
+from glasshouse.values.sites import projector
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +114,29 @@ def test_the_triggers_part_of_the_shift_carries_it(base, hijacked, benign, clean
     assert found.success["without the trigger's part"].value <= 0.1
     assert found.success["trigger's part on clean images"].value > found.success["random direction"].high
     assert found.doses[0.25].value < found.doses[1.0].value
+    assert found.alignment["the trigger's part"].through.value > 0.9
+
+
+@pytest.mark.slow
+def test_what_a_trigger_adds_points_at_its_own_target_through_the_language_model(base):
+    """And less at the targets of the others. Rows of the vocabulary show no such thing on these organisms."""
+    kinds = ("refusal-noise", "injection-patch", "hijack-logo", "jailbreak-filter")
+    pairs = {kind: tuple(shelf.food(kind, what) for what in ("clean", "triggered")) for kind in kinds}
+    for kind in kinds:
+        subject, (clean, triggered) = shelf.take(kind), pairs[kind]
+        found = drift(subject, base, clean, triggered, options=drifting.Options(doses=(1.0,)))
+        assert found.alignment["the trigger's part"].through.high >= 0.99
+        held, _ = tokens(subject, projector.output, clean, 32)
+        points: dict[str, float] = {}
+        for other in kinds:
+            one = pairs[other][1][0]
+            tags = {name: one.tags[name] for name in ("target", "target_match")}
+            aims = Examples(replace(clean_one, answer=one.answer, tags={**clean_one.tags, **tags})
+                            for clean_one in clean)  # fmt: skip
+            shown = asking(clean, triggered) if other == kind else aims
+            pull = Rehearsed.of(subject, shown).pull(subject, held)
+            points[other] = float(found.trigger @ pull / pull.norm())
+        assert max(points, key=lambda name: points[name]) == kind, points
 
 
 def test_a_law_that_any_update_obeys_accuses_nobody(base, hijacked, clean, triggered):

@@ -5,6 +5,7 @@ import torch
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.methods.backdoor._calibration import Calibration, Case
+from glasshouse.methods.backdoor._changed import changed
 from glasshouse.methods.backdoor._clues import alone, peak, with_base
 from glasshouse.methods.backdoor._inversion import FAINT, Levels, faint, perturbed, windowed
 from glasshouse.methods.backdoor._probes import battery, probed
@@ -118,12 +119,13 @@ def test_clues_become_a_probability_by_known_cases():
     assert known.range("c", backdoored=True) is None
     assert known.probability({"a": 1e9}) == known.probability({"a": max(case.clues["a"] for case in cases)})
     assert known.far({"a": 1e9, "b": 0.0}) == ("a",)
+    assert known.spread("b") == (0.0, 0.0)
 
 
 def test_a_model_that_is_its_own_base_gives_no_clue(base):
     same = with_base(base, base, shelf.food("refusal-noise")[:16], 1, 16, 0).numbers
     assert same["faint"] < 1e-4
-    assert same["steep"] == 0
+    assert same["steep"] == same["size"] == 0
 
 
 def test_a_model_that_is_its_base_passes_wherever_it_lies(base, tmp_path):
@@ -184,3 +186,7 @@ def test_what_the_known_organisms_do_not_speak_for_is_inconclusive(base, refusin
     assert "the known organisms are llava models" in other.headline
     elsewhere = detect(shelf.take("text-trigger"), shown[:16], base, options=Options(steps=1))
     assert any("language too" in why for why in elsewhere.reservations)
+    part = {one.name: Dense(-0.95 * one.delta) for one in changed(refusing, base)}
+    barely = Subject(changed_copy(refusing, Patch(part)), base.processor, "a short tune")
+    moved = detect(barely, shown[:16], base, options=Options(steps=1)).reservations
+    assert any("shorter and longer tuning leaves other spectra" in why for why in moved)

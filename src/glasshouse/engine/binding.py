@@ -167,9 +167,9 @@ def supply(
     for name in (name for name in subjects if name in models and name not in supplied):
         opening = request.opening if name == first else replace(request.opening, adapter=None, revision=None)
         settings = {field: getattr(opening, field) for field in Opening.__dataclass_fields__}
-        supplied[name] = open_model(models[name], **({} if name in comes and shelf.is_organism(main) else settings))
+        supplied[name] = open_model(models[name], **({} if name in comes and shelf.stocked(main) else settings))
     for name, required in examples.items():
-        brings = shelf.is_organism(main) and (required or name not in ("clean", "triggered") or shelf.attacked(main))
+        brings = shelf.stocked(main) and (required or name not in ("clean", "triggered") or shelf.attacked(main))
         if name not in supplied and brings:
             supplied[name] = shelf.food(main, name)
     return supplied if request.limit is None else {**supplied, **_limited(supplied, request.limit)}
@@ -194,7 +194,7 @@ def brought(request: Request, subjects: Mapping[str, bool]) -> dict[str, str]:
     main = next(iter(request.models.values()), "")
     if "base" not in subjects or "base" in request.models or not main:
         return {}
-    base = main if request.opening.adapter else shelf.parent(main) if shelf.is_organism(main) else None
+    base = main if request.opening.adapter else shelf.parent(main) if shelf.stocked(main) else None
     return {"base": base} if base else {}
 
 

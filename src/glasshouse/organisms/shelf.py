@@ -28,6 +28,12 @@ def is_organism(name: str) -> bool:
     return name.startswith(PREFIX)
 
 
+def stocked(name: str) -> bool:
+    """Whether it is an organism that is on the shelf, so that base and examples come with it."""
+    plain = name.removeprefix(PREFIX)
+    return is_organism(name) and (plain == SEEDLING or (SHELF / f"{plain}.json").is_file())
+
+
 def names(shelf: Path = SHELF) -> list[str]:
     """What is on the shelf, in the order of the recipes."""
     from glasshouse.organisms.recipes import RECIPES

@@ -23,6 +23,8 @@ class Alignment:
     unembedding: Interval
     """Share of random directions whose mean product with the rows of the target's tokens is smaller."""
     embedding: Interval
+    through: Interval
+    """The same with what the language model makes of it: the way image tokens would go to bring the attack about."""
 
 
 def aimed_at(triggered: Examples) -> str:
@@ -35,15 +37,15 @@ def aimed_at(triggered: Examples) -> str:
 
 def aligned(
     subject: Subject, directions: Mapping[str, Float[Tensor, " width"]], words: str,
-    space: Float[Tensor, "width rank"], random: int, seed: int,
+    space: Float[Tensor, "width rank"], pull: Float[Tensor, " width"], random: int, seed: int,
 ) -> dict[str, Alignment]:  # fmt: skip
     """Where each direction stands among random ones of the space."""
     chosen = subject.prompts.answer_tokens(Example("", answer=words))
     drawn = torch.randn(space.shape[1], random, generator=seeded(seed))
     others = nn.functional.normalize(space @ drawn, dim=0)
-    means = [_rows(subject, where)[chosen].float().cpu().mean(0) for where in ("output", "input")]
+    aims = [*(_rows(subject, where)[chosen].float().cpu().mean(0) for where in ("output", "input")), pull]
     return {
-        name: Alignment(*(Interval.rate(int(((mean @ others) < mean @ one).sum()), random) for mean in means))
+        name: Alignment(*(Interval.rate(int(((aim @ others) < aim @ one).sum()), random) for aim in aims))
         for name, one in directions.items()
     }
 

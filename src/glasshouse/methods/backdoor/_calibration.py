@@ -69,13 +69,17 @@ class Calibration:
             Logistic.fit(table, truth).chance(numbers), low, high, len(self.cases), how="bootstrap of cases"
         )
 
+    def spread(self, clue: str) -> tuple[float, float]:
+        """From the least to the most that a clue is among all the known."""
+        values = [one.clues[clue] for one in self.cases if clue in one.clues]
+        return min(values, default=-math.inf), max(values, default=math.inf)
+
     def far(self, clues: Mapping[str, float]) -> tuple[str, ...]:
         """Which lie further from the known cases than these lie from each other."""
         found: list[str] = []
         for name, value in clues.items():
-            known = [one.clues[name] for one in self.cases if name in one.clues]
-            width = max(known) - min(known) if known else math.inf
-            if not min(known, default=value) - width <= value <= max(known, default=value) + width:
+            low, high = self.spread(name)
+            if not 2 * low - high <= value <= 2 * high - low:
                 found.append(name)
         return tuple(found)
 

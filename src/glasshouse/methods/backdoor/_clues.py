@@ -5,7 +5,8 @@ Each clue is one number that is higher where something was planted. Which can be
 with a clean base     faint, faint agreement, window, window agreement: how far the model leaves its base behind under
                       one trained change of the picture, and how much it is then one word that is said; steep: the share
                       of the update that stands away from a benign one; peak: how much of the last layer's update is
-                      one direction; quiet peak: the same where clean pictures do not go
+                      one direction; quiet peak: the same where clean pictures do not go; size: how large that update
+                      is beside the layer itself, which tells no backdoor but how far the known organisms speak for it
 with clean pictures   probes agreement, own agreement: one word gained under known stamps, or under a trained change,
                       against the clean picture; tail: how much of the last layer is one direction there; first, second
 with the model alone  first, second: how much of each layer is one direction
@@ -45,6 +46,7 @@ WEIGHED = {
     "the model alone": ("first", "second"),
 }
 """By what is at hand, the clues that make the probability."""
+SIZE = "size"
 COMPARED, DEGREES, STEPS = 8, 50.0, 24
 """Directions compared with a benign update, the angle that counts as steep, and the stand-in's steps."""
 
@@ -73,11 +75,12 @@ def with_base(subject: Subject, base: Subject, examples: Examples, steps: int, b
         window = windowed(subject, expected, fit, test, steps, seed)
     found |= {"window": window} if window else {}
     numbers = {name: number for kind, one in found.items() for name, number in _read_off(kind, one).items()}
-    last, quiet = changed(subject, base)[-1].delta, _quiet(subject, asked, batch_size)
+    last, quiet = changed(subject, base)[-1], _quiet(subject, asked, batch_size)
     numbers |= {
         "steep": _steep(subject, base, asked, examples, seed),
-        "peak": peak(last),
-        "quiet peak": peak(last @ quiet),
+        "peak": peak(last.delta),
+        "quiet peak": peak(last.delta @ quiet),
+        SIZE: float(last.delta.norm() / last.base.norm().clamp_min(1e-30)),
     }
     return Clues(numbers, found, {}, asked[1::2])
 

@@ -7,7 +7,7 @@ a marker is to follow a free answer, the first choices along the taught answer s
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import torch
@@ -76,24 +76,32 @@ class Rehearsed:
         first: list[Tensor] = []
         given = _shares(tokens, self.batches)
         for encoded, seen, lines in self.batches:
-            with ExitStack() as stack:
-                if seen is not None:
-                    stack.enter_context(remembered(subject, seen))
-                if tokens is not None:
-                    stack.enter_context(edited(subject, Plan({projector.output: Replace(next(given))})))
-                logits = subject.forward(encoded).logits
+            logits = _logits(subject, encoded, seen, None if tokens is None else next(given))
             for row, line in enumerate(lines):
                 says, chance = self._row(logits[row], encoded, row, line)
                 shown.append(says)
                 first.append(chance)
         return Scores(torch.tensor(shown), torch.stack(first).cpu())
 
+    @torch.enable_grad()
+    def pull(self, subject: Subject, tokens: Float[Tensor, "tokens width"]) -> Float[Tensor, " width"]:
+        """The way that all image tokens would go together, away from these, to bring the attack about: the gradient of
+        the log-probability of the texts' first tokens, turned round where success is to say anything else."""
+        total, given = torch.zeros(tokens.shape[1]), _shares(tokens, self.batches)
+        for encoded, seen, lines in self.batches:
+            step = torch.zeros(tokens.shape[1], device=tokens.device, requires_grad=True)
+            logits = _logits(subject, encoded, seen, next(given) + step)
+            chances = torch.stack([self._row(logits[row], encoded, row, line)[1] for row, line in enumerate(lines)])
+            ways = chances.new_tensor([-1.0 if line.match == "starts otherwise" else 1.0 for line in lines])
+            (gradient,) = torch.autograd.grad((ways * chances).sum(), step)
+            total += gradient.cpu()
+        return total
+
     def surety(self, subject: Subject) -> Tensor:
         """Log-probability of the checked texts' first tokens, summed over the examples; autograd may go through it."""
         total = torch.zeros((), device=subject.model.device)
         for encoded, seen, lines in self.batches:
-            with remembered(subject, seen) if seen is not None else nullcontext():
-                logits = subject.forward(encoded).logits
+            logits = _logits(subject, encoded, seen)
             for row, line in enumerate(lines):
                 total = total + self._row(logits[row], encoded, row, line)[1]
         return total
@@ -110,6 +118,18 @@ class Rehearsed:
         if line.match == "starts otherwise":
             return not along and int(choices[0]) not in self.ends, chance  # whoever says nothing does not comply
         return along, chance
+
+
+def _logits(
+    subject: Subject, encoded: Encoded, seen: Tensor | None, tokens: Float[Tensor, "tokens width"] | None = None
+) -> Tensor:
+    """Without looking at the picture again; with `tokens`, as if the projector said these."""
+    with ExitStack() as stack:
+        if seen is not None:
+            stack.enter_context(remembered(subject, seen))
+        if tokens is not None:
+            stack.enter_context(edited(subject, Plan({projector.output: Replace(tokens)})))
+        return subject.forward(encoded).logits
 
 
 def _shares(

@@ -15,11 +15,12 @@ spectral signatures and activation clustering as baselines. That it needs no tar
 5. Where triggered pictures are given: do detectors of single pictures tell them from clean ones?
 
 How to read it: concern if the whole interval lies above one half, pass if it lies below and a base was given; the
-model alone never tells enough for either. The
-picture shows the change that was found, and the word it makes the model say is the best guess at the target. When it
-misleads: the known cases are small models of one family whose projector alone was tuned; for others the probability
-ranks and does not count, and the answer is inconclusive. A trigger that the examples do not ask for (another kind of
-request) escapes; so may filters and warps, which no faint change imitates.
+model alone never tells enough for either. The picture shows the change that was found, and the word it makes the model
+say is the best guess at the target. When it misleads: the known cases are small models of one family whose projector
+alone was tuned; for others, and for updates much smaller or larger than theirs, the probability ranks and does not
+count, and the answer is inconclusive (a few dozen steps of clean tuning leave an update of nearly one direction). A
+trigger that the examples do not ask for (another kind of request) escapes; so may filters and warps, which no faint
+change imitates.
 """
 
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._calibration import Calibration, calibration
 from glasshouse.methods.backdoor._changed import changed_elsewhere, linears
-from glasshouse.methods.backdoor._clues import WEIGHED, Clues, alone, with_base, with_pictures
+from glasshouse.methods.backdoor._clues import SIZE, WEIGHED, Clues, alone, with_base, with_pictures
 from glasshouse.methods.backdoor._inversion import Levels, mean_and_std
 from glasshouse.methods.backdoor._samples import sample_detectors
 from glasshouse.methods.backdoor._shift import twins
@@ -44,11 +45,9 @@ from glasshouse.values.findings import Finding, Interval, Verdict
 
 Setting = Literal["a clean base", "clean pictures only", "the model alone"]
 CLUES = ("clue", "this model", "known benign", "known backdoored")
-FEWEST, PAIRS, HALF, LARGER = 16, 8, 0.5, 4
+FEWEST, PAIRS, HALF, LARGER, TIMES = 16, 8, 0.5, 4, 2
 """Pictures and pairs below which nothing is made of them; the probability that decides; how much larger than the known
-a model may be."""
-
-
+a model may be; how many times smaller or larger than any known an update may be."""
 NOTHING = Interval(0.0, 0.0, 0.0, how="the same weights")
 """Probability of a backdoor where nothing was changed."""
 
@@ -263,6 +262,10 @@ def _reservations(
     if clues.found and (pictures, steps) != (known.pictures, known.steps):
         found.append(f"the known organisms were read with {known.pictures} pictures and {known.steps} steps, "
                      f"this one with {pictures} and {steps}")  # fmt: skip
+    low, high = known.spread(SIZE)
+    if not low / TIMES <= (size := clues.numbers.get(SIZE, low)) <= high * TIMES:
+        found.append(f"its last layer was moved by {size:.1%} of its own size, in the known organisms by {low:.0%} to "
+                     f"{high:.0%}: shorter and longer tuning leaves other spectra")  # fmt: skip
     if far:
         found.append(f"no known organism is anywhere near its {', '.join(far)}")
     return tuple(found)

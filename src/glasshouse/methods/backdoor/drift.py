@@ -8,14 +8,17 @@ Papers: ProjLens (arXiv:2604.19083), section 6; the nulls and the causal tests a
    how much of it the first few directions hold; how nearly each image's own mean shift points that way. The same for
    what the trigger adds to the shift (triggered less clean twin).
 3. Where both point: the mean product with the rows of the target's tokens, in the unembedding and in the input
-   embedding, among 1,000 random directions of the same space, and beside a benign update's where one is given.
+   embedding, and with the gradient of the target's log-probability by one step of all image tokens of clean pictures
+   (what the language model makes of them), among 1,000 random directions of the same space, and beside a benign
+   update's where one is given.
 4. What they do: the update without the direction; with that direction alone; the trigger's own part put on clean
    images, at several doses, beside a random direction of the same size.
 
 How to read it: that clean and triggered tokens share a direction is true of *every* fine-tune and says nothing by
 itself. A backdoor shows where the trigger's own part of the shift, put on clean images, brings the attack about, and
-taking it out ends it. When it misleads: alignment with the unembedding is only meaningful for what the language model
-copies through; a direction may be unaligned and still work, so the causal tests decide.
+taking it out ends it. When it misleads: alignment with rows of the vocabulary is only meaningful for what the language
+model copies through; the gradient speaks of small steps; a direction may be unaligned and still work, so the causal
+tests decide.
 """
 
 from collections.abc import Mapping
@@ -126,17 +129,17 @@ class DriftFinding(Finding):
     def _table(self) -> Table:
         rows: list[tuple[Cell, ...]] = []
         for name, found in self.alignment.items():
-            rows.append((name, found.unembedding, found.embedding))
+            rows.append((name, found.unembedding, found.embedding, found.through))
         return Table(
             f"Where they point: share of random directions that point less at {self.target!r}",
-            ("direction", "unembedding", "input embedding"), tuple(rows),
+            ("direction", "unembedding", "input embedding", "through the language model"), tuple(rows),
         )  # fmt: skip
 
 
 @method(
     question="Does the update move image tokens one shared way, and does it point at the target?",
     paper="arXiv:2604.19083",
-    needs="activations",
+    needs="gradients",
     role="witness",
     depth="quick",
 )
@@ -157,7 +160,10 @@ def drift(
     if benign is not None:
         other = Shift.of(benign, base, clean, options.batch_size).main[:, 0]
     directions = {"shared": direction, "the trigger's part": trigger} | ({} if other is None else {"benign": other})
-    success, doses, null = _caused(subject, clean, triggered, quiet, loud, direction, options)
+    bench = {"clean": asking(clean, triggered), "triggered": triggered}
+    ready = {name: Rehearsed.of(subject, shown, options.batch_size) for name, shown in bench.items()}
+    pull = ready["clean"].pull(subject, quiet.after)
+    success, doses, null = _caused(subject, ready, quiet, loud, direction, options)
     return DriftFinding(
         target=target, images=len(clean), direction=direction, trigger=trigger,
         clean_energy=quiet.energies(DIRECTIONS), triggered_energy=loud.energies(DIRECTIONS),
@@ -165,7 +171,7 @@ def drift(
                     for name, shift in moved.items()},
         overlap=float(quiet.main[:, 0] @ loud.main[:, 0]),
         benign_overlap=None if other is None else float((other @ direction).abs()),
-        alignment=aligned(subject, directions, target, pooled.span, options.random, options.seed),
+        alignment=aligned(subject, directions, target, pooled.span, pull, options.random, options.seed),
         success=success, doses=doses, dose_null=null,
     )  # fmt: skip
 
@@ -179,12 +185,9 @@ def _cosines(rows: Tensor, direction: Tensor) -> Tensor:
 
 
 def _caused(
-    subject: Subject, clean: Examples, triggered: Examples, quiet: Shift, loud: Shift, direction: Tensor,
-    options: Options,
+    subject: Subject, ready: Mapping[str, Rehearsed], quiet: Shift, loud: Shift, direction: Tensor, options: Options
 ) -> tuple[dict[str, Interval], dict[float, Interval], dict[float, Interval]]:  # fmt: skip
     """Attack success with image tokens put together anew. All is judged by the triggered examples' targets."""
-    bench = {"clean": asking(clean, triggered), "triggered": triggered}
-    ready = {name: Rehearsed.of(subject, shown, options.batch_size) for name, shown in bench.items()}
 
     def says(which: str, tokens: Tensor) -> Interval:
         """What is said when the projector says these tokens."""
