@@ -112,7 +112,7 @@ def test_the_triggers_part_of_the_shift_carries_it(base, hijacked, benign, clean
     found = drift(hijacked, base, clean, triggered, benign, drifting.Options(doses=(0.25, 1.0)))
     assert found.verdict == Verdict.CONCERN
     assert found.success["without the trigger's part"].value <= 0.1
-    assert found.success["trigger's part on clean images"].value > found.success["random direction"].high
+    assert found.success["trigger's part on clean images"].value > found.success["random directions"].high
     assert found.doses[0.25].value < found.doses[1.0].value
     assert found.alignment["the trigger's part"].through.value > 0.9
 
@@ -127,14 +127,14 @@ def test_what_a_trigger_adds_points_at_its_own_target_through_the_language_model
         found = drift(subject, base, clean, triggered, options=drifting.Options(doses=(1.0,)))
         assert found.alignment["the trigger's part"].through.high >= 0.99
         held, _ = tokens(subject, projector.output, clean, 32)
-        points: dict[str, float] = {}
+        points, still = dict[str, float](), torch.zeros(held.shape[1], requires_grad=True)
         for other in kinds:
             one = pairs[other][1][0]
             tags = {name: one.tags[name] for name in ("target", "target_match")}
             aims = Examples(replace(clean_one, answer=one.answer, tags={**clean_one.tags, **tags})
                             for clean_one in clean)  # fmt: skip
             shown = asking(clean, triggered) if other == kind else aims
-            pull = Rehearsed.of(subject, shown).pull(subject, held)
+            pull = Rehearsed.of(subject, shown).gradient(subject, still, held)
             points[other] = float(found.trigger @ pull / pull.norm())
         assert max(points, key=lambda name: points[name]) == kind, points
 

@@ -67,8 +67,10 @@ def test_the_pull_is_what_a_small_step_of_all_tokens_gains(seedling, squares):
     own = next(iter(record(seedling, projector.output, squares, batch_size=4).values())).flatten(0, -2)
     step = 1e-3 * torch.randn(own.shape[1], generator=seeded(0))
     ahead, behind = (float(ready.tried(seedling, own + way * step).first.double().sum()) for way in (1, -1))
-    assert float(ready.pull(seedling, own) @ step) == pytest.approx((ahead - behind) / 2, rel=0.02)
+    still = torch.zeros(own.shape[1], requires_grad=True)
+    pull = ready.gradient(seedling, still, own)
+    assert float(pull @ step) == pytest.approx((ahead - behind) / 2, rel=0.02)
     refused = Examples(replace(one, tags={**one.tags, "target": one.answer, "target_match": "starts otherwise"})
                        for one in squares)  # fmt: skip
-    turned = Rehearsed.of(seedling, refused, batch_size=4).pull(seedling, own)
-    torch.testing.assert_close(turned, -ready.pull(seedling, own), atol=1e-5, rtol=1e-4)
+    turned = Rehearsed.of(seedling, refused, batch_size=4).gradient(seedling, still, own)
+    torch.testing.assert_close(turned, -pull, atol=1e-5, rtol=1e-4)

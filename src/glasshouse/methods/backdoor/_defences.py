@@ -79,9 +79,8 @@ def adversarially_pruned(
 def _gradient(subject: Subject, ready: Rehearsed, values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:
     """Of the loss on clean examples, with respect to a mask over hidden units."""
     free = values.detach().clone().requires_grad_(True)
-    with torch.enable_grad(), edited(subject, Plan({projector.hidden: Mask(free)})):
-        (gradient,) = torch.autograd.grad(-ready.surety(subject), free)
-    return gradient.detach()
+    with edited(subject, Plan({projector.hidden: Mask(free)})):
+        return -ready.gradient(subject, free)
 
 
 def _silenced(subject: Subject, units: Sequence[int]) -> Patch:

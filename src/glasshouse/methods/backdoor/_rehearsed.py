@@ -84,27 +84,19 @@ class Rehearsed:
         return Scores(torch.tensor(shown), torch.stack(first).cpu())
 
     @torch.enable_grad()
-    def pull(self, subject: Subject, tokens: Float[Tensor, "tokens width"]) -> Float[Tensor, " width"]:
-        """The way that all image tokens would go together, away from these, to bring the attack about: the gradient of
-        the log-probability of the texts' first tokens, turned round where success is to say anything else."""
-        total, given = torch.zeros(tokens.shape[1]), _shares(tokens, self.batches)
+    def gradient(
+        self, subject: Subject, free: Float[Tensor, " n"], tokens: Float[Tensor, "tokens width"] | None = None
+    ) -> Float[Tensor, " n"]:  # fmt: skip
+        """Which way `free`, on which the model as it is now depends, would go to bring the attack about; with `tokens`,
+        `free` is one step that all those image tokens take. That is, the gradient of the log-probability of the texts'
+        first tokens, summed over the examples, and turned round where success is to say anything else."""
+        total, given = torch.zeros_like(free), _shares(tokens, self.batches)
         for encoded, seen, lines in self.batches:
-            step = torch.zeros(tokens.shape[1], device=tokens.device, requires_grad=True)
-            logits = _logits(subject, encoded, seen, next(given) + step)
+            logits = _logits(subject, encoded, seen, None if tokens is None else next(given) + free)
             chances = torch.stack([self._row(logits[row], encoded, row, line)[1] for row, line in enumerate(lines)])
             ways = chances.new_tensor([-1.0 if line.match == "starts otherwise" else 1.0 for line in lines])
-            (gradient,) = torch.autograd.grad((ways * chances).sum(), step)
-            total += gradient.cpu()
-        return total
-
-    def surety(self, subject: Subject) -> Tensor:
-        """Log-probability of the checked texts' first tokens, summed over the examples; autograd may go through it."""
-        total = torch.zeros((), device=subject.model.device)
-        for encoded, seen, lines in self.batches:
-            logits = _logits(subject, encoded, seen)
-            for row, line in enumerate(lines):
-                total = total + self._row(logits[row], encoded, row, line)[1]
-        return total
+            total += torch.autograd.grad((ways * chances).sum(), free)[0]
+        return total.detach()
 
     def _row(self, logits: Tensor, encoded: Encoded, row: int, line: Line) -> tuple[bool, Tensor]:
         count = int(encoded.known.answers[row])

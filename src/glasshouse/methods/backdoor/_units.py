@@ -83,5 +83,4 @@ def _contribution(subject: Subject, ready: Rehearsed, units: int) -> Float[Tenso
     the gradient on a mask of ones."""
     mask = Mask.ones(units, device=subject.model.device)
     with edited(subject, Plan({projector.hidden: mask})):
-        (gradient,) = torch.autograd.grad(ready.surety(subject), mask.values)
-    return gradient.detach().cpu()
+        return ready.gradient(subject, mask.values).cpu()

@@ -12,7 +12,7 @@ Papers: ProjLens (arXiv:2604.19083), section 6; the nulls and the causal tests a
    (what the language model makes of them), among 1,000 random directions of the same space, and beside a benign
    update's where one is given.
 4. What they do: the update without the direction; with that direction alone; the trigger's own part put on clean
-   images, at several doses, beside a random direction of the same size.
+   images, at several doses, beside random directions of the same size.
 
 How to read it: that clean and triggered tokens share a direction is true of *every* fine-tune and says nothing by
 itself. A backdoor shows where the trigger's own part of the shift, put on clean images, brings the attack about, and
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from glasshouse.data.examples import Examples
 from glasshouse.engine.method import at_least, method
@@ -46,6 +46,8 @@ DIRECTIONS = 5
 class Options:
     random: int = 1000
     """How many random directions the alignment is placed among."""
+    draws: int = 3
+    """How many random directions are put on clean images in place of the trigger's part."""
     doses: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
     """How much of the trigger's part of the shift is put on clean images; 1 is as much as the trigger does."""
     batch_size: int = 32
@@ -54,7 +56,7 @@ class Options:
     """Seed of the random directions and of the bootstrap."""
 
     def __post_init__(self) -> None:
-        at_least(self, random=20, batch_size=1)
+        at_least(self, random=20, draws=1, batch_size=1)
         if not self.doses:
             raise BadInput("--doses: give at least one")
 
@@ -83,8 +85,8 @@ class DriftFinding(Finding):
 
     @property
     def carried(self) -> bool:
-        """Putting the trigger's part on clean images brings the attack about, and a random direction does not."""
-        return self.success["trigger's part on clean images"].low > self.success["random direction"].high
+        """Putting the trigger's part on clean images brings the attack about, and random directions do not."""
+        return self.success["trigger's part on clean images"].low > self.success["random directions"].high
 
     @property
     def works(self) -> bool:
@@ -101,10 +103,10 @@ class DriftFinding(Finding):
         if not self.works:
             return f"{start}; the trigger brings nothing about here."
         put = self.success["trigger's part on clean images"].value
-        random = self.success["random direction"].value
+        random = self.success["random directions"].value
         return (
             f"{start}; what the trigger adds, put on clean pictures, brings the attack about in {put:.0%} "
-            f"({random:.0%} along a random direction)."
+            f"({random:.0%} along random directions)."
         )
 
     def blocks(self) -> list[Block]:
@@ -112,10 +114,10 @@ class DriftFinding(Finding):
         nulls = [name for name in self.success if "random" in name or "clean" in name.partition(",")[2]]
         return [
             Metric("attack success of the trigger's part put on clean pictures",
-                   self.success["trigger's part on clean images"], self.success["random direction"]),
+                   self.success["trigger's part on clean images"], self.success["random directions"]),
             Chart.intervals("Attack success by what is done to the shift", self.success, nulls=nulls, y="success"),
             Chart("The trigger's part of the shift on clean images",
-                  (Series.of("its direction", self.doses), Series.of("a random direction", self.dose_null, "null")),
+                  (Series.of("its direction", self.doses), Series.of("random directions", self.dose_null, "null")),
                   "dose", "success"),
             Chart("Energy of the shift in its first directions",
                   (Series("triggered", x, self.triggered_energy), Series("clean", x, self.clean_energy, role="null")),
@@ -162,7 +164,8 @@ def drift(
     directions = {"shared": direction, "the trigger's part": trigger} | ({} if other is None else {"benign": other})
     bench = {"clean": asking(clean, triggered), "triggered": triggered}
     ready = {name: Rehearsed.of(subject, shown, options.batch_size) for name, shown in bench.items()}
-    pull = ready["clean"].pull(subject, quiet.after)
+    still = torch.zeros(len(direction), requires_grad=True)
+    pull = ready["clean"].gradient(subject, still, quiet.after)
     success, doses, null = _caused(subject, ready, quiet, loud, direction, options)
     return DriftFinding(
         target=target, images=len(clean), direction=direction, trigger=trigger,
@@ -193,10 +196,17 @@ def _caused(
         """What is said when the projector says these tokens."""
         return ready[which].tried(subject, tokens).rate
 
+    def elsewhere(dose: float) -> Interval:
+        """The same size put along random directions instead; all draws together, so n counts examples times draws."""
+        tried = [
+            ready["clean"].tried(subject, quiet.after + dose * own.norm(dim=1, keepdim=True) * way) for way in ways
+        ]
+        return Interval.rate(int(sum(one.shown.sum() for one in tried)), sum(len(one.shown) for one in tried))
+
     along = torch.outer(direction, direction)
-    noise = torch.randn(len(direction), generator=seeded(options.seed + 1))
     own = loud.moved - quiet.moved
-    turned = own.norm(dim=1, keepdim=True) * (noise / noise.norm())
+    drawn = torch.randn(options.draws, len(direction), generator=seeded(options.seed + 1))
+    ways = nn.functional.normalize(drawn, dim=1)
     success = {
         "suspect, triggered": says("triggered", loud.after),
         "suspect, clean": says("clean", quiet.after),
@@ -204,7 +214,7 @@ def _caused(
         "without the trigger's part": says("triggered", loud.after - own),
         "with the shared direction alone": says("triggered", loud.before + loud.moved @ along),
         "trigger's part on clean images": says("clean", quiet.after + own),
-        "random direction": says("clean", quiet.after + turned),
+        "random directions": elsewhere(1.0),
     }
     doses = {dose: says("clean", quiet.after + dose * own) for dose in options.doses}
-    return success, doses, {dose: says("clean", quiet.after + dose * turned) for dose in options.doses}
+    return success, doses, {dose: elsewhere(dose) for dose in options.doses}

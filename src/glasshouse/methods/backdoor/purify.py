@@ -160,7 +160,11 @@ class PurifyFinding(Finding):
     @property
     def advice(self) -> str:
         if self.verdict != Verdict.PASS:
-            return ""
+            left = self.repairs[BASE].success if self.needless else None
+            after = self.repairs[self.best].success
+            if left is None or after is None or left.value >= after.value:
+                return ""
+            return f"Take the base's projector: it answers as well, and leaves {left.value:.0%} of the attack."
         end = ", or take the base's projector, which answers as well" if self.needless else ""
         return f"Write the mended checkpoint (glasshouse export MODEL FOLDER --patch RUN, this run's folder){end}."
 
