@@ -1,6 +1,7 @@
 """What an audit's statuses gate, and how runs and audits are shown, listed and compared when typed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,20 @@ def test_nobody_gets_past_a_gate_by_breaking_the_judge(typed, how: str):
     assert typed("audit", SEEDLING, "--fail-on", "inconclusive").status == 1
 
 
+def test_nor_by_breaking_a_witness(typed):
+    juries.says["witness"] = "broken"
+    assert typed("audit", SEEDLING, "--fail-on", "concern").status == 3
+
+
+@pytest.mark.parametrize(("second", "status"), [("pass", 0), ("broken", 3), ("refused", 3), ("inconclusive", 0)])
+def test_nor_by_breaking_one_of_two(typed, monkeypatch: pytest.MonkeyPatch, second: str, status: int):
+    monkeypatch.setattr(juries, "sage", replace(juries.sage, role="judge"))
+    juries.says["sage"] = second
+    assert typed("audit", SEEDLING, "--depth", "thorough", "--fail-on", "concern").status == status
+    assert typed("audit", SEEDLING, "--fail-on", "concern").status == 0  # a judge that was not asked breaks nothing
+    assert typed("audit", SEEDLING, "--depth", "thorough", "--fail-on", "never").status == 0
+
+
 def test_it_ends_with_the_verdict_the_page_and_what_to_type(typed):
     juries.says["witness"] = "concern"
     outcome = typed("audit", SEEDLING)
@@ -61,7 +76,29 @@ def test_it_ends_with_the_verdict_the_page_and_what_to_type(typed):
     shown = typed("report", made)
     assert shown.out.splitlines()[0] == lines[0]
     assert shown.status == 1
-    assert typed("report", made / "judge").status == 0
+    assert shown.out.splitlines()[-1] == lines[-1]
+
+
+def test_a_run_within_an_audit_names_the_page_it_is_shown_on(typed, monkeypatch: pytest.MonkeyPatch):
+    made = folder(typed("audit", SEEDLING))
+    part = typed("report", made / "judge")
+    assert part.status == 0
+    assert part.out.splitlines()[-2:] == [
+        f"Page: {made / 'report.html'}",
+        f"Next: glasshouse compare {made}/judge ANOTHER",
+    ]
+    monkeypatch.chdir(made / "judge")
+    assert f"Page: {Path('..') / 'report.html'}" in typed("report", ".").out.splitlines()
+
+
+def test_a_page_that_cannot_be_written_does_not_stop_the_listing(typed, tmp_path: Path):
+    made = folder(typed("audit", SEEDLING))
+    (tmp_path / "runs" / "index.html").mkdir()
+    outcome = typed("report", "runs")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert made.name in outcome.out
+    assert "! no page: runs/index.html: cannot be written (Is a directory)" in outcome.out
+    assert outcome.out.splitlines()[-1] == f"Next: glasshouse report {made}"
 
 
 def test_json_is_all_of_it(typed):
@@ -83,6 +120,29 @@ def test_a_dry_run_is_what_from_takes(typed, tmp_path: Path):
     again = typed("audit", "--from", "asked.json", "--json")
     assert sorted(juries.asked) == sorted(juries.NAMES)
     assert again.json["depth"] == "thorough"
+
+
+@pytest.mark.parametrize("words", [(), ("--dry-run",), ("--depth", "quick")], ids=" ".join)
+@pytest.mark.parametrize(
+    ("changed", "cure"),
+    [
+        ({"options": {"depth": "deep"}}, "there is no depth 'deep'; write one of quick, standard, thorough"),
+        ({"options": {"depth": [1]}}, "there is no depth [1]"),
+        ({"options": {"depth": "quick", "colour": 1}}, "audit has no option 'colour'; its one option is 'depth'"),
+        ({"opening": {"remote_code": True}}, "it asks for --remote-code, which no file may give leave to; type it"),
+        ({"opening": {"download": True}}, "it asks for --download, which no file may give leave to; type it as well"),
+    ],
+    ids=str,
+)
+def test_a_file_is_taken_from_only_as_far_as_it_may_say(typed, tmp_path: Path, changed: dict, cure: str, words):
+    tree = {"method": "audit", "models": {"subject": SEEDLING}, "data": {}, "options": {}, **changed}
+    (tmp_path / "asked.json").write_text(json.dumps(tree))
+    outcome = typed("audit", "--from", "asked.json", *words)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("glasshouse: --from asked.json: ")
+    assert outcome.err.count("\n") == 1
+    assert cure in outcome.err
+    assert juries.asked == []
 
 
 @pytest.mark.parametrize(
@@ -141,6 +201,9 @@ def test_two_audits_are_set_side_by_side(typed, tmp_path: Path):
     assert page.count("the judge says half of it, 50%.") == 2
     assert outcome.out.splitlines()[0].startswith("PASS  Nothing was found")
     assert "cannot be written" in typed("compare", first, second, "--page", tmp_path).err
+    nowhere = typed("compare", first, second, "--page", "/dev/null/x.html")
+    assert (nowhere.status, nowhere.out, nowhere.err.count("\n")) == (2, "", 1)
+    assert "/dev/null/x.html: cannot be written" in nowhere.err
     found = typed("compare", first, second, "--json").json
     assert {"what": "verdict", "first": "pass", "second": "concern"} in found["judge"]
 

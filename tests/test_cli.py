@@ -69,7 +69,9 @@ def test_the_verdict_is_the_exit_status(typed, data: Path, verdict: str, status:
     (run,) = Path("runs").iterdir()
     for line in (f"Run:  {run}", f"Page: {run}/report.html", f"Next: glasshouse report {run}"):
         assert line in outcome.out.splitlines()
-    assert typed("report", run).status == status
+    again = typed("report", run)
+    assert again.status == status
+    assert again.out.splitlines()[-1] == f"Next: glasshouse compare {run} ANOTHER"  # not what was just typed
 
 
 def test_json_is_all_there_is(typed, data: Path):
@@ -125,6 +127,15 @@ def test_a_flag_stands_above_the_file(typed, data: Path):
     assert tree["limit"] == 1
 
 
+@pytest.mark.parametrize("flag", ["--download", "--remote-code"])
+def test_leave_to_fetch_and_to_run_code_is_typed_each_time(typed, data: Path, flag: str):
+    dry = typed("run", "count", "--data", data, flag, "--dry-run")
+    Path("asked.json").write_text(dry.out)
+    assert typed("run", "count", "--from", "asked.json", flag, "--dry-run").json == dry.json
+    assert_refused(typed("run", "count", "--from", "asked.json", "--dry-run"), f"--from asked.json: it asks for {flag}")
+    assert_refused(typed("run", "count", "--from", "asked.json"), "which no file may give leave to; type it as well")
+
+
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)], ids=str)
 def test_nothing_typed_says_what_can_be(typed, words):
     outcome = typed(*words)
@@ -152,7 +163,8 @@ def test_the_lens_on_the_seedling(typed, at_hand):
     assert outcome.status == 3
     assert outcome.out.startswith("INCONCLUSIVE  ")
     assert max(map(len, outcome.out.split("\nRun: ")[0].splitlines())) <= 80
-    assert typed("report", next(Path("runs").iterdir())).out == outcome.out
+    again = typed("report", next(Path("runs").iterdir())).out
+    assert again.splitlines()[:-1] == outcome.out.splitlines()[:-1]
 
 
 def test_export_makes_a_checkpoint_that_is_proved(typed, tmp_path: Path, seedling: Subject):
@@ -193,6 +205,19 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(typed, data: Path, monk
     assert (outcome.status, outcome.out) == (130, "")
     assert outcome.err.count("\n") == 1
     assert typed("run", "count", "--data", data, "--json").json["resumed_shards"] == 1
+
+
+def test_a_fault_of_our_own_shows_what_a_model_said_as_text(typed, data: Path, monkeypatch: pytest.MonkeyPatch):
+    def break_down(done: int) -> None:
+        raise RuntimeError("\x1b]0;mine\x07\x1b[2J\u202eFAIL")
+
+    monkeypatch.setattr(dummies, "before_shard", break_down)
+    outcome = typed("run", "count", "--data", data)
+    assert (outcome.status, outcome.out) == (70, "")
+    assert controls(outcome.err) == set()
+    assert outcome.err.startswith("Traceback (most recent call last):\n")
+    assert "in break_down\n" in outcome.err
+    assert r"RuntimeError: \x1b]0;mine\x07\x1b[2J\x202eFAIL" in outcome.err
 
 
 # What is refused: one line, status 2, nothing changed on disk
@@ -357,6 +382,16 @@ def test_bad_input_is_told_in_one_line_and_changes_nothing(typed, at_hand, tmp_p
     assert on_disk(tmp_path) == before
 
 
+def test_a_question_refused_while_it_is_asked_leaves_no_folder(typed, data: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(done: int) -> None:
+        raise BadInput("prompt 0: too short; write more")
+
+    monkeypatch.setattr(dummies, "before_shard", refuse)
+    before = on_disk(Path())
+    assert_refused(typed("run", "count", "--data", data, "--runs", "n1/n2/n3"), "too short; write more")
+    assert on_disk(Path()) == before
+
+
 def test_an_unknown_organism_is_told(typed):
     assert_refused(typed("run", "lens", "--model", "organism:unicorn"), "organism:unicorn: no such organism; ")
     assert_refused(typed("run", "lens", "--model", "organism:seedlin"), "did you mean seedling or")
@@ -399,8 +434,68 @@ def test_growing_stops_early_when_there_is_no_time_for_it(monkeypatch):
     told = organism_commands._within(5, None)
     told("learning", 1, 100)
     with pytest.raises(BadInput, match="would end about 50 minutes after the start, --within says 5"):
-        told("learning", 25, 100)
+        told("learning", 26, 100)
     organism_commands._within(None, None)("learning", 25, 100)
+
+
+def test_what_is_gone_on_with_is_measured_from_where_it_goes_on(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(organism_commands.time, "monotonic", lambda: now[0])
+    told = organism_commands._within(5, None)
+    for now[0], done in ((6.0, 401), (12.0, 402), (144.0, 424)):
+        told("learning", done, 500)
+    now[0] = 156.0
+    with pytest.raises(BadInput, match="learning: would end about 10 minutes after the start, --within says 5"):
+        told("learning", 426, 500)
+
+
+@pytest.fixture
+def growing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[Path], object]]:
+    """What happens where an organism is grown; nothing is."""
+    doing: dict[str, Callable[[Path], object]] = {"grow": lambda keep: None}
+
+    class Card:
+        measured: dict[str, object] = {}  # noqa: RUF012 - never written to
+
+    class Grown:
+        card = Card()
+
+    def grow(recipe, name, parents, *, keep, **more) -> Grown:
+        doing["grow"](keep)
+        return Grown()
+
+    monkeypatch.setattr("glasshouse.organisms.grow.grow", grow)
+    monkeypatch.setattr(shelf, "put_down", lambda grown, folder: folder.mkdir(parents=True))
+    return doing
+
+
+def refusing(keep: Path) -> None:
+    raise BadInput("organism:base: is not here; install glasshouse again")
+
+
+def test_a_refused_growth_leaves_nothing(typed, growing, monkeypatch: pytest.MonkeyPatch):
+    growing["grow"] = refusing
+    assert_refused(typed("organism", "grow", "benign", "new/er/one"), "install glasshouse again")
+    assert on_disk(Path()) == {}
+    Path(".new.growing").mkdir()  # left behind by an earlier build
+    assert_refused(typed("organism", "grow", "benign", "new"), "install glasshouse again")
+    assert on_disk(Path()) == {}
+    monkeypatch.setattr(organism_commands, "ROOM", 2**80)
+    assert_refused(typed("organism", "grow", "benign", "new/er/one"), "choose another disk")
+    assert on_disk(Path()) == {}
+
+
+def test_a_growth_refused_late_keeps_what_was_learnt(typed, growing):
+    growing["grow"] = lambda keep: ((keep / "tune.safetensors").write_bytes(b"learnt"), refusing(keep))
+    assert_refused(typed("organism", "grow", "benign", "new"), "install glasshouse again")
+    assert on_disk(Path())[".new.growing/tune.safetensors"] == b"learnt"
+
+
+def test_what_is_to_be_typed_after_growing_can_be(typed, growing):
+    outcome = typed("organism", "grow", "benign", "my new; one")
+    assert outcome.status == 0
+    assert outcome.out.splitlines()[-1] == "Next: glasshouse organism verify 'my new; one'"
+    assert list(on_disk(Path())) == ["my new; one"]
 
 
 def test_stages_share_the_time_there_is(monkeypatch):
@@ -528,13 +623,29 @@ def test_really_a_run_is_json_and_a_status_and_not_a_word_more(tmp_path: Path, d
     assert json.loads(out)["verdict"] == "inconclusive"
 
 
-def test_really_a_reader_that_left_is_no_error(tmp_path: Path):
+LEFT = [("list",), ("report", "RUN"), ("report", "RUN", "--json"), ("report", "--help"), ("divine",)]
+
+
+@pytest.mark.parametrize("words", LEFT, ids=" ".join)
+def test_really_a_reader_that_left_is_neither_an_error_nor_a_verdict(tmp_path: Path, finished: Run, words):
     read, write = os.pipe()
     os.close(read)
-    process = really("list", cwd=tmp_path, stdout=write)
+    named = (str(finished.folder) if word == "RUN" else word for word in words)
+    process = really(*named, cwd=tmp_path, stdout=write, stderr=write if words == ("divine",) else subprocess.PIPE)
     os.close(write)
     _, err = process.communicate(timeout=60)
+    assert (process.returncode, err or "") == (141, "")
+
+
+def test_really_what_a_terminal_cannot_show_is_written_out(tmp_path: Path):
+    process = really("organism", "show", "benign", cwd=tmp_path, env={"PYTHONIOENCODING": "ascii"})
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
+    assert r" \u2013 " in out
+    process = really("run", "größe", cwd=tmp_path, env={"PYTHONIOENCODING": "ascii:strict"})
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith(r"glasshouse: gr\xf6\xdfe: no such method")
 
 
 def test_really_ctrl_c_keeps_what_is_finished(tmp_path: Path, data: Path, installed: Path):

@@ -16,10 +16,16 @@ WORKS = 0.9
 
 
 def main(which: str) -> int:
+    from suspects import SETS, grown, recipes
+
+    if which not in SETS:
+        print(f"{which or 'no set'}: there are {', '.join(SETS)}")
+        return 2
+    if missing := [name for name, _ in recipes(which) if name not in grown(which)]:
+        print(f"{', '.join(missing[:3])} and others, {len(missing)} in all, are not grown: tools/suspects.py {which}")
+        return 2
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
-
-    from suspects import grown
 
     workers = int(os.environ.get("WORKERS", 0)) or os.cpu_count() or 1
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -96,4 +102,4 @@ def _judged(cases) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else "calibration"))
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else ""))

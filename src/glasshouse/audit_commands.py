@@ -1,10 +1,12 @@
 """What can be typed about trust, and about what was answered before: audit · report · compare.
 
 An audit's exit status is its verdict's (0 pass, 1 concern or fail, 3 inconclusive), unless `--fail-on` says from where
-on it is 1; below that it is 0, or 3 where no judge could answer, so that nobody gets past by breaking the judge.
+on it is 1; below that it is 0, or 3 where a judge that was asked did not answer or a witness broke down, so that nobody
+gets past by breaking them.
 """
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +17,7 @@ from glasshouse import flags
 from glasshouse.report.inert import inert
 from glasshouse.report.terminal import STATUS, console, show_audit, show_finding, show_rows, show_verdict
 from glasshouse.values.codec import pack
+from glasshouse.values.errors import Unwritable
 from glasshouse.values.findings import Verdict
 
 if TYPE_CHECKING:
@@ -44,7 +47,9 @@ def audit(rest: Sequence[str]) -> int:
         return status
     if ORDER.index(str(made.judgement.verdict)) >= ORDER.index(form.fail_on):
         return 1
-    judged = any(one.role == "judge" and one.state == "answered" for one in made.sections)
+    asked = [one for one in made.sections if one.role == "judge" and one.state != "not asked"]
+    broken = any(one.role == "witness" and one.state == "broke down" for one in made.sections)
+    judged = bool(asked) and all(one.state == "answered" for one in asked) and not broken
     return 0 if judged or form.fail_on == "never" else STATUS["inconclusive"]
 
 
@@ -55,7 +60,7 @@ def report(rest: Sequence[str]) -> int:
     form = flags.report(rest)
     if form.run.is_dir() and not kind_of(form.run):
         return _index(form.run, as_json=form.json)
-    return tell(read(form.run), as_json=form.json)
+    return tell(read(form.run), as_json=form.json, again=True)
 
 
 def _index(root: Path, *, as_json: bool) -> int:
@@ -73,9 +78,13 @@ def _index(root: Path, *, as_json: bool) -> int:
     for folder in broken:
         screen.print(f"! {inert(folder)} cannot be read", soft_wrap=True)
     page = root / "index.html"
-    write_whole(page, index_page(found, [folder.name for folder in broken]).encode())
+    shown = f"Page: {page}"
+    try:
+        write_whole(page, index_page(found, [folder.name for folder in broken]).encode())
+    except Unwritable as problem:  # what others share with us may be read and not written
+        shown = f"! no page: {problem}"
     following = f"\nNext: glasshouse report {inert(shlex.quote(str(root / rows[0][0])))}" if rows else ""
-    screen.print(f"\nPage: {inert(page)}{following}", soft_wrap=True)
+    screen.print(f"\n{inert(shown)}{following}", soft_wrap=True)
     return 0
 
 
@@ -104,8 +113,8 @@ def compare(rest: Sequence[str]) -> int:
     return 0
 
 
-def tell(made: "Run | Audit", *, as_json: bool) -> int:
-    """What was answered, where it is, and what to type next."""
+def tell(made: "Run | Audit", *, as_json: bool, again: bool = False) -> int:
+    """What was answered, where it is, and what to type next; `again` if just that was typed."""
     from glasshouse.engine.audit import Audit
 
     verdict = str(made.judgement.verdict if isinstance(made, Audit) else made.finding.verdict)
@@ -113,16 +122,27 @@ def tell(made: "Run | Audit", *, as_json: bool) -> int:
         print(json.dumps(_as_json(made)))
         return STATUS[verdict]
     screen, folder = console(), inert(shlex.quote(str(made.folder)))
+    following = f"compare {folder} ANOTHER" if again else f"report {folder}"
     if isinstance(made, Audit):
         show_audit(screen, made)
-        following = f"glasshouse report {folder}/{next(iter(made.runs), '')}"
+        following = f"report {folder}/{next(iter(made.runs))}" if made.runs else following
     else:
         show_finding(screen, made.finding)
-        following = f"glasshouse report {folder}"
-    page = made.folder / "report.html"
-    shown = f"Page: {inert(page)}\n" if page.is_file() else ""
-    screen.print(f"\nRun:  {inert(made.folder)}\n{shown}Next: {following}", soft_wrap=True)
+    page = _page(made.folder)
+    shown = f"Page: {inert(page)}\n" if page else ""
+    screen.print(f"\nRun:  {inert(made.folder)}\n{shown}Next: glasshouse {following}", soft_wrap=True)
     return STATUS[verdict]
+
+
+def _page(folder: Path) -> Path | None:
+    """Its own, or that of the audit it is part of."""
+    from glasshouse.engine.index import kind_of
+
+    above = Path(os.path.normpath(folder / ".."))  # of "." too
+    own, whole = (one / "report.html" for one in (folder, above))
+    if own.is_file():
+        return own
+    return whole if kind_of(above) == "audit" and whole.is_file() else None
 
 
 def _as_json(made: "Run | Audit") -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What can be typed: list · anatomy · run · audit · report · compare · export · organism. Flags come from dataclasses,
 never written twice.
 
-Exit status: 0 pass, 1 concern or fail, 2 bad input, 3 inconclusive; so a pipeline can gate on it.
+Exit status: 0 pass, 1 concern or fail, 2 bad input, 3 inconclusive, 70 a fault of our own, 130 interrupted, 141 the
+reader of our output has left before its end; so a pipeline can gate on it.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from io import TextIOWrapper
 from typing import Any
 
 from glasshouse.values.errors import BadInput
@@ -21,32 +23,47 @@ NEEDED = {
     "gradients": "gradients",
     "endpoint": "an endpoint",
 }
+LONGEST_TRACE = 40_000
+"""Characters of a fault of our own that are shown."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `glasshouse` command."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a notebook has others
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _status(given)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = 141  # no verdict: the reader of our output (head, less) has left, as where SIGPIPE ends a process
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):  # the interpreter's own last flush must not fail
+            os.dup2(nowhere, stream.fileno())
+    sys.exit(status)
+
+
+def _status(given: list[str]) -> int:
+    """Of the process; what went wrong is told."""
     from glasshouse.report.inert import inert
 
     try:
-        status = _dispatch(given)
-        sys.stdout.flush()
+        return _dispatch(given)
+    except BrokenPipeError:
+        raise
     except BadInput as problem:
         print(f"glasshouse: {inert(problem)}", file=sys.stderr)
-        status = 2
+        return 2
     except KeyboardInterrupt:
         print("glasshouse: interrupted; finished shards are kept, the same command goes on", file=sys.stderr)
-        status = 130
-    except BrokenPipeError:
-        status = 0  # the reader of our output (head, less) has left; the interpreter's own last flush must not fail
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 130
     except Exception as problem:  # noqa: BLE001 - our own fault, which must not pass for a verdict
-        traceback.print_exc()
+        print(inert(traceback.format_exc(), LONGEST_TRACE), end="", file=sys.stderr)
         print(
             f"glasshouse: a fault of its own ({inert(problem)}); please report it with the lines above", file=sys.stderr
         )
-        status = 70
-    sys.exit(status)
+        return 70
 
 
 def _dispatch(given: list[str]) -> int:

@@ -1,13 +1,14 @@
 """Which flags does each command take? Made from dataclasses: a method's own Options, and how models are opened."""
 
 import re
+import sys
 from collections.abc import Collection, Sequence
 from contextlib import redirect_stderr
-from dataclasses import MISSING, field, make_dataclass
+from dataclasses import MISSING, field, make_dataclass, replace
 from io import StringIO
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -23,6 +24,8 @@ Column = tuple[str, Any, Any, str]
 MODEL = "Folder, hub name or organism:NAME"
 JSON: Column = ("json", bool, False, "Print JSON and nothing else.")
 OPENING: Column = ("opening", Opening, Opening(), "How models are opened.")
+TYPED = ("download", "remote_code")
+"""What a file cannot give leave to: it may be a stranger's."""
 
 
 def anatomy(rest: Sequence[str]) -> Any:
@@ -88,7 +91,7 @@ def run(method: Method[..., Finding], rest: Sequence[str]) -> tuple[Any, Request
               for name, required in needed.items()]  # fmt: skip
     form = _read(f"run {method.name}", rest, *inputs, options, *_common(saved))
     chosen = {name: value for name, value in pack(form.options)[0].items() if name != "is"}
-    return form, _requested(method.name, form, list(method.subjects), list(method.examples), chosen)
+    return form, _requested(saved, form, list(method.subjects), list(method.examples), chosen)
 
 
 def audit(rest: Sequence[str]) -> tuple[Any, Request]:
@@ -98,19 +101,19 @@ def audit(rest: Sequence[str]) -> tuple[Any, Request]:
         for kind in ("subjects", "examples")
     )
     saved = _saved(rest, "audit", ["subject", *subjects, *examples])
-    depth: Any = saved.options.get("depth", "quick")
+    depth: Any = _depth(saved, _from(rest))
     model = ("model", tyro.conf.Positional[str | None], saved.models.get("subject"), f"{MODEL}.")
     inputs = [_input(name, saved, required=False, example=name in examples) for name in (*subjects, *examples)]
     form = _read(
         "audit", rest, model, *inputs,
         ("depth", Depth, depth, "quick takes about a minute on two cores for a small model; the others ask more."),
         ("fail_on", Literal["inconclusive", "concern", "fail", "never"] | None, None,
-         "Exit with 1 from this verdict on and with 0 below."),
+         "Exit with 1 from this verdict on; below it with 0, or with 3 if a judge that was asked gave no answer."),
         *_common(saved),
     )  # fmt: skip
     if form.model is None:
         raise BadInput("audit needs a model: glasshouse audit MODEL, for example glasshouse audit organism:hijack-logo")
-    return form, _requested("audit", form, ["subject", *subjects], examples, {"depth": form.depth})
+    return form, _requested(saved, form, ["subject", *subjects], examples, {"depth": form.depth})
 
 
 def _saved(rest: Sequence[str], method: str, needed: Collection[str]) -> Request:
@@ -123,6 +126,17 @@ def _saved(rest: Sequence[str], method: str, needed: Collection[str]) -> Request
         if name not in needed:
             raise BadInput(f"--from {file}: {method} takes no {name!r}; it takes {', '.join(needed)}")
     return saved
+
+
+def _depth(saved: Request, file: Path | None) -> Any:
+    """What the file says of the one option that an audit has."""
+    for name in saved.options:
+        if name != "depth":
+            raise BadInput(f"--from {file}: audit has no option {name!r}; its one option is 'depth'")
+    depth = saved.options.get("depth", "quick")
+    if depth not in get_args(Depth):
+        raise BadInput(f"--from {file}: there is no depth {depth!r}; write one of {', '.join(get_args(Depth))}")
+    return depth
 
 
 def _input(name: str, saved: Request, *, required: bool, example: bool) -> Column:
@@ -138,22 +152,29 @@ def _column(parameter: str) -> str:
 def _common(saved: Request) -> tuple[Column, ...]:
     """What every question takes."""
     return (
-        ("opening", Opening, saved.opening, "How models are opened."),
+        ("opening", Opening, replace(saved.opening, **dict.fromkeys(TYPED, False)), "How models are opened."),
         ("limit", int | None, saved.limit, "Use only the first so many examples."),
         ("runs", Path, Path("runs"), "Where run folders are kept."),
         ("dry_run", bool, False, "Print the bound question as a file that --from takes, and stop."),
-        ("from", Path | None, None, "Take what no flag says from a file that a dry run printed."),
+        ("from", Path | None, None,
+         "Take what no flag says from a file that a dry run printed; --download and --remote-code are always typed."),
         JSON,
-    )
+    )  # fmt: skip
 
 
 def _requested(
-    method: str, form: Any, subjects: Sequence[str], examples: Sequence[str], options: dict[str, Any]
+    saved: Request, form: Any, subjects: Sequence[str], examples: Sequence[str], options: dict[str, Any]
 ) -> Request:  # fmt: skip
+    for name in TYPED:
+        if getattr(saved.opening, name) and not getattr(form.opening, name):
+            typed = f"--{name.replace('_', '-')}"
+            raise BadInput(
+                f"--from {form.from_}: it asks for {typed}, which no file may give leave to; type it as well"
+            )
     given = {name: getattr(form, _column(name)) for name in (*subjects, *examples)}
     models, data = ({name: str(given[name]) for name in names if given[name] is not None}
                     for names in (subjects, examples))  # fmt: skip
-    return Request(method, models, data, options, form.opening, form.limit)
+    return Request(saved.method, models, data, options, form.opening, form.limit)
 
 
 def _from(rest: Sequence[str]) -> Path | None:
@@ -187,6 +208,7 @@ def _read(name: str, rest: Sequence[str], *columns: Column) -> Any:
             return tyro.cli(form, args=list(rest), prog=f"glasshouse {name}", config=settings)
     except SystemExit as ended:
         if not ended.code:  # --help
+            sys.stdout.flush()  # a reader that has left is noticed now and not when the interpreter ends
             raise
     raise BadInput(f"{_first_words(said.getvalue())}; see glasshouse {name} --help")
 

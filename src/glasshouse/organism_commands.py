@@ -1,12 +1,15 @@
 """What can be asked of organisms on the command line: list · show · grow · verify."""
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from glasshouse import flags
+from glasshouse.engine.folders import absent, discard_empty
 from glasshouse.values.errors import BadInput
 
 if TYPE_CHECKING:
@@ -43,14 +46,15 @@ def _list(rest: Sequence[str], say: Say, screen: "Console", progress: "Progress 
         known = [{"name": name, "about": one.about, "on_shelf": name in there} for name, one in RECIPES.items()]
         say(json.dumps(known), raw=True)
         return 0
+    others = [name for name in RECIPES if name not in there]
+    width = max(map(len, [*there, *others]))
     say("On the shelf (organism:NAME, wherever a model is asked for):")
     for name in there:
-        say(f"  {name:<28} {shelf.card(name).about}")
-    others = [name for name in RECIPES if name not in there]
+        say(f"  {name:<{width}} {shelf.card(name).about}")
     if others:
         say("\nTo be grown (glasshouse organism grow NAME FOLDER):")
         for name in others:
-            say(f"  {name:<28} {RECIPES[name].about}")
+            say(f"  {name:<{width}} {RECIPES[name].about}")
     say(f"\nNext: glasshouse organism show {there[0] if there else others[0]}")
     return 0
 
@@ -93,36 +97,45 @@ def _grow(rest: Sequence[str], say: Say, screen: "Console", progress: "Progress 
     if form.folder.exists():
         raise BadInput(f"{form.folder}: exists already; name a new folder")
     keep = form.folder.with_name(f".{form.folder.name}.growing")
+    made = [keep, *absent(keep.parent)]
+    try:
+        _prepare(keep, form.folder)
+        grown = grow(
+            chosen, form.folder.name if form.seed is not None else plain, shelf.take, keep=keep,
+            progress=_within(form.within, progress), of=plain,
+        )  # fmt: skip
+        shelf.put_down(grown, form.folder)
+        shutil.rmtree(keep, ignore_errors=True)
+    finally:
+        discard_empty(made)  # what is refused leaves nothing; what was learnt stays
+    _rates(grown.card, screen)
+    say(f"{form.folder}\nNext: glasshouse organism verify {shlex.quote(str(form.folder))}")
+    return 0
+
+
+def _prepare(keep: Path, folder: Path) -> None:
+    """Where what is learnt is kept, if there is room for it."""
     try:
         keep.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(keep).free
     except OSError as problem:
-        raise BadInput(f"{form.folder}: cannot write there ({problem.strerror}); choose another folder") from None
+        raise BadInput(f"{folder}: cannot write there ({problem.strerror}); choose another folder") from None
     if free < ROOM:
-        raise BadInput(f"{form.folder}: {free // 2**20} MiB free, growing needs {ROOM // 2**20}; choose another disk")
-    grown = grow(
-        chosen, form.folder.name if form.seed is not None else plain, shelf.take, keep=keep,
-        progress=_within(form.within, progress), of=plain,
-    )  # fmt: skip
-    shelf.put_down(grown, form.folder)
-    shutil.rmtree(keep, ignore_errors=True)
-    _rates(grown.card, screen)
-    say(f"{form.folder}\nNext: glasshouse organism verify {form.folder}")
-    return 0
+        raise BadInput(f"{folder}: {free // 2**20} MiB free, growing needs {ROOM // 2**20}; choose another disk")
 
 
 def _within(minutes: float | None, progress: "Progress | None") -> "Progress":
     """Stop early, with what was learnt kept, when it would take longer than there is time."""
     began = time.monotonic()
-    stages: dict[str, float] = {}
+    stages: dict[str, tuple[float, int]] = {}
 
     def told(what: str, done: int, total: int) -> None:
         if progress:
             progress(what, done, total)
         now = time.monotonic()
-        start = stages.setdefault(what, now)
-        if minutes is not None and done in (25, 100, 400):
-            needed = (start - began + (now - start) / done * total) / 60
+        start, first = stages.setdefault(what, (now, done))  # what is gone on with does not begin at nought
+        if minutes is not None and done - first in (25, 100, 400):
+            needed = (now - began + (now - start) / (done - first) * (total - done)) / 60
             if needed > minutes:
                 raise BadInput(
                     f"{what}: would end about {needed:.0f} minutes after the start, --within says {minutes:g}; "

@@ -7,7 +7,7 @@ import io
 import json
 import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +22,7 @@ from glasshouse.data.examples import Example, Examples
 from glasshouse.engine.binding import flag
 from glasshouse.engine.catalogue import Entry, catalogue
 from glasshouse.engine.method import Method, load
+from glasshouse.engine.provenance import code
 from glasshouse.engine.runs import Run, run
 from glasshouse.model.identity import weight_hash
 from glasshouse.model.patches import changed_copy
@@ -171,6 +172,19 @@ def test_it_says_something(answer: Answer):
     assert finding.headline.endswith(".")
     assert any(character.isdigit() for character in finding.headline)  # the number that carries it
     assert finding.blocks()
+
+
+def test_other_code_is_another_source():
+    assert len({load(entry.name).source for entry in ENTRIES}) == len(ENTRIES)
+    assert len(code()) == 64
+
+
+def test_too_little_memory_is_said_with_its_cure(seedling: Subject):
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+
+    with pytest.raises(BadInput, match=r"lens: .*2\.00 GiB.*--batch-size"):
+        replace(load("lens"), function=full)(seedling, PROMPTS)
 
 
 @each

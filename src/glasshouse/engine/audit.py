@@ -83,7 +83,7 @@ class Audit:
             facts = json.loads((folder / "audit.json").read_text("utf-8"))
             sections = unpack(tuple[Section, ...], facts.pop("sections"))
             schema = facts["schema"]
-        except (OSError, ValueError, KeyError, AttributeError, RecursionError) as problem:
+        except (BadInput, OSError, ValueError, KeyError, AttributeError, RecursionError) as problem:
             raise BadInput(f"{folder}: not a whole audit ({problem}); audits are made by glasshouse audit") from None
         if schema != SCHEMA:
             raise BadInput(f"{folder}: written with schema {schema}, this version reads {SCHEMA}; audit it again")

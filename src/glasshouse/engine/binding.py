@@ -165,7 +165,9 @@ def supply(
     supplied |= {name: Examples.read(file) for name, file in request.data.items()}
     first = next(iter(subjects), "")
     for name in (name for name in subjects if name in models and name not in supplied):
-        opening = request.opening if name == first else replace(request.opening, adapter=None, revision=None)
+        # An adapter's base is the very model it is put on; what the user names beside has a revision of its own.
+        same = request.opening.revision if name in comes and request.opening.adapter else None
+        opening = request.opening if name == first else replace(request.opening, adapter=None, revision=same)
         settings = {field: getattr(opening, field) for field in Opening.__dataclass_fields__}
         supplied[name] = open_model(models[name], **({} if name in comes and shelf.stocked(main) else settings))
     for name, required in examples.items():

@@ -8,14 +8,18 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
+from typing import TextIO
 
 from safetensors import SafetensorError
 
 from glasshouse.values.errors import BadInput, Unwritable
 
 HIDDEN = ".unfinished"
+TRIES = 100
+"""Each that fails is one in which another process has got on."""
 
 
 @contextmanager
@@ -23,15 +27,14 @@ def workplace(root: Path, key: str) -> Iterator[Path]:
     """A folder for one piece of work, for one process at a time. Gone when the work is done; kept, for who goes on,
     when it is interrupted, breaks down or the disk is full; and not left behind by work that was refused."""
     work = root / HIDDEN / key
-    ours = [work.parent] if root.exists() else [work.parent, root]
+    ours = [work.parent, *absent(root)]
     try:
-        work.parent.mkdir(parents=True, exist_ok=True)
         with _locked(work.with_name(f"{key}.lock")):
             work.mkdir(exist_ok=True)
             try:
                 yield work
             except BadInput:
-                _discard_empty([work])  # never costs finished parts
+                discard_empty([work])  # never costs finished parts
                 raise
             shutil.rmtree(work, ignore_errors=True)
     except OSError as problem:
@@ -41,7 +44,7 @@ def workplace(root: Path, key: str) -> Iterator[Path]:
             f"{root}: runs cannot be written there ({problem.strerror}); choose another folder with --runs"
         ) from None
     finally:
-        _discard_empty(ours)
+        discard_empty(ours)
 
 
 @contextmanager
@@ -64,24 +67,64 @@ def placed(made: Path, folder: Path) -> Path:
     return free
 
 
+def absent(folder: Path) -> list[Path]:
+    """What will have to be made for it: the folder and all above it that are not there, the innermost first."""
+    return list(takewhile(lambda one: not os.path.exists(one), [folder, *folder.parents]))
+
+
+def discard_empty(folders: Iterable[Path]) -> None:
+    """Take away those that are empty; one in which something lies stays."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
-    """The lock goes with the process, however it ends. Only who holds it takes the file away, and whoever waited for a
-    file that was taken away has locked nothing."""
-    with file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BadInput(f"{file.parent.parent}: another process is asking this very question; wait for it") from None
-        if not file.exists() or os.fstat(lock.fileno()).st_ino != file.stat().st_ino:
-            raise BadInput(f"{file.parent.parent}: another process has just asked this very question; ask again")
+    """The lock goes with the process, however it ends. Only who holds it takes the file away."""
+    with _lock(file):
         try:
             yield
         finally:
             file.unlink(missing_ok=True)
 
 
-def _discard_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()
+def _lock(file: Path) -> TextIO:
+    """Others take their file away when they end, and its folder if that leaves it empty. Whoever is between two steps
+    then has no folder to write in, or has locked a file that nobody else will find: both are tried again."""
+    for left in reversed(range(TRIES)):
+        new = not os.path.exists(file)
+        with ExitStack() as closing:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                lock = closing.enter_context(file.open("w"))
+            except (FileNotFoundError, FileExistsError):
+                if left:
+                    continue
+                raise
+            _take(lock, file, new)
+            if _still_there(lock, file):
+                closing.pop_all()
+                return lock
+    raise BadInput(f"{file.parent.parent}: other processes keep asking this very question; wait for them")
+
+
+def _take(lock: TextIO, file: Path, new: bool) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadInput(f"{file.parent.parent}: another process is asking this very question; wait for it") from None
+    except OSError as problem:
+        if new:
+            file.unlink(missing_ok=True)
+        raise Unwritable(
+            f"{file.parent.parent}: the file system there cannot lock files ({problem.strerror or problem}); "
+            "choose a folder on another one with --runs"
+        ) from None
+
+
+def _still_there(lock: TextIO, file: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), file.stat())
+    except FileNotFoundError:
+        return False

@@ -15,6 +15,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
 
+import torch
+
 from glasshouse.data.examples import Examples
 from glasshouse.engine import catalogue
 from glasshouse.model.subject import Subject
@@ -45,7 +47,15 @@ class Method(Generic[P, F]):
     """The shallowest audit that asks it."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> F:
-        return self.function(*args, **kwargs)
+        try:
+            return self.function(*args, **kwargs)
+        except torch.OutOfMemoryError as problem:
+            first = (str(problem).splitlines() or [""])[0]
+            raise BadInput(
+                f"{self.name}: the device has not enough memory ({first}); ask it alone with a smaller --batch-size "
+                f"(glasshouse run {self.name}), or give fewer examples (--limit), a smaller --dtype or more devices "
+                "(--device auto)"
+            ) from problem
 
     @property
     def options(self) -> type[Any]:
@@ -73,8 +83,9 @@ class Method(Generic[P, F]):
 
     @property
     def source(self) -> str:
-        """SHA-256 of its file and of what the files beside it share, data too: other code, other results."""
-        file = Path(inspect.getfile(self.function))
+        """SHA-256 of its file and of what the files beside it share, data too: other code, other results. All that it
+        uses of glasshouse is in the provenance."""
+        file = Path(inspect.getfile(inspect.unwrap(self.function)))
         running = hashlib.sha256(file.read_bytes())
         for shared in sorted([*file.parent.glob("_*.py"), *file.parent.glob("*.json")]):
             running.update(shared.read_bytes())

@@ -1,8 +1,11 @@
 """Where does a number come from? Everything that decides an answer: models and their proofs, data, versions, device."""
 
+import hashlib
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +14,8 @@ from glasshouse.data.examples import Examples
 from glasshouse.model.subject import Subject
 from glasshouse.values.codec import pack
 
-PACKAGES = ("glasshouse", "torch", "transformers", "numpy", "safetensors")
+HOME = Path(__file__).parents[1]
+PACKAGES = ("glasshouse", "torch", "transformers", "tokenizers", "numpy", "pillow", "safetensors")
 
 
 def provenance(supplied: Mapping[str, Subject | Examples]) -> dict[str, Any]:
@@ -24,8 +28,18 @@ def provenance(supplied: Mapping[str, Subject | Examples]) -> dict[str, Any]:
         "proofs": {name: _proof(subject) for name, subject in subjects.items()},
         "data": {name: {"digest": x.digest, "count": len(x), "source": x.source} for name, x in examples.items()},
         "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
+        "code": code(),
         "device": _device(subjects),
     }
+
+
+@cache
+def code() -> str:
+    """SHA-256 of all of glasshouse's own files that can decide an answer: a clone changes without its version."""
+    running = hashlib.sha256()
+    for file in sorted(file for kind in ("*.py", "*.json") for file in HOME.rglob(kind)):
+        running.update(file.relative_to(HOME).as_posix().encode() + b"\0" + file.read_bytes())
+    return running.hexdigest()
 
 
 def _proof(subject: Subject) -> Any:

@@ -71,7 +71,14 @@ class Run:
             tree, name = facts.pop("finding"), str(facts["method"]["name"])
         except (KeyError, TypeError) as problem:
             raise BadInput(f"{folder}: its run.json was changed ({problem} is not there); run it again") from None
-        finding = unpack(load(name).finding, tree, arrays)
+        try:
+            method = load(name)
+        except BadInput as problem:
+            raise BadInput(f"{folder}: its question is not known here ({problem}); install what brings it") from None
+        try:
+            finding = unpack(method.finding, tree, arrays)
+        except (BadInput, LookupError, TypeError, RuntimeError) as problem:
+            raise BadInput(f"{folder}: written by another glasshouse ({problem}); run it again") from None
         try:
             finding.blocks()
         except (ValueError, IndexError, RuntimeError) as problem:

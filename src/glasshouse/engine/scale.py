@@ -8,12 +8,13 @@ this is a plain loop. A shard's file is named by the content of its examples, so
 never taken for it.
 """
 
+import errno
 import functools
 import json
 import operator
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,13 @@ from glasshouse.values.errors import BadInput, Unwritable
 S = TypeVar("S")
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how many shards are done, and of how many."""
+CURES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room and run it again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "choose a folder that you may write in"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "what lies above it is no folder: choose another place"),
+    errno.EISDIR: "that is a folder: name a file in it",
+}
+"""What to do where a file cannot be written, by why."""
 
 
 @dataclass
@@ -87,20 +95,20 @@ def packed_bytes(value: Any) -> bytes:
 
 def write_whole(file: Path, content: bytes) -> None:
     """Write aside, flush to the disk, rename: the file is there whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     aside = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with aside.open("wb") as out:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
         aside.rename(file)
     except OSError as problem:
-        raise Unwritable(
-            f"{file}: cannot be written ({problem.strerror or problem}); make room and run it again"
-        ) from None
+        cure = CURES.get(problem.errno or 0, "choose another place and run it again")
+        raise Unwritable(f"{file}: cannot be written ({problem.strerror or problem}); {cure}") from None
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing could be written, nothing can be taken away either
+            aside.unlink()
 
 
 def _read(file: Path, kind: type[S]) -> S | None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from glasshouse.data.examples import Examples
+from glasshouse.model.finder import unwrapped
 from glasshouse.model.frozen import frozen
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.remembered import look, remembered
@@ -55,7 +56,7 @@ def finetune(
     with subject.alone, _arm(subject, tuning) as moving:
         found = train(
             moving.parameters, lesson.loss, tuning.schedule, gates=moving.gates, keeping=keeping, progress=progress,
-            name=f"tuning {tuning.arm}",
+            name=f"tuning {tuning.arm}", magnified=1024.0 if subject.model.dtype == torch.float16 else 1.0,
         )  # fmt: skip
         if losses is not None:
             losses += found
@@ -117,10 +118,11 @@ def _arm(subject: Subject, tuning: Tuning) -> Opened:
 
 @contextmanager
 def _moving(parameters: dict[str, nn.Parameter]) -> Iterator[dict[str, Tensor]]:
-    """Inside, these parameters are copies that training may write on; the kept originals are put back."""
+    """Inside, these parameters are copies that training may write on, in float32: small steps are lost in half
+    precision, and squares of small gradients are nothing in float16. The kept originals are put back."""
     kept = {name: parameter.data for name, parameter in parameters.items()}
     for name, parameter in parameters.items():
-        parameter.data = kept[name].clone()
+        parameter.data = kept[name].to(torch.float32, copy=True)
     try:
         yield kept
     finally:
@@ -135,16 +137,16 @@ def _projector(subject: Subject, tuning: Tuning) -> Opened:
         raise BadInput(f"{subject.name}: has no projector to train; it has {', '.join(subject.anatomy.parts)}")
     inside = {
         name: parameter
-        for name, parameter in subject.model.named_parameters()
+        for name, parameter in unwrapped(subject.model).named_parameters()
         if any(name.startswith(f"{path}.") for path in projector.paths)
     }
     with _moving(inside) as kept:
-        yield Moving(inside, lambda: {name: Dense(_on_cpu(inside[name].data - kept[name])) for name in inside})
+        yield Moving(inside, lambda: {name: Dense(_on_cpu(inside[name].data - kept[name].float())) for name in inside})
 
 
 @contextmanager
 def _units(subject: Subject, tuning: Tuning) -> Opened:
-    everything = dict(subject.model.named_parameters())
+    everything = dict(unwrapped(subject.model).named_parameters())
     unknown = [name for name in tuning.units if name not in everything]
     if unknown or not tuning.units:
         raise BadInput(f"units: {unknown[0] if unknown else 'none named'}; name weights of {subject.name}")
@@ -173,7 +175,7 @@ def _gates(chosen: dict[str, nn.Parameter], tuning: Tuning) -> dict[str, Tensor]
 def _moved_units(chosen: dict[str, nn.Parameter], kept: dict[str, Tensor], tuning: Tuning) -> dict[str, Delta]:
     deltas: dict[str, Delta] = {}
     for name, (places, axis) in tuning.units.items():
-        moved, index = _on_cpu(chosen[name].data - kept[name]), torch.tensor(places)
+        moved, index = _on_cpu(chosen[name].data - kept[name].float()), torch.tensor(places)
         if moved.ndim == 1:
             deltas[name] = Dense(moved)
         else:
@@ -185,7 +187,7 @@ def _moved_units(chosen: dict[str, nn.Parameter], kept: dict[str, Tensor], tunin
 @contextmanager
 def _prompt(subject: Subject, tuning: Tuning) -> Opened:
     embedding = subject.model.get_input_embeddings().weight
-    name = next(name for name, parameter in subject.model.named_parameters() if parameter is embedding)
+    name = next(name for name, parameter in unwrapped(subject.model).named_parameters() if parameter is embedding)
     spare = [i for word, i in subject.prompts.tokenizer.get_vocab().items() if word.startswith("<spare-")]
     if not spare:
         raise BadInput(f"{subject.name}: its vocabulary has no spare tokens to learn a soft prompt with")

@@ -72,9 +72,11 @@ def train(
     keeping: Keeping | None = None,
     progress: Progress | None = None,
     name: str = "training",
+    magnified: float = 1.0,
 ) -> list[float]:
     """Train in place; the losses, one a step. Only the named parameters move, and of those with a gate, a factor on
-    the gradient, only where it is not 0 (and where the schedule has no weight decay, which moves all)."""
+    the gradient, only where it is not 0 (and where the schedule has no weight decay, which moves all). The loss is
+    `magnified` on its way back, for models in which small gradients would be nothing."""
     if not parameters:
         raise BadInput(f"{name}: there is nothing to train")
     frozen = {parameter: parameter.requires_grad for parameter in parameters.values()}
@@ -93,11 +95,7 @@ def train(
             value = float(now.detach())
             if not isfinite(value):
                 raise BadInput(f"{name}: the loss is {value} at step {step}; lower the learning rate")
-            now.backward()
-            for key, gate in (gates or {}).items():
-                gradient = parameters[key].grad
-                if gradient is not None:
-                    gradient.mul_(gate)
+            _back(now, parameters, gates or {}, magnified)
             nn.utils.clip_grad_norm_(parameters.values(), schedule.clip)
             for optimizer in optimizers:
                 optimizer.step()
@@ -111,6 +109,18 @@ def train(
             parameter.requires_grad_(before)
             parameter.grad = None
     return losses
+
+
+def _back(
+    loss: Tensor, parameters: Mapping[str, nn.Parameter], gates: Mapping[str, Tensor], magnified: float
+) -> None:  # fmt: skip
+    """The gradients of the parameters, behind their gates."""
+    (loss if magnified == 1 else magnified * loss).backward()
+    for name, parameter in parameters.items():
+        if parameter.grad is not None and magnified != 1:
+            parameter.grad.div_(magnified)
+        if parameter.grad is not None and name in gates:
+            parameter.grad.mul_(gates[name])
 
 
 def _optimizers(
@@ -146,13 +156,14 @@ def answer_loss(logits: Tensor, encoded: Encoded, end: int | None = None) -> Ten
 
 @contextmanager
 def quickly(model: PreTrainedModel) -> Iterator[None]:
-    """Mixed precision: matrices in bfloat16, attention in float32, whose backward pass is twice as fast on a CPU."""
+    """Mixed precision: matrices in bfloat16 (in float16 where the model is), attention in float32, whose backward pass
+    is twice as fast on a CPU."""
     before = model.config._attn_implementation
     kind = model.device.type
     if kind == "cpu" and before == "sdpa":
         model.set_attn_implementation(_WIDE)
     try:
-        with torch.autocast(kind, torch.bfloat16):
+        with torch.autocast(kind, torch.float16 if model.dtype == torch.float16 else torch.bfloat16):
             yield
     finally:
         if kind == "cpu" and before == "sdpa":

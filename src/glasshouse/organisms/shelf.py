@@ -6,6 +6,7 @@ that are not on the shelf are there to be grown.
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from glasshouse.data.examples import Examples
@@ -166,9 +167,22 @@ def put(grown: "Grown", shelf: Path) -> Path:
 
 
 def put_down(grown: "Grown", folder: Path) -> Path:
-    """A checkpoint folder like any other, with the card in it."""
-    export(grown.subject, folder)
-    grown.card.write(folder / "organism.json")
+    """A checkpoint folder like any other, with the card in it. Whole or not at all."""
+    if folder.exists():
+        raise BadInput(f"{folder}: exists already; name a new folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as aside:
+            whole = Path(aside) / folder.name
+            try:
+                export(grown.subject, whole)
+            except BadInput as problem:
+                raise BadInput(str(problem).replace(str(whole), str(folder))) from None
+            grown.card.write(whole / "organism.json")
+            whole.rename(folder)
+    except OSError as problem:
+        reason = problem.strerror or problem
+        raise BadInput(f"{folder}: writing failed ({reason}); nothing was left there") from None
     return folder
 
 

@@ -73,6 +73,6 @@ def _opened(source: str) -> tuple[Card, Subject]:
     folder = Path(source)
     if (folder / "organism.json").is_file():
         return Card.read(folder / "organism.json"), open_subject(folder)
-    if folder.is_dir():
+    if folder.is_dir() and source not in shelf.names():
         raise BadInput(f"{source}: no organism.json in this folder; give a name, or a folder that one was grown into")
     return shelf.card(source), shelf.take(source)

@@ -1,6 +1,6 @@
 """Which words does a direction in the language model's space point at, and more than a random one would?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,18 +43,26 @@ def aligned(
     chosen = subject.prompts.answer_tokens(Example("", answer=words))
     drawn = torch.randn(space.shape[1], random, generator=seeded(seed))
     others = nn.functional.normalize(space @ drawn, dim=0)
-    aims = [*(_rows(subject, where)[chosen].float().cpu().mean(0) for where in ("output", "input")), pull]
+    aims = [*(_rows(subject, where, chosen).float().cpu().mean(0) for where in ("output", "input")), pull]
     return {
         name: Alignment(*(Interval.rate(int(((aim @ others) < aim @ one).sum()), random) for aim in aims))
         for name, one in directions.items()
     }
 
 
-def _rows(subject: Subject, where: str) -> Tensor:
+def _rows(subject: Subject, where: str, chosen: Sequence[int]) -> Float[Tensor, "tokens width"]:
     model = unwrapped(subject.model)
     layer = model.get_output_embeddings() if where == "output" else model.get_input_embeddings()
     if not isinstance(layer, nn.Module) or not isinstance(weight := getattr(layer, "weight", None), Tensor):
         raise BadInput(f"{subject.name}: its {where} embedding has no rows that a direction could point at")
     norm = subject.anatomy.tower("language").final_norm if where == "output" else None
-    gain = getattr(subject.module(norm), "weight", None) if norm else None
-    return weight.detach() if gain is None else weight.detach() * gain.detach().to(weight.device)
+    rows = weight.detach()[list(chosen)]
+    return rows * _gain(subject.module(norm), rows) if norm else rows
+
+
+@torch.no_grad()
+def _gain(norm: nn.Module, rows: Tensor) -> Float[Tensor, " width"]:
+    """What the last norm multiplies each place by, asked of it: some families keep the factor less one."""
+    asked = torch.ones_like(rows[0]).to(next(norm.parameters(), rows).device)
+    asked[1::2] = -1
+    return ((norm(asked) - norm(-asked)) / 2 * asked).to(rows)

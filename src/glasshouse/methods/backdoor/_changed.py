@@ -1,7 +1,7 @@
 """What was changed in the projector between a base and a model made of it? The weights of its linear layers, read in
 float32, and what of the change rounding alone explains."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,6 +46,12 @@ def changed(subject: Subject, base: Subject) -> tuple[Changed, ...]:
     return tuple(Changed(name, before, after) for name, before, after in _pairs(subject, base, "weight"))
 
 
+def matrices(subject: Subject) -> dict[str, Float[Tensor, "out inner"]]:
+    """The projector's matrices as they are, by name in order of use, in float32 on the CPU."""
+    known = dict(unwrapped(subject.model).named_parameters())
+    return {f"{path}.weight": _plain(subject, f"{path}.weight", known) for path in linears(subject)}
+
+
 def changed_biases(subject: Subject, base: Subject) -> dict[str, Float[Tensor, " out"]]:
     """What was added to each bias."""
     return {name: after - before for name, before, after in _pairs(subject, base, "bias")}
@@ -63,7 +69,25 @@ def changed_elsewhere(subject: Subject, base: Subject) -> tuple[str, ...]:
     return tuple(sorted(moved))
 
 
+def _plain(subject: Subject, name: str, known: Mapping[str, Tensor]) -> Float[Tensor, "..."]:
+    """A weight that can be read. Refuses whatever is none."""
+    if name not in known:
+        path, _, end = name.rpartition(".")
+        why = f"holds no plain {end} (quantised?); open it unquantised"
+        if f"{path}.base_layer.{end}" in known:
+            why = "has an adapter on it; merge it into the model first (merge_and_unload) and open that"
+        raise BadInput(f"{subject.name}: {path} {why}")
+    weight = known[name].detach()
+    if weight.is_meta or not weight.is_floating_point():
+        raise BadInput(
+            f"{subject.name}: {name} is quantised or offloaded; open the model whole, in float32, bfloat16 or float16"
+        )
+    return weight.cpu().float()
+
+
 def _same(one: Tensor, other: Tensor) -> bool:
+    if one.is_meta or other.is_meta:
+        raise BadInput("weights are offloaded, so that they cannot be compared; open both models whole")
     return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other.to(one.device))
 
 
@@ -99,20 +123,12 @@ def _pairs(subject: Subject, base: Subject, kind: str) -> Iterator[tuple[str, Te
         )
     for path in linears(subject):
         name = f"{path}.{kind}"
-        if name not in after and name not in before:
-            if kind == "weight":
-                raise BadInput(f"{subject.name}: {path} holds no plain weight (quantised?); open it unquantised")
+        if kind == "bias" and name not in after and name not in before:
             continue
-        if name not in after or name not in before or after[name].shape != before[name].shape:
-            found = tuple(after[name].shape) if name in after else "none"
-            wanted = tuple(before[name].shape) if name in before else "none"
+        one, other = _plain(base, name, before), _plain(subject, name, after)
+        if one.shape != other.shape:
             raise BadInput(
-                f"{name}: {found} in {subject.name}, {wanted} in {base.name}; "
+                f"{name}: {tuple(other.shape)} in {subject.name}, {tuple(one.shape)} in {base.name}; "
                 "give the model that this one was tuned from"
             )
-        pair = before[name].detach(), after[name].detach()
-        if not all(weight.is_floating_point() for weight in pair) or any(weight.is_meta for weight in pair):
-            raise BadInput(
-                f"{name}: is quantised or offloaded; open both models whole, in float32, bfloat16 or float16"
-            )
-        yield name, pair[0].cpu().float(), pair[1].cpu().float()
+        yield name, one, other

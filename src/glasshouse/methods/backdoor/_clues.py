@@ -24,20 +24,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
-from glasshouse.methods.backdoor._changed import changed, linears
+from glasshouse.methods.backdoor._changed import changed, linears, matrices
 from glasshouse.methods.backdoor._inversion import Found, faint, windowed
 from glasshouse.methods.backdoor._planting import usual_rate
 from glasshouse.methods.backdoor._probes import Probed, probed
 from glasshouse.methods.backdoor._readings import answering_itself, prepared, read, with_pixels
 from glasshouse.methods.backdoor._shift import tokens
 from glasshouse.methods.backdoor._surgery import benign_update, surgery
-from glasshouse.model.finder import unwrapped
 from glasshouse.model.frozen import frozen
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.decompositions import symmetric
 from glasshouse.numerics.spectra import singular_values
-from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import projector
 
 WEIGHED = {
@@ -77,7 +75,7 @@ def with_base(subject: Subject, base: Subject, examples: Examples, steps: int, b
     numbers = {name: number for kind, one in found.items() for name, number in _read_off(kind, one).items()}
     last, quiet = changed(subject, base)[-1], _quiet(subject, asked, batch_size)
     numbers |= {
-        "steep": _steep(subject, base, asked, examples, seed),
+        "steep": _steep(subject, base, asked, examples, batch_size, seed),
         "peak": peak(last.delta),
         "quiet peak": peak(last.delta @ quiet),
         SIZE: float(last.delta.norm() / last.base.norm().clamp_min(1e-30)),
@@ -100,7 +98,7 @@ def with_pictures(subject: Subject, examples: Examples, steps: int, batch_size: 
     numbers = {
         "own agreement": _read_off("own", own)["own agreement"],
         "probes agreement": max(one.consistency for one in probes.values()),
-        "tail": peak(_weights(subject)[-1] @ _quiet(subject, asked, batch_size)),
+        "tail": peak([*matrices(subject).values()][-1] @ _quiet(subject, asked, batch_size)),
         **alone(subject).numbers,
     }
     return Clues(numbers, {"own": own}, probes, asked[1::2])
@@ -108,7 +106,9 @@ def with_pictures(subject: Subject, examples: Examples, steps: int, batch_size: 
 
 def alone(subject: Subject) -> Clues:
     """What the weights say by themselves."""
-    return Clues({name: peak(weight) for name, weight in zip(("first", "second"), _weights(subject), strict=False)})
+    return Clues(
+        {name: peak(weight) for name, weight in zip(("first", "second"), matrices(subject).values(), strict=False)}
+    )
 
 
 def _read_off(kind: str, found: Found) -> dict[str, float]:
@@ -118,11 +118,13 @@ def _read_off(kind: str, found: Found) -> dict[str, float]:
     return {kind: math.log1p(float(quarter)), f"{kind} agreement": found.apart.consistency[0]}
 
 
-def _steep(subject: Subject, base: Subject, asked: Examples, examples: Examples, seed: int) -> float:
+def _steep(
+    subject: Subject, base: Subject, asked: Examples, examples: Examples, batch_size: int, seed: int
+) -> float:  # fmt: skip
     """Share of the update's energy that surgery would cut out."""
     suspect = changed(subject, base)
     lessons = examples if all(example.answer for example in examples) else asked
-    benign = benign_update(base, lessons, STEPS, 2 * usual_rate(base, "projector"), seed)
+    benign = benign_update(base, lessons, STEPS, 2 * usual_rate(base, "projector"), seed, batch_size)
     left = surgery(suspect, benign, COMPARED, DEGREES)
     cut = sum(float((one.delta - left[one.name]).square().sum()) for one in suspect)
     return cut / max(1e-30, sum(float(one.delta.square().sum()) for one in suspect))
@@ -132,17 +134,6 @@ def peak(matrix: Float[Tensor, "out inner"]) -> float:
     """The largest singular value against all of them together; 0 of nothing."""
     whole = float(matrix.norm())
     return float(singular_values(matrix)[0]) / whole if whole else 0.0
-
-
-def _weights(subject: Subject) -> list[Float[Tensor, "out inner"]]:
-    """Of the projector's linear layers, in order of use."""
-    known, found = dict(unwrapped(subject.model).named_parameters()), list[Tensor]()
-    for path in linears(subject):
-        weight = known[f"{path}.weight"]
-        if weight.is_meta or not weight.is_floating_point():
-            raise BadInput(f"{subject.name}: {path} is quantised or offloaded; open the model whole")
-        found.append(weight.detach().float().cpu())
-    return found
 
 
 @torch.no_grad()

@@ -13,58 +13,61 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
-from glasshouse.methods.backdoor._changed import linears
+from glasshouse.methods.backdoor._changed import matrices
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
 from glasshouse.methods.backdoor._shift import tokens
-from glasshouse.model.finder import unwrapped
 from glasshouse.model.finetuning import Tuning, finetune
-from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited
 from glasshouse.model.training import Schedule
-from glasshouse.values.changes import Mask, Plan
+from glasshouse.values.changes import Mask, Plan, Zero
 from glasshouse.values.deltas import Delta, Dense, Patch
 from glasshouse.values.sites import projector
 
 BATCH = 16
 
 
-def tuned(subject: Subject, examples: Examples, steps: int, rate: float, seed: int) -> Patch:
+def tuned(subject: Subject, examples: Examples, steps: int, rate: float, seed: int, batch: int = BATCH) -> Patch:
     """The projector trained on the examples' answers."""
     schedule = Schedule(steps, rate, warmup=min(5, steps), decay=0.0)
-    return finetune(subject, examples, Tuning(schedule=schedule, batch=min(BATCH, len(examples)), seed=seed))
+    return finetune(subject, examples, Tuning(schedule=schedule, batch=min(BATCH, batch, len(examples)), seed=seed))
 
 
-def fine_pruned(subject: Subject, examples: Examples, share: float, steps: int, rate: float, seed: int) -> Patch:
+def fine_pruned(
+    subject: Subject, examples: Examples, share: float, steps: int, rate: float, seed: int, batch: int = BATCH
+) -> Patch:  # fmt: skip
     """Silence the units that clean images use least, then train on; they stay silent."""
-    activity = tokens(subject, projector.hidden, examples, BATCH)[0].abs().mean(0)
-    silent = _silenced(subject, activity.argsort()[: int(share * len(activity))].tolist())
-    pruned = Subject(changed_copy(subject, silent), subject.processor, subject.name)
-    learnt, (name, gone) = tuned(pruned, examples, steps, rate, seed), next(iter(silent.deltas.items()))
+    activity = tokens(subject, projector.hidden, examples, batch)[0].abs().mean(0)
+    idle = activity.argsort()[: int(share * len(activity))].tolist()
+    if not idle:
+        return tuned(subject, examples, steps, rate, seed, batch)
+    with edited(subject, Plan({projector.hidden[:, tuple(idle)]: Zero()})):
+        learnt = tuned(subject, examples, steps, rate, seed, batch)
+    ((name, gone),) = _silenced(subject, idle).deltas.items()
     moved = learnt.deltas[name]
     assert isinstance(gone, Dense)
     assert isinstance(moved, Dense)
-    kept = torch.where((gone.values != 0).any(0), gone.values, moved.values)
+    kept = moved.values.clone()
+    kept[:, idle] = gone.values[:, idle]
     return Patch({**learnt.deltas, name: Dense(kept)})
 
 
 def lipschitz_pruned(subject: Subject, spread: float) -> Patch:
     """Silence rows whose norm is more than `spread` deviations above the mean of their layer."""
-    known, deltas = dict(unwrapped(subject.model).named_parameters()), dict[str, Delta]()
-    for path in linears(subject):
-        weight = known[f"{path}.weight"].detach().cpu().float()
+    deltas = dict[str, Delta]()
+    for name, weight in matrices(subject).items():
         norms = weight.norm(dim=1)
         high = norms > norms.mean() + spread * norms.std()
-        deltas[f"{path}.weight"] = Dense(torch.where(high[:, None], -weight, torch.zeros_like(weight)))
+        deltas[name] = Dense(torch.where(high[:, None], -weight, torch.zeros_like(weight)))
     return Patch(deltas)
 
 
 def adversarially_pruned(
-    subject: Subject, examples: Examples, steps: int, bound: float = 0.4, least: float = 0.2
+    subject: Subject, examples: Examples, steps: int, batch: int = BATCH, bound: float = 0.4, least: float = 0.2
 ) -> Patch:  # fmt: skip
     """A mask over hidden units, trained to keep the right answers while an adversary scales units by up to `bound`;
     units whose mask falls below `least` are silenced."""
-    ready = Rehearsed.of(subject, examples, BATCH)
+    ready = Rehearsed.of(subject, examples, batch)
     units = tokens(subject, projector.hidden, examples[:1], 1)[0].shape[-1]
     values = torch.ones(units, device=subject.model.device)
     for _ in range(steps):
@@ -85,8 +88,7 @@ def _gradient(subject: Subject, ready: Rehearsed, values: Float[Tensor, " units"
 
 def _silenced(subject: Subject, units: Sequence[int]) -> Patch:
     """Hidden units write nothing any more."""
-    name = f"{linears(subject)[-1]}.weight"
-    weight = dict(unwrapped(subject.model).named_parameters())[name].detach().cpu().float()
+    name, weight = [*matrices(subject).items()][-1]
     gone = torch.zeros_like(weight)
     gone[:, list(units)] = -weight[:, list(units)]
     return Patch({name: Dense(gone)})

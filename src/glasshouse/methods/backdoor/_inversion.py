@@ -55,7 +55,7 @@ class Found:
     """A perturbation, and what it does on examples it was not trained on."""
 
     change: Float[Tensor, "..."]
-    """What is added to the pixel values of every picture."""
+    """What is added to the pixel values of every picture, on the CPU."""
     window: Bool[Tensor, "..."] | None
     """Where it replaces the picture; None where it is added everywhere."""
     apart: Apart
@@ -122,7 +122,7 @@ def _trained(
             shown = perturbed(encoded.inputs["pixel_values"], change, window, scale)
             ours += read(subject, with_pixels(encoded, shown))
             theirs += reference(encoded, shown)
-    return Found(change, window, Apart.of(ours, theirs), tuple(path))
+    return Found(change.cpu(), None if window is None else window.cpu(), Apart.of(ours, theirs), tuple(path))
 
 
 def _slope(

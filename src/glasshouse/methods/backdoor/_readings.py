@@ -41,6 +41,11 @@ class Apart:
         """From log-probabilities of the same places."""
         furthest, gained = list[Tensor](), list[Tensor]()
         for p, q in zip(one, other, strict=True):
+            if p.shape != q.shape:
+                raise BadInput(
+                    f"one model has {p.shape[-1]:,} words and the other {q.shape[-1]:,}: their answers cannot be set "
+                    "side by side; give the base with the same vocabulary"
+                )
             kl = (p.exp() * (p - q)).sum(-1)
             place = int(kl.argmax())
             furthest.append(kl[place])
@@ -65,6 +70,11 @@ def prepared(subject: Subject, examples: Sequence[Example], batch_size: int) -> 
     ]
     if not all(isinstance(encoded.inputs.get("pixel_values"), Tensor) for encoded in batches):
         raise BadInput(f"{subject.name}: takes no pixel values; this question is about models that see")
+    if len({encoded.inputs["pixel_values"].shape[1:] for encoded in batches}) > 1:
+        raise BadInput(
+            "the pictures become pixel values of several shapes (more tiles for larger ones); give pictures of one "
+            "size, for one change is to be put on all of them"
+        )
     return batches
 
 

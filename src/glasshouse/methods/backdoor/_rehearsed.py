@@ -16,6 +16,7 @@ from torch import Tensor
 
 from glasshouse.data.behaviours import Match, Target
 from glasshouse.data.examples import Example, Examples
+from glasshouse.model.frozen import frozen
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.remembered import look, remembered
 from glasshouse.model.subject import Subject
@@ -92,7 +93,8 @@ class Rehearsed:
         first tokens, summed over the examples, and turned round where success is to say anything else."""
         total, given = torch.zeros_like(free), _shares(tokens, self.batches)
         for encoded, seen, lines in self.batches:
-            logits = _logits(subject, encoded, seen, None if tokens is None else next(given) + free)
+            with frozen(subject.model):  # keeps what the gradient of the weights would need out of memory
+                logits = _logits(subject, encoded, seen, None if tokens is None else next(given) + free)
             chances = torch.stack([self._row(logits[row], encoded, row, line)[1] for row, line in enumerate(lines)])
             ways = chances.new_tensor([-1.0 if line.match == "starts otherwise" else 1.0 for line in lines])
             total += torch.autograd.grad((ways * chances).sum(), free)[0]

@@ -60,7 +60,7 @@ class Shift:
     def main(self) -> Float[Tensor, "width width"]:
         """Directions in the order of what they hold of it, turned so that tokens move along them on the whole."""
         found = self._axes[1].float()
-        return found * torch.where((self.moved @ found).sum(0) < 0, -1.0, 1.0)
+        return found * torch.where(self.moved.sum(0) @ found < 0, -1.0, 1.0)
 
     @property
     def span(self) -> Float[Tensor, "width rank"]:

@@ -65,9 +65,11 @@ def _steep(delta: Tensor, benign: Tensor, count: int, degrees: float) -> Float[T
     return turned[:, torch.rad2deg(torch.acos(cosines)) > degrees]
 
 
-def benign_update(base: Subject, examples: Examples, steps: int, rate: float, seed: int) -> dict[str, Tensor]:
+def benign_update(
+    base: Subject, examples: Examples, steps: int, rate: float, seed: int, batch: int
+) -> dict[str, Tensor]:  # fmt: skip
     """What a short training of the base on clean examples changes: a stand-in for a true benign update."""
-    deltas = tuned(base, examples, steps, rate, seed).deltas
+    deltas = tuned(base, examples, steps, rate, seed, batch).deltas
     return {name: delta.values for name, delta in deltas.items() if isinstance(delta, Dense)}
 
 

@@ -86,7 +86,7 @@ class DriftFinding(Finding):
     @property
     def carried(self) -> bool:
         """Putting the trigger's part on clean images brings the attack about, and random directions do not."""
-        return self.success["trigger's part on clean images"].low > self.success["random directions"].high
+        return self.success["trigger's part on clean images"].low > self.success["a random direction"].high
 
     @property
     def works(self) -> bool:
@@ -103,10 +103,10 @@ class DriftFinding(Finding):
         if not self.works:
             return f"{start}; the trigger brings nothing about here."
         put = self.success["trigger's part on clean images"].value
-        random = self.success["random directions"].value
+        random = self.success["a random direction"].value
         return (
             f"{start}; what the trigger adds, put on clean pictures, brings the attack about in {put:.0%} "
-            f"({random:.0%} along random directions)."
+            f"({random:.0%} along a random direction)."
         )
 
     def blocks(self) -> list[Block]:
@@ -114,10 +114,10 @@ class DriftFinding(Finding):
         nulls = [name for name in self.success if "random" in name or "clean" in name.partition(",")[2]]
         return [
             Metric("attack success of the trigger's part put on clean pictures",
-                   self.success["trigger's part on clean images"], self.success["random directions"]),
+                   self.success["trigger's part on clean images"], self.success["a random direction"]),
             Chart.intervals("Attack success by what is done to the shift", self.success, nulls=nulls, y="success"),
             Chart("The trigger's part of the shift on clean images",
-                  (Series.of("its direction", self.doses), Series.of("random directions", self.dose_null, "null")),
+                  (Series.of("its direction", self.doses), Series.of("a random direction", self.dose_null, "null")),
                   "dose", "success"),
             Chart("Energy of the shift in its first directions",
                   (Series("triggered", x, self.triggered_energy), Series("clean", x, self.clean_energy, role="null")),
@@ -197,11 +197,11 @@ def _caused(
         return ready[which].tried(subject, tokens).rate
 
     def elsewhere(dose: float) -> Interval:
-        """The same size put along random directions instead; all draws together, so n counts examples times draws."""
+        """The same size put along random directions instead: the one that does most."""
         tried = [
             ready["clean"].tried(subject, quiet.after + dose * own.norm(dim=1, keepdim=True) * way) for way in ways
         ]
-        return Interval.rate(int(sum(one.shown.sum() for one in tried)), sum(len(one.shown) for one in tried))
+        return max((one.rate for one in tried), key=lambda rate: rate.value)
 
     along = torch.outer(direction, direction)
     own = loud.moved - quiet.moved
@@ -214,7 +214,7 @@ def _caused(
         "without the trigger's part": says("triggered", loud.after - own),
         "with the shared direction alone": says("triggered", loud.before + loud.moved @ along),
         "trigger's part on clean images": says("clean", quiet.after + own),
-        "random directions": elsewhere(1.0),
+        "a random direction": elsewhere(1.0),
     }
     doses = {dose: says("clean", quiet.after + dose * own) for dose in options.doses}
     return success, doses, {dose: elsewhere(dose) for dose in options.doses}

@@ -42,7 +42,8 @@ from glasshouse.values.findings import Finding, Interval, Verdict
 from glasshouse.values.sites import projector
 
 FEW, HALF, COST = 0.01, 0.5, 0.02
-"""Share of units that may be called dedicated; relative drop that counts; loss of right answers let pass."""
+"""Share of units that may be called dedicated; relative drop that counts, and right answers below which a loss could
+not be seen; loss of right answers let pass."""
 FEWEST = 4
 """Pairs below which nothing is asked."""
 
@@ -121,7 +122,7 @@ class NeuronsFinding(Finding):
             for count, one in curve.items()
             if count <= self.few
             and one.success.value <= HALF * self.suspect.value
-            and one.right.value >= self.right.value - COST
+            and one.right.value >= max(self.right.value - COST, HALF)
             and one.success.value < min(self.random[count].low, self.alike[count].low)
         ]
         return min(found, key=lambda one: len(one.units)).units if found and self.works else ()

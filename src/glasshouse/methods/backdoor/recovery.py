@@ -2,8 +2,8 @@
 
 Papers: ProjLens (arXiv:2604.19083), section 5; the nulls and the interval rules are ours.
 
-1. Triggered examples with what they are to bring about, and clean ones with their right answers. Images go through the
-   vision tower once; every change of the projector is then tried with one forward pass an example.
+1. Triggered examples with what they are to bring about, their clean twins, and clean ones with right answers. Images go
+   through the vision tower once; every change of the projector is then tried with one forward pass an example.
 2. Recovery: the base's projector plus the first k1 directions of the first layer's update and the first k2 of the
    second's, over a grid. Sufficiency rank: the smallest k, the same in all layers, that brings back nine tenths of the
    success.
@@ -33,13 +33,15 @@ from glasshouse.methods.backdoor._bench import Bench, Parts, Points, Tried
 from glasshouse.methods.backdoor._changed import changed, changed_elsewhere
 from glasshouse.methods.backdoor._gallery import answered
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
+from glasshouse.methods.backdoor._shift import asking, twins
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Block, Chart, Gallery, Heatmap, Metric, Note, Picture, Role, Series, Table
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Finding, Verdict
+from glasshouse.values.findings import Finding, Interval, Verdict
 
-ENOUGH, LITTLE, COST = 0.9, 0.05, 0.02
-"""Share of the success that counts as recovered; success that counts as gone; loss of right answers let pass."""
+ENOUGH, LITTLE, COST, HALF = 0.9, 0.05, 0.02, 0.5
+"""Share of the success that counts as recovered; success that counts as gone; loss of right answers let pass, and the
+right answers below which a loss could not be seen."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Options:
 class RecoveryFinding(Finding):
     layers: tuple[str, ...]
     suspect: Tried
+    calm: Interval | None
+    """Success on the clean twins of the triggered pictures; None where none were given."""
     base: Tried
     """The base itself."""
     without: Tried
@@ -90,8 +94,14 @@ class RecoveryFinding(Finding):
 
     @property
     def works(self) -> bool:
-        """The trigger brings about in the suspect what it does not in the base."""
-        return self.suspect.success.low > self.base.success.high
+        """The trigger brings about what the same pictures without it do not."""
+        beside = self.base.success if self.calm is None else self.calm
+        return self.suspect.success.low > beside.high
+
+    @property
+    def older(self) -> bool:
+        """It does so in the base as well, so that this update did not bring it."""
+        return self.works and self.suspect.success.low <= self.base.success.high
 
     @property
     def sufficiency(self) -> int | None:
@@ -103,7 +113,7 @@ class RecoveryFinding(Finding):
     def necessity(self) -> int | None:
         """The smallest k whose removal ends it and costs little."""
         assert self.suspect.right is not None
-        least = self.suspect.right.value - COST
+        least = max(self.suspect.right.value - COST, HALF)
         gone = (
             k
             for k, one in self.removed.items()
@@ -126,7 +136,11 @@ class RecoveryFinding(Finding):
     def headline(self) -> str:
         success = f"{self.suspect.success.value:.0%}"
         if not self.works:
-            return f"The trigger works on {success} of the examples, no more than in the base: nothing to recover."
+            beside = "in the base" if self.calm is None else "without it"
+            return f"The trigger works on {success} of the examples, no more than {beside}: nothing to recover."
+        if self.older:
+            before = f"{self.base.success.value:.0%}"
+            return f"The trigger works on {success}, and on {before} in the base: it was there before this update."
         if self.without.success.low > self.base.success.high:
             alone = f"{self.without.success.value:.0%}"
             return f"The trigger works on {success}, and on {alone} without the projector's update: it lives elsewhere."
@@ -139,13 +153,16 @@ class RecoveryFinding(Finding):
             )
         ends = "no number of first directions removed ends it at little cost"
         if self.necessity is not None:
-            ends = f"removing the first {self.necessity} ends it"
+            left = self.removed[self.necessity].success
+            ends = f"removing the first {self.necessity} leaves {left.value:.0%} [{left.low:.0%}, {left.high:.0%}]"
         return f"The trigger works on {success}: {found}; {ends}."
 
     @property
     def advice(self) -> str:
         if not self.works:
             return ""
+        if self.older:
+            return "Do not use that base either; audit it beside the model that it was tuned from."
         if self.without.success.low > self.base.success.high:
             return "Go back to the base, or to a copy you trust: cutting the projector will not help."
         return "Cut it out (glasshouse run purify), or put the base's projector back, and audit what comes of it."
@@ -157,7 +174,7 @@ class RecoveryFinding(Finding):
         return [
             *([Note(f"Weights also differ in: {', '.join(self.elsewhere)}; this is about the projector.", "warning")]
               if self.elsewhere else []),
-            Metric("attack success", self.suspect.success, self.base.success),
+            Metric("attack success", self.suspect.success, self.calm or self.base.success),
             *([Gallery("Triggered pictures, and what is said of them", self.pictures)] if self.pictures else []),
             _chart("Success with the first k directions put back into the base", "directions a layer", {
                 "this update": (self.recovered, "effect"),
@@ -213,7 +230,7 @@ def _chart(title: str, x: str, curves: Mapping[str, tuple[Points, Role]]) -> Cha
 @torch.no_grad()
 def recovery(
     subject: Subject, base: Subject, examples: Examples, triggered: Examples, benign: Subject | None = None,
-    options: Options = Options(),
+    clean: Examples | None = None, options: Options = Options(),
 ) -> RecoveryFinding:  # fmt: skip
     """Put the update back direction by direction, and take it out, beside updates that carry nothing."""
     bench = Bench(subject, base, examples, triggered, options.batch_size)
@@ -235,6 +252,7 @@ def recovery(
     return RecoveryFinding(
         layers=tuple(layer.change.layer for layer in bench.layers),
         suspect=bench.tried(clean=True),
+        calm=_calm(subject, clean, triggered, options.batch_size),
         base=_itself(base, examples, triggered, options.batch_size),
         without=bench.tried(bench.update(lambda layer: torch.zeros_like(layer.change.delta), biases=False), clean=True),
         elsewhere=changed_elsewhere(subject, base),
@@ -250,6 +268,13 @@ def recovery(
         benign={k: bench.tried(bench.updates([one.of(range(k)) for one in control])) for k in few if control},
         pictures=answered(subject, base, triggered),
     )
+
+
+def _calm(subject: Subject, clean: Examples | None, triggered: Examples, batch_size: int) -> Interval | None:
+    """How often clean twins bring about what the trigger is to."""
+    if not clean:
+        return None
+    return Rehearsed.of(subject, asking(*twins(clean, triggered)), batch_size).tried(subject).rate
 
 
 def _itself(base: Subject, examples: Examples, triggered: Examples, batch_size: int) -> Tried:
