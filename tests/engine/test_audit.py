@@ -12,8 +12,8 @@ import glasshouse as gh
 import juries
 from glasshouse.data.examples import Example, Examples
 from glasshouse.engine import audit as auditing
+from glasshouse.engine import binding, runs
 from glasshouse.engine import method as methods
-from glasshouse.engine import runs
 from glasshouse.engine.audit import SURFACES, Audit, examine
 from glasshouse.engine.binding import Opening, Request, supply
 from glasshouse.engine.runs import Run
@@ -204,6 +204,20 @@ def test_a_full_disk_ends_the_audit_and_keeps_what_was_answered(tmp_path: Path, 
     assert juries.asked == ["witness", "adviser"]
 
 
+def test_an_adapter_is_set_beside_the_very_model_that_it_is_put_on(seedling, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[str, object, object]] = []
+
+    def opened(name: str, *, revision: object = None, adapter: object = None, **settings: object) -> Subject:
+        asked.append((name, revision, adapter))
+        return seedling
+
+    monkeypatch.setattr(binding, "open_model", opened)
+    opening = Opening(adapter="a", revision="v1")
+    subjects = {"subject": True, "base": False, "benign": False}
+    supply(Request("x", {"subject": "org/m", "benign": "org/b"}, {}, {}, opening), subjects, {})
+    assert sorted(asked, key=str) == [("org/b", None, None), ("org/m", "v1", "a"), ("org/m", "v1", None)]
+
+
 def test_a_limit_keeps_triggered_examples_beside_their_twins(tmp_path: Path):
     clean = Examples(Example(prompt=f"{number} ?", answer="a", id=f"c{number}") for number in range(20))
     stamped = Examples(
@@ -224,12 +238,12 @@ def test_sarif_and_junit_say_what_the_verdicts_are(tmp_path: Path):
     made = ask(tmp_path)
     (run,) = json.loads((made.folder / "audit.sarif").read_text())["runs"]
     assert run["properties"]["verdict"] == "concern"
-    assert {one["ruleId"]: (one["kind"], one["level"]) for one in run["results"]} == {
-        "adviser": ("open", "none"),
-        "judge": ("pass", "none"),
-        "relative": ("notApplicable", "none"),
-        "sage": ("notApplicable", "none"),
-        "witness": ("fail", "warning"),
+    assert {one["ruleId"]: one["level"] for one in run["results"]} == {"witness": "warning"}
+    assert {one["method"]: one["answer"] for one in run["properties"]["otherSections"]} == {
+        "adviser": "broke down",
+        "judge": "pass",
+        "relative": "not asked",
+        "sage": "not asked",
     }
     assert all(run["tool"]["driver"]["rules"][one["ruleIndex"]]["id"] == one["ruleId"] for one in run["results"])
     suite = ElementTree.parse(made.folder / "junit.xml").getroot()

@@ -20,6 +20,7 @@ from hostile import TEXTS
 
 WIDTHS = (360, 768, 1280)
 SEEDLING = "organism:seedling"
+SCROLLER = "document.querySelector('.questions .scroll')"
 pages = pytest.mark.parametrize("name", ["audit", "run", "compare", "index"])
 
 
@@ -98,7 +99,7 @@ def test_a_keyboard_is_enough(browser: Browser, written):
     assert seen.page.evaluate(visible)
     keys.press("Enter")
     reached: list[str] = []
-    for _ in range(60):
+    for _ in range(100):
         keys.press("Tab")
         tag = seen.page.evaluate(f"{now}.tagName")
         if tag == "BODY":
@@ -106,10 +107,10 @@ def test_a_keyboard_is_enough(browser: Browser, written):
         assert seen.page.evaluate(visible), seen.page.evaluate(f"{now}.outerHTML")
         reached.append(tag)
     everything = seen.page.evaluate(
-        "[...document.querySelectorAll('a, summary')].filter(one => one.checkVisibility()).length"
+        "[...document.querySelectorAll('a, summary, [tabindex]')].filter(one => one.checkVisibility()).length"
     )
     assert len(reached) == everything - 1  # the way past the summary lies behind us
-    assert {"A", "SUMMARY"} <= set(reached)
+    assert {"A", "SUMMARY", "DIV"} <= set(reached)  # a table that is wider than the screen is scrolled by keys
     first = seen.page.locator("summary").first
     first.focus()
     keys.press("Enter")
@@ -119,6 +120,22 @@ def test_a_keyboard_is_enough(browser: Browser, written):
     keys.press("Enter")
     assert seen.page.evaluate("location.hash") == "#witness"
     assert seen.complaints == []
+    seen.page.close()
+
+
+def test_a_phone_shows_what_counts_and_keeps_a_drawing_legible(browser: Browser, written):
+    seen = Seen.of(browser, written("audit"), 360)
+    questions = seen.page.locator(".questions table")
+    assert questions.locator("th[scope=col]:visible").all_inner_texts() == [
+        "Question", "Answer", "Counts as"
+    ]  # fmt: skip
+    assert questions.locator("td", has_text=re.compile("^witness$")).is_visible()
+    assert seen.page.evaluate(f"{SCROLLER}.scrollWidth <= {SCROLLER}.clientWidth")
+    sizes = seen.page.eval_on_selector_all(
+        ".intervals svg", "all => all.filter(one => one.checkVisibility()).map(one => one.getScreenCTM().a)"
+    )
+    assert sizes
+    assert min(sizes) > 0.9  # of nine points
     seen.page.close()
 
 
@@ -138,7 +155,8 @@ def test_headings_and_landmarks_tell_the_way(browser: Browser, written):
 def test_it_prints_with_what_was_folded_away_by_us(browser: Browser, written):
     seen = Seen.of(browser, written("audit"))
     seen.page.emulate_media(media="print")
-    for selector, shown in ((".skip", False), ("details.more svg", True), (".reading details", False), ("h1", True)):
+    told = ("details.more svg", True), (".source pre", True), (".source dl", True), ("h1", True)
+    for selector, shown in (*told, (".skip", False), (".reading details", False)):
         assert seen.page.locator(selector).first.is_visible() is shown, selector
     paper = seen.page.pdf(format="A4")
     assert paper.startswith(b"%PDF")

@@ -2,16 +2,19 @@
 
 import copy
 import math
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import matplotlib
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from glasshouse.report.charts import COLOURS, LONGEST_LABEL, NULL, figure, svg
-from glasshouse.report.words import alternative
+from glasshouse.report.charts import COLOURS, LONGEST_NAME, NULL, figure, svg
+from glasshouse.report.words import alternative, picture_name
 from glasshouse.values.blocks import Chart, Heatmap, Metric, Note, Series
+from glasshouse.values.intervals import Interval
 from hostile import SOME
 from showing import SURE, drawings
 
@@ -57,13 +60,47 @@ def test_every_text_can_be_drawn(kind: str, texts: tuple[str, ...]):
 
 @pytest.mark.parametrize("text", ["$x^2$", r"\$x\$", "$", "$$", r"\frac $a$ b", "a_b^c"])
 def test_dollars_are_dollars(text: str):
-    said = {element.text for element in ElementTree.fromstring(svg(drawings(text)["heatmap"])).iter()}
-    assert text in said
+    for kind in ("heatmap", "points"):
+        said = {element.text for element in ElementTree.fromstring(svg(drawings(text)[kind])).iter()}
+        assert text in said
 
 
 def test_labels_are_cut():
-    said = [element.text or "" for element in ElementTree.fromstring(svg(drawings("x" * 500)["points"])).iter()]
-    assert "x" * (LONGEST_LABEL - 1) + "…" in said
+    legend = figure(drawings("x" * 500, "y")["lines"]).axes[0].get_legend()
+    assert legend.get_texts()[0].get_text() == "x" * 39 + "…"
+    lines = [element.text or "" for element in ElementTree.fromstring(svg(drawings("x" * 500)["points"])).iter()]
+    assert "x" * (LONGEST_NAME - 1) + "…" in "".join(lines)
+
+
+NAMES = ("suspect, triggered", "suspect, clean", "base, triggered", "without the shared direction",
+         "without the trigger's part", "the trigger's part put on clean images, at its own dose", "x")  # fmt: skip
+
+
+def test_names_of_intervals_stand_in_full_and_apart():
+    """Down the side, each on its own lines, at a width that a phone has."""
+    rates = {name: Interval.rate(number, 8) for number, name in enumerate(NAMES)}
+    drawing = figure(Chart.intervals("seven", rates, y="success"))
+    drawing.draw_without_rendering()
+    axes = drawing.axes[0]
+    labels = axes.get_yticklabels()
+    assert tuple(label.get_text().replace("\n", " ") for label in labels) == NAMES
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(above.y0 > below.y1 for above, below in pairwise(boxes))
+    assert min(box.x0 for box in boxes) >= 0
+    assert axes.get_window_extent().width > 0.3 * drawing.bbox.width
+    assert drawing.get_figwidth() < 5
+    assert drawing.get_figheight() > figure(Chart.intervals("one", {"x": SURE})).get_figheight()
+
+
+@pytest.mark.parametrize("interval", [Interval(0.5, -math.inf, math.inf, 1), Interval.rate(0, 0), SURE])
+def test_an_interval_is_always_drawn(interval: Interval):
+    """Without bounds it goes from edge to edge; without a value it is there all the same."""
+    axes = figure(Chart.intervals("", {"one": interval, "null": SURE}, nulls=("null",))).axes[0]
+    (own,), (null,) = (collection.get_segments() for collection in axes.collections)
+    left, right = axes.get_xlim()
+    assert own[:, 0].tolist() == [max(interval.low, left), min(interval.high, right)]
+    assert null[:, 0].tolist() == [0.25, 0.75]
+    assert [to_hex(one.get_color()[0]) for one in axes.collections] == [COLOURS[0], NULL]
 
 
 def test_nulls_are_grey_and_effects_are_not():
@@ -107,6 +144,13 @@ def test_the_alternative_tells_the_numbers():
     assert "(null)" in alternative(drawings("one", "two")["lines"])
     told = alternative(Heatmap("map", torch.tensor([[1.0, 5.0], [2.0, 3.0]]), ("a", "b"), ("c", "d")))
     assert told == "map. 2 rows by 2 columns, from 1 to 5 at a, d."
+
+
+def test_a_picture_with_a_table_below_is_called_by_its_title():
+    pictures = drawings("one", "two")
+    for kind in ("points", "lines"):
+        assert picture_name(pictures[kind]) == "one. The numbers are in the table below."
+    assert picture_name(pictures["heatmap"]) == alternative(pictures["heatmap"])
 
 
 def test_words_are_no_picture():

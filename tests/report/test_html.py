@@ -3,7 +3,9 @@
 import base64
 import copy
 import io
+import re
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,13 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
+import juries
+from glasshouse.engine.audit import examine
+from glasshouse.engine.binding import Opening, Request
+from glasshouse.engine.index import side_by_side
 from glasshouse.engine.runs import Run
-from glasshouse.report.html import fragment, page
+from glasshouse.report.html import audit_page, comparison_page, fragment, page
+from glasshouse.report.words import Told
 from glasshouse.values import blocks
-from glasshouse.values.blocks import Block, Gallery, Picture
+from glasshouse.values.blocks import Block, Gallery, Picture, Table
 from glasshouse.values.surfaces import rendered
 from hostile import SOME, TEXTS, Page, assert_dead, controls
-from showing import PIXELS, Said, drawings, every_kind, words
+from showing import PIXELS, SURE, Said, drawings, every_kind, words
 
 texts = pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 WORDS = tuple(words(""))
@@ -121,9 +128,49 @@ def test_every_picture_has_words(finished: Run):
     labelled = [figure for figure in figures if len(figure.get("aria-label") or "") > 20]
     assert len(drawn) == len(labelled) == 3
     assert all(svg["aria-hidden"] == "true" for svg in drawn)
+    assert not any(len(figure.get("aria-label") or "") > 150 for figure in figures)  # a row of bare numbers
     assert len(images) == 6
-    assert all(image["alt"] for image in images)
+    assert all(image["alt"] == "" for image in images)  # the caption is beside it and would be read twice
     assert dict(seen.elements[0][1]) == {"lang": "en"}
+
+
+def test_a_picture_without_a_caption_is_called_by_its_gallery():
+    assert Page(fragment(OnePicture("", (), Picture(PIXELS, "")))).values("alt") == ["one"]
+
+
+def test_a_table_can_be_scrolled_by_keys_and_its_rows_have_names():
+    rows = (("red", 1.0), (3, 2.0), (None, 3.0), (SURE, 4.0))
+    html = fragment(OneBlock(Table("Colours", ("name", "number"), rows)))
+    regions = [dict(attributes) for tag, attributes in Page(html).elements if dict(attributes).get("role") == "region"]
+    assert regions == [{"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Colours"}]
+    assert re.findall(r'<th scope="row">(.*?)</th>', html) == ["red", "3"]
+    assert html.count("<td>") == 6
+    assert 'aria-label="table"' in fragment(OneBlock(Table("", ("name",), ())))
+
+
+def test_a_sentence_may_begin_with_a_letter_of_its_own():
+    told = Told.of("A question?\n\nHow to read it:  a small rank is enough. When it misleads:\n    i do not know.")
+    assert (told.reading, told.misleading) == ("A small rank is enough.", "I do not know.")
+    told = Told.of("A question?\n\nHow to read it: high. When it misleads: A small rank is enough.")
+    assert told.misleading == "A small rank is enough."
+
+
+@pytest.mark.usefixtures("jury")
+def test_an_adviser_describes_and_every_line_has_its_method(tmp_path: Path):
+    juries.says |= {"witness": "concern", "adviser": "fail"}
+    request = Request("audit", {"subject": "organism:seedling"}, {}, {}, Opening())
+    made = examine(request, root=tmp_path)
+    html = audit_page(made)
+    badge = r'<span class="verdict small (\w+)" data-verdict="(\w+)">(\w+)</span>'
+    adviser, judge, witness = ("described", "fail", "described"), ("pass",) * 3, ("concern",) * 3
+    assert re.findall(badge, html) == [judge, witness, adviser] * 2
+    found = html.partition("What was found</h2>")[2].partition("</section>")[0]
+    assert re.findall(r"<li><strong>(\w+):</strong> (.*?)</li>", found) == [
+        (name, f"the {name} says half of it, 50%.") for name in ("witness", "judge", "adviser")
+    ]
+    assert html.count("95 % intervals") == 1
+    assert 'class="verdict small fail"' not in comparison_page(side_by_side(made, made))
+    assert "<td>fail</td>" not in fragment(made)
 
 
 def test_the_page_of_a_finding_is_the_same_each_time(finished: Run):
@@ -163,6 +210,15 @@ def decoded(picture: Picture) -> torch.Tensor:
     (address,) = Page(fragment(OnePicture("", ("gallery",), picture))).values("src")
     data = base64.b64decode(address.removeprefix("data:image/png;base64,"))
     return torch.from_numpy(numpy.array(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+class OneBlock(Said):
+    def __init__(self, block: Block) -> None:
+        super().__init__("", ())
+        object.__setattr__(self, "block", block)
+
+    def blocks(self) -> list[Block]:
+        return [self.block]
 
 
 class OnePicture(Said):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glasshouse.report.inert import LONGEST, inert
+from glasshouse.report.inert import BLANK, LONGEST, inert
 from hostile import TEXTS, controls
 
 everything = settings(max_examples=200, deadline=None, derandomize=True, database=None)
@@ -26,7 +26,7 @@ def test_no_control_of_any_kind_is_left(text: str):
 
 
 @everything
-@given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs")), max_size=LONGEST))
+@given(st.text(st.characters(categories=("L", "N", "P", "S", "Zs"), exclude_characters=BLANK), max_size=LONGEST))
 def test_what_can_be_read_stays_as_it_is(text: str):
     assert inert(text) == text
 
@@ -39,6 +39,9 @@ def test_what_can_be_read_stays_as_it_is(text: str):
         ("a\x00b", r"a\x00b"),
         ("\u202e", r"\x202e"),
         ("a\tb\nc", "a\tb\nc"),
+        ("PASS\u2028FAIL\u2029", r"PASS\x2028FAIL\x2029"),
+        ("\u3164\u2800\u034f\u115f\uffa0", r"\x3164\x2800\x34f\x115f\xffa0"),
+        ("a\ufe00\ufe0f\U000e0100\U000e01ef", r"a\xfe00\xfe0f\xe0100\xe01ef"),
     ],
 )
 def test_what_is_hidden_is_written_out(text: str, shown: str):

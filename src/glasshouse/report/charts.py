@@ -6,9 +6,11 @@ serves a paper (`finding.plot()`) and, as SVG with a text alternative, the page.
 """
 
 import io
+import math
 import re
 import warnings
 from functools import singledispatch
+from textwrap import wrap
 
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -21,7 +23,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 NULL = "#8a8a8a"
 INK = "#767676"
 """Of axes and their texts in a figure; on a page they take the colour that the page gives, light or dark."""
-LONGEST_LABEL = 24
+NAME = 34
+"""Characters on a line of an interval's name, and of what its values are."""
+LONGEST_NAME = 4 * NAME
 
 
 class Drawing(Figure):
@@ -47,15 +51,12 @@ def _(block: Metric) -> Figure:
 
 @figure.register
 def _(block: Chart) -> Figure:
+    if block.labels:
+        return _intervals(block)
     drawing, axes = _axes(width=6.4, height=3.2)
     for number, series in enumerate(block.series):
-        _draw(
-            axes, series, COLOURS[number % len(COLOURS)] if series.role == "effect" else NULL, points=bool(block.labels)
-        )
-    if block.labels:
-        axes.set_xticks(range(len(block.labels)), [_label(name) for name in block.labels])
-        axes.set_xlim(-0.6, len(block.labels) - 0.4)
-    elif len(block.series) > 1:
+        _line(axes, series, COLOURS[number % len(COLOURS)] if series.role == "effect" else NULL)
+    if len(block.series) > 1:
         names = [_label(series.name, 40) for series in block.series]  # by name: it would leave out what begins with _
         axes.legend(axes.get_lines(), names, frameon=False, fontsize=8, labelcolor=INK)
     axes.set_xlabel(_label(block.x, 80))
@@ -99,6 +100,32 @@ def svg(block: Block) -> str:
     return re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'aria-hidden="true"', body, count=1)
 
 
+def _intervals(block: Chart) -> Figure:
+    """Names down the side in full and values across, so that no name runs into the next, on a phone neither."""
+    names, values = [_wrapped(name) for name in block.labels], _wrapped(block.y)
+    lines = max(name.count("\n") + 1 for name in names)
+    drawing, axes = _axes(width=4.6, height=0.45 + 0.17 * (values.count("\n") + 1) + (0.14 + 0.16 * lines) * len(names))
+    ends = [end for one in block.series for end in (*one.y, *one.low, *one.high) if math.isfinite(end)] or [0.0, 1.0]
+    margin = 0.05 * ((max(ends) - min(ends)) or abs(max(ends)) or 1.0)
+    left, right = min(ends) - margin, max(ends) + margin
+    for series in block.series:
+        colour = COLOURS[0] if series.role == "effect" else NULL
+        if series.low:  # without a bound: to the edge, and with no end drawn there
+            low, high = [max(end, left) for end in series.low], [min(end, right) for end in series.high]
+            axes.hlines(series.x, low, high, colors=colour)
+            axes.plot([*series.low, *series.high], [*series.x, *series.x], "|", color=colour, markersize=8)
+        axes.plot(series.y, series.x, "o", color=colour)
+    axes.set_xlim(left, right)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.locator_params(axis="x", nbins=5)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(labelsize=9)
+    axes.set_xlabel(values, fontsize=9)
+    axes.set_ylabel(_label(block.x, 80), fontsize=9)
+    axes.grid(axis="x", linewidth=0.4, alpha=0.4)
+    return drawing
+
+
 def _axes(width: float, height: float):
     drawing = Drawing(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(drawing)
@@ -119,19 +146,23 @@ def _legible_on(red: float, green: float, blue: float) -> str:
     return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
 
 
-def _draw(axes, series: Series, colour: str, *, points: bool) -> None:
-    style = {"color": colour, "label": _label(series.name)}
-    if points:
-        down = [y - low for y, low in zip(series.y, series.low or series.y, strict=True)]
-        up = [high - y for y, high in zip(series.y, series.high or series.y, strict=True)]
-        axes.errorbar(series.x, series.y, yerr=[down, up], fmt="o", capsize=4, **style)
-        return
-    axes.plot(series.x, series.y, marker="o", markersize=3, linestyle="--" if series.role == "null" else "-", **style)
+def _line(axes, series: Series, colour: str) -> None:
+    style = {"color": colour, "linestyle": "--" if series.role == "null" else "-"}
+    axes.plot(series.x, series.y, marker="o", markersize=3, **style)
     if series.low:
         axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
 
 
-def _label(text: str, longest: int = LONGEST_LABEL) -> str:
+def _label(text: str, longest: int) -> str:
     """Inert, short, and without the dollar signs in which matplotlib would look for mathematics."""
-    plain = inert(text, 200).replace("\n", "⏎").replace("$", r"\$")
+    return _plain(text, longest).replace("$", r"\$")
+
+
+def _wrapped(text: str) -> str:
+    """The same, in full on several lines."""
+    return "\n".join(wrap(_plain(text, LONGEST_NAME), NAME)).replace("$", r"\$")
+
+
+def _plain(text: str, longest: int) -> str:
+    plain = inert(text, 200).replace("\n", "⏎")
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"

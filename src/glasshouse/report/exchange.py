@@ -14,49 +14,79 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from glasshouse.report.html import Bound
 from glasshouse.report.inert import inert
 
-LEVELS = {"pass": "none", "concern": "warning", "fail": "error", "inconclusive": "none"}
-"""SARIF knows levels for what fails only."""
-KINDS = {"pass": "pass", "concern": "fail", "fail": "fail", "inconclusive": "open"}
-AGAINST = ("concern", "fail")
+LEVELS = {"concern": "warning", "fail": "error"}
+"""Of SARIF, for what speaks against the model."""
 
 
 def sarif(audit: Bound) -> str:
-    """SARIF 2.1.0: one rule a question, one result an answer. A question that counts for nothing (an adviser's) raises
-    no alarm."""
+    """SARIF 2.1.0: one rule a question, one result for each answer that counts and speaks against the model, and a note
+    for a judge that could not answer. Code scanning makes an alert of every result, of whatever kind it says it is, so
+    all else stands among the run's properties."""
     rules = [
-        {"id": one.method, "shortDescription": {"text": inert(one.question)}, "properties": {"role": one.role}}
+        {
+            "id": one.method,
+            "shortDescription": {"text": _message(inert(one.question))},
+            "properties": {"role": one.role},
+        }
         for one in audit.sections
     ]
-    verdict = str(audit.judgement.verdict)
+    levels = [_level(audit, one) for one in audit.sections]
+    properties = {
+        "verdict": str(audit.judgement.verdict),
+        "headline": inert(audit.judgement.headline),
+        "depth": audit.facts["depth"],
+        "otherSections": [_told(audit, one) for one, level in zip(audit.sections, levels, strict=True) if not level],
+    }
     run = {
         "tool": {"driver": {"name": "glasshouse", "version": audit.facts["versions"]["glasshouse"], "rules": rules}},
-        "results": [_result(audit, one, number) for number, one in enumerate(audit.sections)],
-        "properties": {"verdict": verdict, "headline": inert(audit.judgement.headline), "depth": audit.facts["depth"]},
+        "results": [_result(audit, number, level) for number, level in enumerate(levels) if level],
+        "properties": properties,
         "invocations": [{"executionSuccessful": all(one.state != "broke down" for one in audit.sections)}],
     }
     schema = "https://json.schemastore.org/sarif-2.1.0.json"
     return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=1, allow_nan=False)
 
 
-def _result(audit: Bound, section: Any, number: int) -> dict[str, Any]:
-    card = audit.facts["subjects"]["subject"]
-    artifact = {"artifactLocation": {"uri": quote(inert(card["name"]))}, "region": {"startLine": 1}}
-    place = {"physicalLocation": artifact, "logicalLocations": [{"name": inert(card["name"]), "kind": "module"}]}
-    made: dict[str, Any] = {"ruleId": section.method, "ruleIndex": number, "locations": [place]}
-    if section.state in ("not asked", "refused"):
-        return {**made, "kind": "notApplicable", "level": "none", "message": {"text": inert(section.why)}}
-    if section.state == "broke down":
-        return {**made, "kind": "open", "level": "none", "message": {"text": inert(section.why)}}
-    finding = audit.runs[section.method].finding
-    verdict = str(finding.verdict)
-    quiet = section.role == "adviser"
-    return {
-        **made,
-        "kind": "informational" if quiet else KINDS[verdict],
-        "level": "none" if quiet else LEVELS[verdict],
-        "message": {"text": inert(finding.headline)},
-        "partialFingerprints": {"glasshouse/key": str(audit.runs[section.method].facts["key"])},
+def _told(audit: Bound, section: Any) -> dict[str, str]:
+    """What became of a question: the verdict of its answer, or why there is none."""
+    answered = section.state == "answered"
+    finding = audit.runs[section.method].finding if answered else None
+    answer, text = (str(finding.verdict), finding.headline) if finding else (section.state, section.why)
+    return {"method": section.method, "role": section.role, "answer": answer, "text": inert(text)}
+
+
+def _level(audit: Bound, section: Any) -> str:
+    """How loudly a section is told; nothing if it raises no alarm."""
+    answer = _told(audit, section)["answer"]
+    if section.role == "adviser":
+        return ""
+    silent = section.role == "judge" and answer in ("inconclusive", "refused", "broke down")
+    return "note" if silent else LEVELS.get(answer, "")
+
+
+def _result(audit: Bound, number: int, level: str) -> dict[str, Any]:
+    section = audit.sections[number]
+    told = _told(audit, section)
+    name = inert(audit.facts["subjects"]["subject"]["name"])
+    artifact = {"artifactLocation": {"uri": quote(name)}, "region": {"startLine": 1}}
+    place = {"physicalLocation": artifact, "logicalLocations": [{"name": name, "kind": "module"}]}
+    unanswered = f"{section.method} could not answer ({told['answer']}): " if level == "note" else ""
+    made: dict[str, Any] = {
+        "ruleId": section.method,
+        "ruleIndex": number,
+        "level": level,
+        "message": {"text": _message(unanswered + told["text"])},
+        "locations": [place],
     }
+    if section.state == "answered":
+        made["partialFingerprints"] = {"glasshouse/key": str(audit.runs[section.method].facts["key"])}
+    return made
+
+
+def _message(text: str) -> str:
+    """As a plain text message of SARIF, in which brackets would make a link and braces a placeholder."""
+    escaped = re.sub(r"([\\\[\]])", r"\\\1", text)
+    return escaped.replace("{", "{{").replace("}", "}}")
 
 
 def junit(audit: Bound) -> str:
@@ -72,7 +102,7 @@ def junit(audit: Bound) -> str:
         text = _plain(inert(finding.headline if finding else one.why))
         kind = {"answered": "", "broke down": "error"}.get(one.state, "skipped")
         if finding and one.role != "adviser":
-            kind = "failure" if str(finding.verdict) in AGAINST else "skipped" if finding.verdict != "pass" else ""
+            kind = "failure" if str(finding.verdict) in LEVELS else "skipped" if finding.verdict != "pass" else ""
         if kind:
             SubElement(case, kind, message=text)
             counts[{"failure": "failures", "error": "errors", "skipped": "skipped"}[kind]] += 1
@@ -105,7 +135,8 @@ def _lines(audit: Bound) -> Iterator[str]:
     for one in audit.sections:
         if one.state == "answered":
             finding = audit.runs[one.method].finding
-            yield f"| {_quoted(one.question)} | {finding.verdict} | {_quoted(finding.headline)} |"
+            answer = "described" if one.role == "adviser" else finding.verdict
+            yield f"| {_quoted(one.question)} | {answer} | {_quoted(finding.headline)} |"
     for title, lines in (("What to do next", judgement.advice()), ("Not examined", judgement.left_out())):
         yield ""
         yield f"{title}:"

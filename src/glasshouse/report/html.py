@@ -17,7 +17,7 @@ from PIL import Image
 
 from glasshouse.report import charts
 from glasshouse.report.inert import inert
-from glasshouse.report.words import Told, alternative, cell
+from glasshouse.report.words import Told, cell, names_a_row, picture_name
 from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Picture, Table
 from glasshouse.values.findings import Finding
 from glasshouse.values.intervals import Interval
@@ -55,17 +55,25 @@ def page(run: Facts) -> str:
 
 def audit_page(audit: Bound) -> str:
     """A whole page for an audit: the verdict first, then a section for each question."""
-    shown = {name: _shown(name, run) for name, run in audit.runs.items()}
-    return _rendered("audit.html.j2", audit=audit, judgement=audit.judgement, shown=shown)
+    answered = [one for one in audit.sections if one.state == "answered"]
+    shown = {one.method: _shown(one.method, one.role, audit.runs[one.method]) for one in answered}
+    found = _found({one.method: audit.runs[one.method].finding.headline for one in answered}, audit.judgement.found())
+    return _rendered("audit.html.j2", audit=audit, judgement=audit.judgement, shown=shown, found=found)
 
 
-def _shown(name: str, run: Facts) -> Markup:
+def _found(headlines: Mapping[str, str], order: list[str]) -> list[tuple[str, str]]:
+    """What each method found, in this order of headlines."""
+    return sorted(headlines.items(), key=lambda item: order.index(item[1]))
+
+
+def _shown(method: str, role: str, run: Facts) -> Markup:
     """One answer. What cannot be drawn costs its own section, and the page says so."""
     try:
-        return Markup(_rendered("section.html.j2", run=run, finding=run.finding, told=_told(run)))  # noqa: S704
+        values = {"run": run, "finding": run.finding, "role": role, "told": _told(run)}
+        return Markup(_rendered("section.html.j2", **values))  # noqa: S704 - the templates escaped it
     except Exception as problem:  # noqa: BLE001 - blocks of any method, of any package
         line = Markup('<p class="note warning">{}</p>')
-        return line.format(inert(f"{name} answered, and its answer cannot be drawn: {type(problem).__name__}"))
+        return line.format(inert(f"{method} answered, and its answer cannot be drawn: {type(problem).__name__}"))
 
 
 def index_page(entries: Sequence[Any], broken: Sequence[str]) -> str:
@@ -75,7 +83,8 @@ def index_page(entries: Sequence[Any], broken: Sequence[str]) -> str:
 
 def comparison_page(beside: Any) -> str:
     """Two runs or two audits side by side."""
-    return _rendered("compare.html.j2", beside=beside)
+    sections = [one for made in (beside.first, beside.second) for one in getattr(made, "sections", ())]
+    return _rendered("compare.html.j2", beside=beside, roles={one.method: one.role for one in sections})
 
 
 def _told(run: Facts) -> Told:
@@ -109,10 +118,11 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "inert": inert,
         "svg": _svg,
-        "alternative": alternative,
+        "picture_name": picture_name,
         "cell": cell,
         "picture": _picture,
     }
+    environment.tests["naming"] = names_a_row
     environment.filters |= {"kind": _kind, "table_of": _table_of, "led": _led, "differences": _differences}
     return environment
 

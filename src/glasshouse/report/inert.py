@@ -4,9 +4,13 @@ templates besides."""
 import unicodedata
 
 LONGEST = 2000
-INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn")
+INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 """Escape and its kin; direction overrides, zero-width and other unseen marks; surrogates, private use and unassigned:
-no character at all, some of which XML does not allow."""
+no character at all, some of which XML does not allow; what begins a line for some readers and for others not."""
+SELECTORS = (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+FILLERS = (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0)
+BLANK = frozenset(map(chr, (*SELECTORS, *FILLERS)))
+"""Letters, marks and signs by their category, of which nothing is seen either."""
 
 
 def inert(text: object, longest: int = LONGEST) -> str:
@@ -20,4 +24,5 @@ def inert(text: object, longest: int = LONGEST) -> str:
 def _visible(character: str) -> str:
     if character in "\n\t":
         return character
-    return f"\\x{ord(character):02x}" if unicodedata.category(character) in INVISIBLE else character
+    unseen = character in BLANK or unicodedata.category(character) in INVISIBLE
+    return f"\\x{ord(character):02x}" if unseen else character

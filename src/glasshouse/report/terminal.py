@@ -23,9 +23,17 @@ STYLES = {"pass": "bold green", "concern": "bold yellow", "fail": "bold red", "i
 MOST_ROWS = 24
 
 
+class _Console(Console):
+    """What a reader who has left means for the exit status is the command line's to say."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that never interprets what it is given as markup."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)
+    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)
 
 
 def one_line(text: object) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from glasshouse.report.inert import inert
 from glasshouse.values.blocks import Block, Chart, Heatmap
+from glasshouse.values.intervals import Interval
 
 
 def cell(value: Any) -> str:
@@ -31,6 +32,18 @@ def alternative(block: Block) -> str:
             )
         case _:
             return ""
+
+
+def picture_name(block: Block) -> str:
+    """What a picture is called where the table of its numbers follows: a row of bare numbers tells nobody anything."""
+    if isinstance(block, Chart):
+        return inert(f"{block.title}. The numbers are in the table below.")
+    return alternative(block)
+
+
+def names_a_row(value: Any) -> bool:
+    """Whether a row's first cell says what the row is about: a word or a place, not a measurement."""
+    return value not in (None, "") and not isinstance(value, bool | Interval)
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,8 @@ class Told:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].strip()
+    stripped = text.strip()
+    return stripped[:1].upper() + stripped[1:]
 
 
 def _numbers(values: tuple[float, ...]) -> str:
