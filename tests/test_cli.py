@@ -613,7 +613,11 @@ def really(*words: object, cwd: Path, installed: Path | None = None, **more) -> 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders)), **more.pop("env", {})}
     environment.pop("PYTHONUNBUFFERED", None)  # users have it unset
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-    return subprocess.Popen([COMMAND, *map(str, words)], cwd=cwd, env=environment, text=True, **pipes)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to it
+    try:
+        return subprocess.Popen([COMMAND, *map(str, words)], cwd=cwd, env=environment, text=True, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_really_a_run_is_json_and_a_status_and_not_a_word_more(tmp_path: Path, data: Path, llama: Path):
