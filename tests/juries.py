@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glasshouse.data.examples import Examples
-from glasshouse.engine.method import method
+from glasshouse.engine.method import at_least, method
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Block, Chart, Metric, Table
 from glasshouse.values.errors import BadInput
@@ -23,6 +23,15 @@ asked: list[str] = []
 class Options:
     seed: int = 0
     """Nothing is drawn."""
+
+
+@dataclass(frozen=True)
+class Batches:
+    batch_size: int = 8
+    """How many examples are shown at once."""
+
+    def __post_init__(self) -> None:
+        at_least(self, batch_size=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +83,7 @@ def judge(subject: Subject, options: Options = Options()) -> Heard:
 
 
 @method(question="Was anything seen?", needs="weights", role="witness", depth="quick")
-def witness(subject: Subject, examples: Examples | None = None, options: Options = Options()) -> Heard:
+def witness(subject: Subject, examples: Examples | None = None, options: Batches = Batches()) -> Heard:
     return _heard("witness")
 
 

@@ -114,12 +114,13 @@ def test_json_is_all_of_it(typed):
 
 
 def test_a_dry_run_is_what_from_takes(typed, tmp_path: Path):
-    dry = typed("audit", SEEDLING, "--depth", "thorough", "--base", SEEDLING, "--dry-run")
+    words = ("--depth", "thorough", "--base", SEEDLING, "--batch-size", "2")
+    dry = typed("audit", SEEDLING, *words, "--dry-run")
     assert juries.asked == []
     (tmp_path / "asked.json").write_text(dry.out)
     again = typed("audit", "--from", "asked.json", "--json")
     assert sorted(juries.asked) == sorted(juries.NAMES)
-    assert again.json["depth"] == "thorough"
+    assert (again.json["depth"], again.json["options"]["batch_size"]) == ("thorough", 2)
 
 
 @pytest.mark.parametrize("words", [(), ("--dry-run",), ("--depth", "quick")], ids=" ".join)
@@ -128,7 +129,10 @@ def test_a_dry_run_is_what_from_takes(typed, tmp_path: Path):
     [
         ({"options": {"depth": "deep"}}, "there is no depth 'deep'; write one of quick, standard, thorough"),
         ({"options": {"depth": [1]}}, "there is no depth [1]"),
-        ({"options": {"depth": "quick", "colour": 1}}, "audit has no option 'colour'; its one option is 'depth'"),
+        (
+            {"options": {"depth": "quick", "colour": 1}},
+            "audit has no option 'colour'; its options are 'depth' and 'batch_size'",
+        ),
         ({"opening": {"remote_code": True}}, "it asks for --remote-code, which no file may give leave to; type it"),
         ({"opening": {"download": True}}, "it asks for --download, which no file may give leave to; type it as well"),
     ],
@@ -153,6 +157,7 @@ def test_a_file_is_taken_from_only_as_far_as_it_may_say(typed, tmp_path: Path, c
         ((SEEDLING, "--depth", "deep"), "--depth"),
         ((SEEDLING, "--fail-on", "pass"), "--fail-on"),
         ((SEEDLING, "--limit", "0"), "--limit 0: must be at least 1"),
+        ((SEEDLING, "--batch-size", "0"), "--batch-size 0: must be a number from 1 upwards"),
         ((SEEDLING, "--clean", "nowhere.jsonl"), "nowhere.jsonl"),
     ],
 )

@@ -8,10 +8,11 @@ from dataclasses import MISSING, field, make_dataclass, replace
 from io import StringIO
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from glasshouse.engine.audit import chosen
 from glasshouse.engine.binding import Opening, Request, bind_options, flag
 from glasshouse.engine.catalogue import catalogue
 from glasshouse.engine.method import Depth, Method
@@ -101,19 +102,22 @@ def audit(rest: Sequence[str]) -> tuple[Any, Request]:
         for kind in ("subjects", "examples")
     )
     saved = _saved(rest, "audit", ["subject", *subjects, *examples])
-    depth: Any = _depth(saved, _from(rest))
+    depth, batch_size = _chosen(saved, _from(rest))
     model = ("model", tyro.conf.Positional[str | None], saved.models.get("subject"), f"{MODEL}.")
     inputs = [_input(name, saved, required=False, example=name in examples) for name in (*subjects, *examples)]
     form = _read(
         "audit", rest, model, *inputs,
         ("depth", Depth, depth, "quick takes about a minute on two cores for a small model; the others ask more."),
+        ("batch_size", int | None, batch_size, "How many examples are shown at once, by methods with this option."),
         ("fail_on", Literal["inconclusive", "concern", "fail", "never"] | None, None,
          "Exit with 1 from this verdict on; below it with 0, or with 3 if a judge that was asked gave no answer."),
         *_common(saved),
     )  # fmt: skip
     if form.model is None:
         raise BadInput("audit needs a model: glasshouse audit MODEL, for example glasshouse audit organism:hijack-logo")
-    return form, _requested(saved, form, ["subject", *subjects], examples, {"depth": form.depth})
+    options = {"depth": form.depth} | ({} if form.batch_size is None else {"batch_size": form.batch_size})
+    chosen(options)
+    return form, _requested(saved, form, ["subject", *subjects], examples, options)
 
 
 def _saved(rest: Sequence[str], method: str, needed: Collection[str]) -> Request:
@@ -128,15 +132,12 @@ def _saved(rest: Sequence[str], method: str, needed: Collection[str]) -> Request
     return saved
 
 
-def _depth(saved: Request, file: Path | None) -> Any:
-    """What the file says of the one option that an audit has."""
-    for name in saved.options:
-        if name != "depth":
-            raise BadInput(f"--from {file}: audit has no option {name!r}; its one option is 'depth'")
-    depth = saved.options.get("depth", "quick")
-    if depth not in get_args(Depth):
-        raise BadInput(f"--from {file}: there is no depth {depth!r}; write one of {', '.join(get_args(Depth))}")
-    return depth
+def _chosen(saved: Request, file: Path | None) -> tuple[Depth, int | None]:
+    """What the file says of an audit's options."""
+    try:
+        return chosen(saved.options)
+    except BadInput as problem:
+        raise BadInput(f"--from {file}: {problem}") from None
 
 
 def _input(name: str, saved: Request, *, required: bool, example: bool) -> Column:

@@ -3,6 +3,7 @@
 import errno
 import json
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,19 @@ def test_it_comes_back_from_disk(tmp_path: Path):
 def test_deeper_audits_ask_more_and_a_base_lets_more_be_asked(tmp_path: Path):
     ask(tmp_path, "thorough", base=SEEDLING)
     assert sorted(juries.asked) == sorted(juries.NAMES)
+
+
+def test_one_batch_size_is_for_every_method_that_has_one(tmp_path: Path):
+    request = Request("audit", {"subject": SEEDLING}, {}, {"batch_size": 3}, Opening())
+    made = examine(request, root=tmp_path)
+    assert made.facts["options"]["batch_size"] == 3
+    assert made.runs["witness"].facts["options"]["batch_size"] == 3
+    assert made.runs["witness"].facts["command"].endswith(" --batch-size 3")
+    assert "batch" not in made.runs["judge"].facts["command"]
+    assert ask(tmp_path).runs["witness"].facts["options"]["batch_size"] == 8
+    one = examine(replace(request, options={"batch_size": 1}), root=tmp_path)
+    states = {each.method: each.state for each in one.sections}
+    assert (states["judge"], states["witness"], states["adviser"]) == ("answered", "refused", "answered")
 
 
 def test_an_organism_that_is_on_no_shelf_is_asked_what_was_given(seedling: Subject, squares: Examples, tmp_path: Path):
@@ -137,6 +151,7 @@ def test_whoever_looks_on_sees_the_plan_and_each_end(tmp_path: Path):
         (Request("audit", {"subject": "organism:nobody"}, {}, {}, Opening()), "no such organism"),
         (Request("audit", {"subject": SEEDLING}, {"examples": "nowhere.jsonl"}, {}, Opening()), "nowhere.jsonl"),
         (Request("audit", {"subject": SEEDLING}, {}, {}, Opening(), limit=0), "--limit 0"),
+        (Request("audit", {"subject": SEEDLING}, {}, {"batch_size": 0}, Opening()), "--batch-size 0"),
     ],
 )
 def test_bad_input_is_cured_and_leaves_nothing_behind(tmp_path: Path, request_: Request, cure: str):

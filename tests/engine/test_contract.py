@@ -8,6 +8,7 @@ import json
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import wraps
 from itertools import pairwise
 from typing import Any
 
@@ -180,11 +181,17 @@ def test_other_code_is_another_source():
 
 
 def test_too_little_memory_is_said_with_its_cure(seedling: Subject):
-    def full(*args: Any, **kwargs: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
+    def asked(name: str) -> None:
+        @wraps(load(name).function)
+        def full(*args: Any, **kwargs: Any) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
 
-    with pytest.raises(BadInput, match=r"lens: .*2\.00 GiB.*--batch-size"):
-        replace(load("lens"), function=full)(seedling, PROMPTS)
+        replace(load(name), function=full)(seedling, PROMPTS)
+
+    with pytest.raises(BadInput, match=r"lens: .*2\.00 GiB.*a smaller --batch-size, fewer"):
+        asked("lens")
+    with pytest.raises(BadInput, match=r"implant: .*; give fewer examples"):  # which has no such option
+        asked("implant")
 
 
 @each

@@ -18,7 +18,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol, cast, get_args
 
@@ -95,16 +95,18 @@ def audit(
     model: str | Subject, base: str | Subject | None = None, examples: str | Examples | None = None, *,
     benign: str | Subject | None = None, held_out: str | Examples | None = None, lessons: str | Examples | None = None,
     clean: str | Examples | None = None, triggered: str | Examples | None = None, depth: Depth = "quick",
-    limit: int | None = None, root: str | Path = "runs",
+    limit: int | None = None, batch_size: int | None = None, root: str | Path = "runs",
 ) -> Audit:  # fmt: skip
     """Ask everything that can be asked of a model with what is given beside it, by name or opened. Organisms bring
-    their base and their examples."""
+    their base and their examples. With a `batch_size` every method that has one shows so
+    many examples at once."""
     models = {"subject": model, "base": base, "benign": benign}
     data = {"examples": examples, "held_out": held_out, "lessons": lessons, "clean": clean, "triggered": triggered}
     opened = {name: one for name, one in {**models, **data}.items() if isinstance(one, Subject | Examples)}
     named = {name: one if isinstance(one, str) else one.name for name, one in models.items() if one is not None}
     files = {name: one for name, one in data.items() if isinstance(one, str)}
-    return examine(Request("audit", named, files, {"depth": depth}, Opening(), limit), opened, root=root)
+    options = {"depth": depth, "batch_size": batch_size}
+    return examine(Request("audit", named, files, options, Opening(), limit), opened, root=root)
 
 
 def examine(
@@ -112,14 +114,15 @@ def examine(
     watch: Watch | None = None,
 ) -> Audit:  # fmt: skip
     """Ask everything that can be asked at this depth of what `request` names and of what is opened already. Its method
-    is "audit", its options hold the depth."""
-    depth, (methods, unloaded) = _depth(request), _methods()
+    is "audit", its options are the depth and, if the methods' own shall not hold, one batch size."""
+    (depth, batch_size), (methods, unloaded) = chosen(request.options), _methods()
     wanted = [method for method in methods if _within(method, depth)]
     if request.limit is None:
         request = replace(request, limit=MOST[depth])
     began, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     supplied = supply(request, *_inputs(wanted), opened or {})
-    facts = {"schema": SCHEMA, "depth": depth, "options": {"limit": request.limit}, **provenance(supplied)}
+    options = {"limit": request.limit, **({} if batch_size is None else {"batch_size": batch_size})}
+    facts = {"schema": SCHEMA, "depth": depth, "options": options, **provenance(supplied)}
     sections = tuple(_planned(method, depth, supplied) for method in methods)
     plan = [(one.method, method.source) for one, method in zip(sections, methods, strict=True)]
     key = key_of([facts, plan], supplied)
@@ -129,8 +132,10 @@ def examine(
         made: dict[str, tuple[Section, Run | None]] = {}
         for section, method in zip(sections, methods, strict=True):
             if section.state == "answered":  # what was given opened cannot be named in a command
-                alone = "" if opened else spelled(method, request)
-                made[section.method] = _answered(section, method, alone, supplied, work, watch)
+                fits = batch_size is not None and "batch_size" in (one.name for one in fields(method.options))
+                own = {"batch_size": batch_size} if fits else {}
+                alone = "" if opened else spelled(method, replace(request, options=own))
+                made[section.method] = _answered(section, method, alone, supplied, own, work, watch)
         sections = tuple(made[one.method][0] if one.method in made else one for one in sections) + unloaded
         runs = {name: found for name, (_, found) in made.items() if found is not None}
         facts |= {
@@ -141,11 +146,17 @@ def examine(
         return _placed(Audit(work, facts, sections, runs), Path(root) / f"{began:%Y%m%d-%H%M%S}-audit-{key[:6]}")
 
 
-def _depth(request: Request) -> Depth:
-    depth = request.options.get("depth", "quick")
-    if depth not in DEPTHS or set(request.options) - {"depth"}:
-        raise BadInput(f"audit: its one option is depth, {', '.join(DEPTHS)}; found {dict(request.options)}")
-    return depth
+def chosen(options: Mapping[str, Any]) -> tuple[Depth, int | None]:
+    """An audit's options: how deep, and how many examples at once."""
+    for name in options:
+        if name not in ("depth", "batch_size"):
+            raise BadInput(f"audit has no option {name!r}; its options are 'depth' and 'batch_size'")
+    depth, size = options.get("depth", "quick"), options.get("batch_size")
+    if depth not in DEPTHS:
+        raise BadInput(f"there is no depth {depth!r}; write one of {', '.join(DEPTHS)}")
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise BadInput(f"--batch-size {size}: must be a number from 1 upwards")
+    return depth, size
 
 
 def _methods() -> tuple[list[Method[..., Finding]], tuple[Section, ...]]:
@@ -185,8 +196,9 @@ def _planned(method: Method[..., Finding], depth: Depth, supplied: Supplied) -> 
 
 
 def _answered(
-    section: Section, method: Method[..., Finding], command: str, supplied: Supplied, work: Path, watch: Watch | None
-) -> tuple[Section, Run | None]:
+    section: Section, method: Method[..., Finding], command: str, supplied: Supplied, options: Mapping[str, Any],
+    work: Path, watch: Watch | None,
+) -> tuple[Section, Run | None]:  # fmt: skip
     """Ask it. What it refuses and whatever goes wrong is its own section's business, but for a full disk."""
     clock, found = time.perf_counter(), None
     given = {name: supplied[name] for name in (*method.subjects, *method.examples) if name in supplied}
@@ -197,7 +209,8 @@ def _answered(
 
     progress("", 0, 1)
     try:
-        found = run(method, given, root=work, command=command, progress=progress, name=method.name)
+        settings = method.options(**options)
+        found = run(method, given, settings, root=work, command=command, progress=progress, name=method.name)
         section = replace(section, seconds=found.facts["seconds"])
     except Unwritable:
         raise  # the next would fail too; what was answered is kept

@@ -219,6 +219,8 @@ def spelled(method: Method[..., Finding], request: Request) -> str:
         if value != getattr(plain, name):
             words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
     words += [] if request.limit is None else ["--limit", str(request.limit)]
+    for name, value in request.options.items():
+        words += [f"--{flag(name)}", str(value)]
     return shlex.join(words)
 
 

@@ -51,10 +51,10 @@ class Method(Generic[P, F]):
             return self.function(*args, **kwargs)
         except torch.OutOfMemoryError as problem:
             first = (str(problem).splitlines() or [""])[0]
+            smaller = "a smaller --batch-size, " if hasattr(self.options, "batch_size") else ""
             raise BadInput(
-                f"{self.name}: the device has not enough memory ({first}); ask it alone with a smaller --batch-size "
-                f"(glasshouse run {self.name}), or give fewer examples (--limit), a smaller --dtype or more devices "
-                "(--device auto)"
+                f"{self.name}: the device has not enough memory ({first}); give {smaller}fewer examples (--limit), "
+                "a smaller --dtype or more devices (--device auto)"
             ) from problem
 
     @property
