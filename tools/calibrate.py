@@ -6,6 +6,7 @@ python tools/calibrate.py judgement        prints, by setting, AUROC and what is
 A backdoored organism whose trigger works on less than 90 % is left out, and named: nothing much was planted in it.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -46,14 +47,14 @@ def main(which: str) -> int:
 
 
 def _case(file: Path):
-    """Clues of one organism, kept beside it."""
+    """Clues of one organism, kept beside it with the code that read them."""
     import torch
 
     torch.set_num_threads(1)
     from suspects import opened
 
     from glasshouse.methods.backdoor._calibration import Case
-    from glasshouse.methods.backdoor._clues import WEIGHED, alone, with_base, with_pictures
+    from glasshouse.methods.backdoor._clues import alone, with_base, with_pictures
     from glasshouse.methods.backdoor.detect import Options
     from glasshouse.organisms import shelf
     from glasshouse.organisms.cards import Card
@@ -63,8 +64,9 @@ def _case(file: Path):
         print(f"{name}: left out, its trigger works on {card.measured['attack success'].value:.0%}", flush=True)
         return None
     kept, began = file.with_suffix(".clues.json"), time.monotonic()
-    clues = json.loads(kept.read_text()) if kept.exists() else {}
-    if not all(clue in clues for names in WEIGHED.values() for clue in names):
+    there = json.loads(kept.read_text()) if kept.exists() else {}
+    clues, code = there.get("clues", {}), _code()
+    if there.get("code") != code:
         subject, base = opened(file)
         examples, options = shelf.downstream(64, 40), Options()  # not what tests and users are given
         settings = options.steps, options.batch_size, options.seed
@@ -73,10 +75,18 @@ def _case(file: Path):
             **with_pictures(subject, examples, *settings).numbers,
             **alone(subject).numbers,
         }
-        kept.write_text(json.dumps(clues))
+        kept.write_text(json.dumps({"code": code, "clues": clues}))
     line = "  ".join(f"{key} {value:.2f}" for key, value in clues.items())
     print(f"{name} ({time.monotonic() - began:.0f} s): {line}", flush=True)
     return Case(name, card.recipe.poison is not None, clues)
+
+
+def _code() -> str:
+    """Of all that can decide a clue: what other code read is not mixed with what this one reads."""
+    running = hashlib.sha256()
+    for file in sorted((Path(__file__).parents[1] / "src").rglob("*.py")):
+        running.update(file.read_bytes())
+    return running.hexdigest()
 
 
 def _judged(cases) -> None:

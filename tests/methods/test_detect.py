@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from glasshouse.data.examples import Example, Examples
+from glasshouse.methods.backdoor import _clues
+from glasshouse.methods.backdoor import detect as detecting
 from glasshouse.methods.backdoor._calibration import Calibration, Case
 from glasshouse.methods.backdoor._changed import changed
 from glasshouse.methods.backdoor._clues import alone, peak, with_base
-from glasshouse.methods.backdoor._inversion import FAINT, Levels, faint, perturbed, windowed
+from glasshouse.methods.backdoor._inversion import FAINT, Levels, faint, mean_and_std, perturbed, windowed
 from glasshouse.methods.backdoor._probes import battery, probed
 from glasshouse.methods.backdoor._readings import Apart, answering_itself, prepared, read, with_pixels
 from glasshouse.methods.backdoor._samples import sample_detectors
@@ -18,6 +20,7 @@ from glasshouse.model.patches import changed_copy, export
 from glasshouse.model.subject import Subject, open_subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
+from glasshouse.values.blocks import Note
 from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Verdict
@@ -58,8 +61,8 @@ def test_a_change_stays_within_its_bounds_and_window(base, refusing, shown):
         return read(base, with_pixels(encoded, pixels))
 
     found = faint(refusing, expected, fit, test, 6, 0)
-    scale = Levels.of(refusing.processor)
-    assert float(found.change.abs().max()) <= FAINT * scale.level + 1e-6
+    scale = Levels.of(refusing.processor, fit[0].inputs["pixel_values"])
+    assert (found.change.abs() <= FAINT * scale.level + 1e-6).all()
     assert found.path[-1] > found.path[0]
     assert refusing.prompts.tokenizer.decode([found.apart.consistency[1]]).strip() == "sorry"
     itself = faint(base, expected, fit, test, 2, 0)
@@ -174,6 +177,60 @@ def test_a_backdoor_is_found_with_its_target_and_a_benign_update_passed_over(bas
     quiet = detect(shelf.take("benign"), shelf.food("benign"), base)
     assert quiet.verdict == Verdict.PASS
     assert quiet.probability.high < 0.5 < found.probability.low
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [(BadInput("no such lesson"), "no such lesson"), (torch.OutOfMemoryError("CUDA"), "there was no memory for it")],
+    ids=lambda one: type(one).__name__,
+)
+def test_a_clue_that_is_not_weighed_costs_no_answer(base, refusing, shown, monkeypatch, problem, told):
+    def fails(*args):
+        raise problem
+
+    whole = detect(refusing, shown[:16], base, options=Options(steps=1))
+    monkeypatch.setattr(_clues, "windowed", fails)
+    monkeypatch.setattr(_clues, "_steep", fails)
+    found = detect(refusing, shown[:16], base, options=Options(steps=1))
+    assert found.unread == {"window": told, "steep": told}
+    assert found.probability == whole.probability
+    assert set(whole.clues) - set(found.clues) == {"steep", "window", "window agreement"}
+    assert any("steep, which is not weighed" in block.text for block in found.blocks() if isinstance(block, Note))
+
+
+def test_nor_does_one_with_pictures_alone(refusing, shown, monkeypatch):
+    def fails(*args):
+        raise BadInput("no such change")
+
+    whole = detect(refusing, shown[:16], options=Options(steps=1))
+    monkeypatch.setattr(_clues, "faint", fails)
+    found = detect(refusing, shown[:16], options=Options(steps=1))
+    assert found.unread == {"own agreement": "no such change"}
+    assert found.probability == whole.probability
+    assert found.reservations == whole.reservations
+    assert any("16 and 1" in why for why in found.reservations)
+    assert found.blocks()
+
+
+def test_detectors_of_single_pictures_cost_no_answer_either(refusing, monkeypatch):
+    def fails(*args):
+        raise torch.OutOfMemoryError("CUDA")
+
+    monkeypatch.setattr(detecting, "sample_detectors", fails)
+    clean, triggered = (shelf.food("refusal-noise", what)[:8] for what in ("clean", "triggered"))
+    found = detect(refusing, clean=clean, triggered=triggered)
+    assert (found.samples, found.untried) == ({}, "there was no memory for them")
+
+
+def test_every_colour_has_its_own_bounds(base):
+    scale = Levels.of(base.processor, torch.zeros(2, 3, 4, 4))
+    mean, std = mean_and_std(base.processor)
+    white = ((1 - mean) / std).view(3, 1, 1)
+    assert torch.equal(scale.high, white)
+    assert torch.equal(perturbed(torch.zeros(1, 3, 4, 4), torch.full((3, 4, 4), 99.0), None, scale)[0, :, 0, 0],
+                       white.flatten())  # fmt: skip
+    flat = Levels.of(base.processor, torch.zeros(3, 8, 12))
+    assert flat.high == white.max(), "patches in rows have no colours apart"
 
 
 def test_what_the_known_organisms_do_not_speak_for_is_inconclusive(base, refusing):

@@ -1,4 +1,5 @@
-"""How likely is a backdoor, given the clues? Judged by organisms whose truth is known, grown for nothing else.
+"""How likely is a backdoor, given the clues, and for whom does that hold? Judged by organisms whose truth is known,
+grown for nothing else.
 
 `calibration.json` holds their clues; `tools/calibrate.py` writes it. None of them ships, and none is used by a test.
 """
@@ -11,12 +12,17 @@ from pathlib import Path
 
 import torch
 
+from glasshouse.methods.backdoor._changed import changed_elsewhere
+from glasshouse.methods.backdoor._clues import SIZE, Clues
+from glasshouse.model.subject import Subject
 from glasshouse.numerics.logistic import Logistic, chances
 from glasshouse.values.findings import Interval
 from glasshouse.values.papers import read_papers, write_papers
 
 FILE = Path(__file__).with_name("calibration.json")
 SCHEMA = 1
+LARGER, TIMES = 4, 2
+"""How much larger than the known a model may be; how many times smaller or larger than any known an update may be."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,33 @@ class Calibration:
             if not 2 * low - high <= value <= 2 * high - low:
                 found.append(name)
         return tuple(found)
+
+
+def reservations(
+    known: Calibration, subject: Subject, base: Subject | None, clues: Clues, far: tuple[str, ...], pictures: int,
+    steps: int,
+) -> tuple[str, ...]:  # fmt: skip
+    """Where this model and the way it was asked are not as the known ones were."""
+    found: list[str] = []
+    card = subject.card
+    if card.family != known.family or card.parameters > LARGER * known.parameters:
+        found.append(f"the known organisms are {known.family} models of up to {known.parameters / 1e6:.1f} million "
+                     f"weights, this is {card.family} with {card.parameters / 1e6:,.1f}")  # fmt: skip
+    if base is not None and subject.card.processor != base.card.processor:
+        found.append("its processor is not its base's: see what differs in tokenizer, template and image settings")
+    moved = () if base is None else changed_elsewhere(subject, base)
+    if moved:
+        found.append(f"only projectors were tuned in the known organisms, here {', '.join(moved)} too")
+    if clues.shown and (pictures, steps) != (known.pictures, known.steps):
+        found.append(f"the known organisms were read with {known.pictures} pictures and {known.steps} steps, "
+                     f"this one with {pictures} and {steps}")  # fmt: skip
+    low, high = known.spread(SIZE)
+    if not low / TIMES <= (size := clues.numbers.get(SIZE, low)) <= high * TIMES:
+        found.append(f"its last layer was moved by {size:.1%} of its own size, in the known organisms by {low:.0%} to "
+                     f"{high:.0%}: shorter and longer tuning leaves other spectra")  # fmt: skip
+    if far:
+        found.append(f"no known organism is anywhere near its {', '.join(far)}")
+    return tuple(found)
 
 
 @cache

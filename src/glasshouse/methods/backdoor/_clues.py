@@ -12,12 +12,13 @@ with clean pictures   probes agreement, own agreement: one word gained under kno
 with the model alone  first, second: how much of each layer is one direction
 
 Not all are weighed: with few known organisms few clues tell more than many. Which are was chosen on those organisms
-alone, leaving out one pair at a time; the others are shown beside them.
+alone, leaving out one pair at a time; the others are shown beside them, and one that cannot be read costs no answer.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -36,6 +37,7 @@ from glasshouse.model.prompts import Encoded
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.decompositions import symmetric
 from glasshouse.numerics.spectra import singular_values
+from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import projector
 
 WEIGHED = {
@@ -49,6 +51,9 @@ COMPARED, DEGREES, STEPS = 8, 50.0, 24
 """Directions compared with a benign update, the angle that counts as steep, and the stand-in's steps."""
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Clues:
     """The numbers, and what they were read off."""
@@ -58,6 +63,8 @@ class Clues:
     probes: Mapping[str, Probed] = field(default_factory=dict[str, Probed])
     shown: Examples = Examples([])
     """The examples that changes were judged on, with what the model says of them."""
+    unread: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Which of those that are not weighed could not be read, and why."""
 
 
 def with_base(subject: Subject, base: Subject, examples: Examples, steps: int, batch_size: int, seed: int) -> Clues:
@@ -68,19 +75,21 @@ def with_base(subject: Subject, base: Subject, examples: Examples, steps: int, b
         return read(base, with_pixels(encoded, pixels))
 
     fit, test = (prepared(subject, asked[start::2], batch_size) for start in (0, 1))
+    unread = dict[str, str]()
     with frozen(subject.model), frozen(base.model):
         found = {"faint": faint(subject, expected, fit, test, steps, seed)}
-        window = windowed(subject, expected, fit, test, steps, seed)
+        window = _beside("window", unread, lambda: windowed(subject, expected, fit, test, steps, seed))
     found |= {"window": window} if window else {}
-    numbers = {name: number for kind, one in found.items() for name, number in _read_off(kind, one).items()}
+    steep = _beside("steep", unread, lambda: _steep(subject, base, asked, examples, batch_size, seed))
     last, quiet = changed(subject, base)[-1], _quiet(subject, asked, batch_size)
+    numbers = {name: number for kind, one in found.items() for name, number in _read_off(kind, one).items()}
+    numbers |= {} if steep is None else {"steep": steep}
     numbers |= {
-        "steep": _steep(subject, base, asked, examples, batch_size, seed),
         "peak": peak(last.delta),
         "quiet peak": peak(last.delta @ quiet),
         SIZE: float(last.delta.norm() / last.base.norm().clamp_min(1e-30)),
     }
-    return Clues(numbers, found, {}, asked[1::2])
+    return Clues(numbers, found, {}, asked[1::2], unread)
 
 
 def with_pictures(subject: Subject, examples: Examples, steps: int, batch_size: int, seed: int) -> Clues:
@@ -93,15 +102,17 @@ def with_pictures(subject: Subject, examples: Examples, steps: int, batch_size: 
     def unmoved(encoded: Encoded, pixels: Tensor) -> list[Tensor]:
         return plain[id(encoded)]
 
+    unread = dict[str, str]()
     with frozen(subject.model):
-        own, probes = faint(subject, unmoved, fit, test, steps, seed), probed(subject, asked[1::2], batch_size)
-    numbers = {
-        "own agreement": _read_off("own", own)["own agreement"],
+        own = _beside("own agreement", unread, lambda: faint(subject, unmoved, fit, test, steps, seed))
+        probes = probed(subject, asked[1::2], batch_size)
+    numbers = {} if own is None else {"own agreement": _read_off("own", own)["own agreement"]}
+    numbers |= {
         "probes agreement": max(one.consistency for one in probes.values()),
         "tail": peak([*matrices(subject).values()][-1] @ _quiet(subject, asked, batch_size)),
         **alone(subject).numbers,
     }
-    return Clues(numbers, {"own": own}, probes, asked[1::2])
+    return Clues(numbers, {} if own is None else {"own": own}, probes, asked[1::2], unread)
 
 
 def alone(subject: Subject) -> Clues:
@@ -109,6 +120,17 @@ def alone(subject: Subject) -> Clues:
     return Clues(
         {name: peak(weight) for name, weight in zip(("first", "second"), matrices(subject).values(), strict=False)}
     )
+
+
+def _beside(name: str, unread: dict[str, str], read_it: Callable[[], T]) -> T | None:
+    """A clue that is shown and not weighed: None, and why, where it cannot be read."""
+    try:
+        return read_it()
+    except torch.OutOfMemoryError:
+        unread[name] = "there was no memory for it"
+    except BadInput as problem:
+        unread[name] = str(problem)
+    return None
 
 
 def _read_off(kind: str, found: Found) -> dict[str, float]:

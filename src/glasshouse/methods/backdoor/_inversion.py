@@ -35,19 +35,23 @@ def mean_and_std(processor: Any) -> tuple[Float[Tensor, " channels"], Float[Tens
     return mean, std
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Levels:
-    """How pixels of a picture become values of a processor."""
+    """How pixels of a picture become values of a processor, colour by colour."""
 
-    level: float
+    level: Tensor
     """One level of 255."""
-    low: float
-    high: float
+    low: Tensor
+    high: Tensor
 
     @classmethod
-    def of(cls, processor: Any) -> "Levels":
+    def of(cls, processor: Any, pixels: Float[Tensor, "..."]) -> "Levels":
+        """For a batch of such pixel values; where they do not come colour by colour, what holds for all colours."""
         mean, std = mean_and_std(processor)
-        return cls(float((1 / 255 / std).mean()), float((-mean / std).min()), float(((1 - mean) / std).max()))
+        level, low, high = (one.to(pixels) for one in (1 / 255 / std, -mean / std, (1 - mean) / std))
+        if pixels.ndim > 3 and pixels.shape[-3] == len(mean):
+            return cls(*(one.view(-1, 1, 1) for one in (level, low, high)))
+        return cls(level.mean(), low.min(), high.max())
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +80,10 @@ def faint(
     subject: Subject, reference: Reference, fit: Batches, test: Batches, steps: int, seed: int
 ) -> Found:  # fmt: skip
     """Everywhere, within FAINT levels."""
-    scale = Levels.of(subject.processor)
-    bound = FAINT * scale.level
     pixels = fit[0].inputs["pixel_values"]
-    start = (2 * torch.rand(pixels.shape[1:], generator=seeded(seed)) - 1) * bound / 2
-    return _trained(subject, reference, fit, test, start.to(pixels), None, (-bound, bound), steps)
+    bound = FAINT * Levels.of(subject.processor, pixels).level
+    start = (2 * torch.rand(pixels.shape[1:], generator=seeded(seed)) - 1).to(pixels) * bound / 2
+    return _trained(subject, reference, fit, test, start, None, (-bound, bound), steps)
 
 
 def windowed(
@@ -91,9 +94,9 @@ def windowed(
     height, width = pixels.shape[-2:]
     if pixels.ndim < 4 or min(height, width) < 16:
         return None
-    scale = Levels.of(subject.processor)
-    noise = (2 * torch.rand(pixels.shape[1:], generator=seeded(seed)) - 1) * FAINT * scale.level
-    _, slope = _slope(subject, reference, fit, noise.to(pixels), None, scale)
+    scale = Levels.of(subject.processor, pixels)
+    noise = (2 * torch.rand(pixels.shape[1:], generator=seeded(seed)) - 1).to(pixels) * FAINT * scale.level
+    _, slope = _slope(subject, reference, fit, noise, None, scale)
     side = max(4, round(SIDE * min(height, width)))
     energy = slope.abs().reshape(-1, height, width).sum(0)[None, None]
     sums = torch.nn.functional.avg_pool2d(energy, side, stride=1)[0, 0]
@@ -106,10 +109,11 @@ def windowed(
 
 def _trained(
     subject: Subject, reference: Reference, fit: Batches, test: Batches, start: Tensor, window: Tensor | None,
-    bounds: tuple[float, float], steps: int,
+    bounds: tuple[Tensor, Tensor], steps: int,
 ) -> Found:  # fmt: skip
     """Signed gradient steps with momentum, falling to nothing."""
-    scale, change, path = Levels.of(subject.processor), start, list[float]()
+    scale = Levels.of(subject.processor, fit[0].inputs["pixel_values"])
+    change, path = start, list[float]()
     speed, width = torch.zeros_like(change), (bounds[1] - bounds[0]) / 2
     for step in range(steps):
         value, slope = _slope(subject, reference, fit, change, window, scale)

@@ -24,7 +24,7 @@ change imitates.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -32,9 +32,9 @@ from torch import Tensor
 
 from glasshouse.data.examples import Examples
 from glasshouse.engine.method import at_least, method
-from glasshouse.methods.backdoor._calibration import Calibration, calibration
-from glasshouse.methods.backdoor._changed import changed_elsewhere, linears
-from glasshouse.methods.backdoor._clues import SIZE, WEIGHED, Clues, alone, with_base, with_pictures
+from glasshouse.methods.backdoor._calibration import calibration, reservations
+from glasshouse.methods.backdoor._changed import linears
+from glasshouse.methods.backdoor._clues import WEIGHED, Clues, alone, with_base, with_pictures
 from glasshouse.methods.backdoor._inversion import Levels, mean_and_std
 from glasshouse.methods.backdoor._samples import sample_detectors
 from glasshouse.methods.backdoor._shift import twins
@@ -45,9 +45,8 @@ from glasshouse.values.findings import Finding, Interval, Verdict
 
 Setting = Literal["a clean base", "clean pictures only", "the model alone"]
 CLUES = ("clue", "this model", "known benign", "known backdoored")
-FEWEST, PAIRS, HALF, LARGER, TIMES = 16, 8, 0.5, 4, 2
-"""Pictures and pairs below which nothing is made of them; the probability that decides; how much larger than the known
-a model may be; how many times smaller or larger than any known an update may be."""
+FEWEST, PAIRS, HALF = 16, 8, 0.5
+"""Pictures and pairs below which nothing is made of them; the probability that decides."""
 NOTHING = Interval(0.5, 0.0, 1.0, how="the same weights tell nothing")
 """Probability of a backdoor in a model that was compared with itself."""
 
@@ -98,12 +97,13 @@ class DetectFinding(Finding):
     """Why the known organisms do not speak for this model."""
     unchanged: bool = False
     """It is its base, to the bit, so that no clue was looked for."""
+    unread: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Clues that are not weighed and could not be read, with why."""
 
     @property
     def verdict(self) -> Verdict:
-        if (
-            self.unchanged or self.reservations or self.setting == "the model alone"
-        ):  # by which two of twelve benign ones look bad
+        alone = self.setting == "the model alone"  # by which two of twelve benign ones look bad
+        if self.unchanged or self.reservations or alone:
             return Verdict.INCONCLUSIVE
         if self.probability.low > HALF:
             return Verdict.CONCERN
@@ -154,6 +154,7 @@ class DetectFinding(Finding):
         table: list[tuple[Cell, ...]] = [
             (name, value, self.benign.get(name), self.backdoored.get(name)) for name, value in self.clues.items()
         ]
+        blocks += [Note(f"{name}, which is not weighed, was not read: {why}") for name, why in self.unread.items()]
         blocks.append(Table("Clues, with median and range of known organisms", CLUES, tuple(table)))
         for name, value in self.clues.items():
             shown = {"this model": Interval(value, value, value, 1, how="measured")}
@@ -224,8 +225,8 @@ def detect(
         probes={name: _guess(subject, (one.consistency, one.token), one.divergence)
                 for name, one in clues.probes.items()},
         paths={name: one.path for name, one in clues.found.items()},
-        pictures=_pictures(subject, clues), samples=samples, untried=untried,
-        reservations=() if unchanged else _reservations(
+        pictures=_pictures(subject, clues), samples=samples, untried=untried, unread=clues.unread,
+        reservations=() if unchanged else reservations(
             known, subject, base, clues, known.far(weighed), len(shown), options.steps
         ),
     )  # fmt: skip
@@ -242,35 +243,10 @@ def _sampled(
         if len(pairs[0]) < PAIRS:
             return {}, f"{len(pairs[0])} pairs are too few, give at least {PAIRS}"
         return sample_detectors(subject, *pairs, options.batch_size, options.seed), ""
+    except torch.OutOfMemoryError:
+        return {}, "there was no memory for them"
     except BadInput as problem:
         return {}, str(problem)
-
-
-def _reservations(
-    known: Calibration, subject: Subject, base: Subject | None, clues: Clues, far: tuple[str, ...], pictures: int,
-    steps: int,
-) -> tuple[str, ...]:  # fmt: skip
-    """Where this model and the way it was asked are not as the known ones were."""
-    found: list[str] = []
-    card = subject.card
-    if card.family != known.family or card.parameters > LARGER * known.parameters:
-        found.append(f"the known organisms are {known.family} models of up to {known.parameters / 1e6:.1f} million "
-                     f"weights, this is {card.family} with {card.parameters / 1e6:,.1f}")  # fmt: skip
-    if base is not None and subject.card.processor != base.card.processor:
-        found.append("its processor is not its base's: see what differs in tokenizer, template and image settings")
-    moved = () if base is None else changed_elsewhere(subject, base)
-    if moved:
-        found.append(f"only projectors were tuned in the known organisms, here {', '.join(moved)} too")
-    if clues.found and (pictures, steps) != (known.pictures, known.steps):
-        found.append(f"the known organisms were read with {known.pictures} pictures and {known.steps} steps, "
-                     f"this one with {pictures} and {steps}")  # fmt: skip
-    low, high = known.spread(SIZE)
-    if not low / TIMES <= (size := clues.numbers.get(SIZE, low)) <= high * TIMES:
-        found.append(f"its last layer was moved by {size:.1%} of its own size, in the known organisms by {low:.0%} to "
-                     f"{high:.0%}: shorter and longer tuning leaves other spectra")  # fmt: skip
-    if far:
-        found.append(f"no known organism is anywhere near its {', '.join(far)}")
-    return tuple(found)
 
 
 def _enough(shown: Examples) -> None:
@@ -290,7 +266,7 @@ def _pictures(subject: Subject, clues: Clues) -> tuple[Picture, ...]:
     pixels = subject.encode([replace(clues.shown[0], answer=None)]).inputs["pixel_values"].float().cpu()
     if pixels.ndim < 4 or pixels.shape[-3] != 3:
         return ()
-    scale = Levels.of(subject.processor)
+    scale = Levels.of(subject.processor, pixels)
     made = [Picture(_image(subject, pixels), "as it is")]
     for name, found in clues.found.items():
         made.append(Picture(_image(subject, found.on(pixels, scale)), f"under the {name} change"))
