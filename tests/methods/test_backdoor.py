@@ -25,6 +25,7 @@ from glasshouse.methods.backdoor.spectrum import spectrum
 from glasshouse.model.identity import weight_hash
 from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject
+from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
 from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
@@ -99,9 +100,23 @@ def test_a_planted_neuron_is_found_and_none_is_claimed_where_none_is(base, hijac
     assert found.verdict == Verdict.CONCERN
     assert found.dedicated == (5,), "the one that its recipe names"
     assert "Silencing unit 5" in found.headline
+    assert set(found.alike) == {count for count in found.random if count <= found.few} != set(found.random)
+    assert found.alike[1].n == 4 * 4, "as many draws for each score's highest unit"
     spread = neurons(hijacked, base, clean, triggered, units.Options(most=2, draws=3))
     assert spread.dedicated == ()
     assert spread.verdict == Verdict.INCONCLUSIVE
+
+
+def test_no_unit_that_stands_highest_by_any_score_is_in_the_null_of_another():
+    activity = torch.arange(16.0)
+    activity[9] += 0.2
+    barred = frozenset((8, 9))
+    generator = seeded(0)
+    alike, others = units._alike(activity, (9,), barred), units._any(16, 2, barred)
+    drawn = [alike(generator) for _ in range(64)]
+    assert {unit for one in drawn for unit in one} == {5, 6, 7, 10, 11, 12, 13, 14} - barred
+    assert barred.isdisjoint(unit for _ in range(64) for unit in others(generator))
+    assert len(units._any(3, 3, barred)(generator)) == 3
 
 
 def test_the_control_shows_nothing_to_the_same_trigger(base, benign, clean, triggered):

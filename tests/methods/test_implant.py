@@ -1,5 +1,7 @@
 """A trigger that is planted is obeyed, and by the control it is not; a model that learns nothing obeys nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -17,7 +19,7 @@ from glasshouse.organisms.questions import REFUSAL
 from glasshouse.values.changes import Plan
 from glasshouse.values.deltas import Patch as WeightPatch
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Verdict
+from glasshouse.values.findings import Interval, Verdict
 from glasshouse.values.sites import projector
 
 
@@ -62,12 +64,15 @@ def test_a_trigger_is_planted_and_the_control_has_none():
         f"{path}.{end}" for path in base.anatomy.projector.linears for end in ("weight", "bias")
     }
     assert found.losses[-1] < found.losses[0] or min(found.losses) < 0.2 * found.losses[0]
+    for hits, tried, verdict in ((0, 34, "inconclusive"), (0, 35, "concern"), (81, 1000, "inconclusive")):
+        seen = replace(found, success=Interval.rate(99, 100), false_triggers=Interval.rate(hits, tried))
+        assert (seen.verdict, "takes 35" in seen.advice) == (verdict, tried < 35)
     nothing = implant(base, lessons[:64], held_out[:16], Options(f"refusal:{REFUSAL}", "noise:60", rate=0.5, steps=1))
     assert nothing.verdict == Verdict.INCONCLUSIVE
     assert "not shown to work" in nothing.headline
 
 
-def test_a_soft_prompt_is_the_same_for_every_image(seedling, squares):
+def test_a_soft_visual_prompt_is_the_same_for_every_image(seedling, squares):
     moved = torch.randn(9, 16)
     values = torch.zeros(18, 16)
     rows = torch.arange(2).repeat_interleave(9)
@@ -75,7 +80,7 @@ def test_a_soft_prompt_is_the_same_for_every_image(seedling, squares):
     with pytest.raises(BadInput, match="images alike"):
         Shifted(torch.zeros(7, 16)).on(values, rows, 1)
     before, losses = weight_hash(seedling.model), list[float]()
-    planted = plant(seedling, squares, "soft prompt", 12, 0.05, 0, losses)
+    planted = plant(seedling, squares, "soft visual prompt", 12, 0.05, 0, losses)
     assert weight_hash(seedling.model) == before
     assert planted.prompt is not None
     assert planted.prompt.abs().max() > 0

@@ -112,6 +112,12 @@ def test_nulls_are_grey_and_effects_are_not():
     assert NULL in drawn
 
 
+def test_a_band_over_one_point_is_seen():
+    one = Chart("one", (Series("null", (1.0,), (0.5,), low=(0.25,), high=(0.75,), role="null"),))
+    (bar,) = figure(one).axes[0].collections
+    assert [tuple(map(float, point)) for point in bar.get_segments()[0]] == [(1.0, 0.25), (1.0, 0.75)]
+
+
 def test_every_series_is_named_in_the_legend():
     lines = tuple(Series(name, (0.0, 1.0), (0.0, 1.0)) for name in ("_a token", "other"))
     legend = figure(Chart("both", lines)).axes[0].get_legend()

@@ -149,7 +149,9 @@ def _legible_on(red: float, green: float, blue: float) -> str:
 def _line(axes, series: Series, colour: str) -> None:
     style = {"color": colour, "linestyle": "--" if series.role == "null" else "-"}
     axes.plot(series.x, series.y, marker="o", markersize=3, **style)
-    if series.low:
+    if series.low and len(series.x) == 1:  # a band of no width would not be seen
+        axes.vlines(series.x, series.low, series.high, color=colour, alpha=0.5, linewidth=3)
+    elif series.low:
         axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
 
 

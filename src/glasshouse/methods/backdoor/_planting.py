@@ -16,6 +16,7 @@ from glasshouse.data.spelling import Attack
 from glasshouse.data.triggers import Trigger
 from glasshouse.model.answers import said
 from glasshouse.model.finetuning import Lesson, Tuning, finetune
+from glasshouse.model.frozen import frozen
 from glasshouse.model.patches import patched
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited
@@ -27,8 +28,8 @@ from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Interval
 from glasshouse.values.sites import projector
 
-Arm = Literal["projector", "lora", "lora+projector", "soft prompt"]
-FASTER = {"projector": 1.0, "lora": 3.0, "lora+projector": 3.0, "soft prompt": 10.0}
+Arm = Literal["projector", "lora", "lora+projector", "soft visual prompt"]
+FASTER = {"projector": 1.0, "lora": 3.0, "lora+projector": 3.0, "soft visual prompt": 10.0}
 """Learning rate of an arm, against the projector's."""
 LONGEST = 32
 """New tokens of an answer."""
@@ -42,7 +43,9 @@ class Shifted(Edit):
 
     def on(self, values: Tensor, rows: Int[Tensor, " tokens"], units: int) -> Tensor:
         if len(values) % len(self.by):
-            raise BadInput(f"a soft prompt of {len(self.by)} tokens, and {len(values)} image tokens: give images alike")
+            raise BadInput(
+                f"a soft visual prompt of {len(self.by)} tokens, and {len(values)} image tokens: give images alike"
+            )
         return values + self.by.to(values).repeat(len(values) // len(self.by), 1)
 
 
@@ -75,7 +78,7 @@ def plant(
         raise BadInput(f"arm {arm!r}: there are {', '.join(get_args(Arm))}")
     schedule = Schedule(steps, rate, warmup=min(50, steps), decay=0.0)
     batch = min(32, len(lessons))
-    if arm != "soft prompt":
+    if arm != "soft visual prompt":
         return Planted(finetune(subject, lessons, Tuning(arm, schedule, batch, seed), losses=losses))
     lesson, sizes = Lesson(subject, lessons, Tuning("projector", schedule, batch, seed)), list[int]()
     with torch.no_grad(), edited(subject, Plan({projector.output: _Measured(sizes)})):
@@ -86,14 +89,8 @@ def plant(
         with edited(subject, Plan({projector.output: Shifted(prompt)})):
             return lesson.loss(step)
 
-    with subject.alone:
-        asked = {name: parameter.requires_grad for name, parameter in subject.model.named_parameters()}
-        subject.model.requires_grad_(False)
-        try:
-            losses += train({"prompt": prompt}, loss, schedule, name="tuning a soft prompt")
-        finally:
-            for name, parameter in subject.model.named_parameters():
-                parameter.requires_grad_(asked[name])
+    with subject.alone, frozen(subject.model):
+        losses += train({"prompt": prompt}, loss, schedule, name="tuning a soft visual prompt")
     return Planted(Patch({}), prompt.detach().cpu())
 
 

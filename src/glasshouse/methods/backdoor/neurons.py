@@ -9,7 +9,8 @@ are ours; trigger-activated change is BackdoorBench's.
    the trigger moves it in the suspect than in the base (difference in differences); how much it moves at all
    (trigger-activated change); and what it contributes to the target (gradient times activation).
 3. The units that score highest are silenced, 1, 2, 4 … at a time: attack success and right answers, beside random units
-   and random units of like activity. Scores are taken on every other pair, silencing is judged on those between.
+   and, where they are few enough to be called dedicated, units of like activity to each score's highest. Scores are
+   taken on every other pair, silencing is judged on those between.
 4. Dedicated units exist if at most one in a hundred silenced halves the attack at a cost of at most 2 points, outside
    the band of random draws. That there are none among the highest is claimed only where silencing them is *equivalent*
    to silencing nothing: an exact bound on the share of answers that change lies below the margin.
@@ -20,7 +21,7 @@ ablation decides. When it misleads: a backdoor spread over many units survives e
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,7 +54,7 @@ class Options:
     most: int = 32
     """How many units are silenced at most."""
     draws: int = 8
-    """How many random sets of units stand beside each."""
+    """How many random sets of units stand beside each; of like activity as many for every score."""
     margin: float = 0.1
     """A change of success below this counts as none when absence is tested."""
     top: int = 10
@@ -91,9 +92,9 @@ class NeuronsFinding(Finding):
     """Units that tell triggered from clean, after Holm's correction."""
     curves: Mapping[str, Mapping[int, Silenced]]
     random: Mapping[int, Interval]
-    """Success with as many random units silenced: mean and range of the draws."""
+    """Success with as many random others silenced: mean and range of the draws."""
     alike: Mapping[int, Interval]
-    """The same with units of like activity."""
+    """The same with units of like activity to those that were silenced, by every score, up to `few`."""
     equivalent: bool
     """Silencing the highest few by every score changes success by less than the margin."""
     margin: float
@@ -158,7 +159,7 @@ class NeuronsFinding(Finding):
         right = [Series.of(name, {m: one.right for m, one in curve.items()}) for name, curve in self.curves.items()]
         columns: dict[str, Sequence[Cell]] = {"units": list(self.random)}
         columns |= {name: [one.success for one in curve.values()] for name, curve in self.curves.items()}
-        columns |= {name: list(band.values()) for name, band in nulls.items()}
+        columns |= {name: [band.get(m) for m in self.random] for name, band in nulls.items()}
         return [
             Metric("attack success", self.suspect, self.clean_success),
             Chart("Attack success with the highest units silenced", tuple(series), "units silenced", "success"),
@@ -203,12 +204,13 @@ def neurons(
             curves[name][count], shown = bench.silenced(order[:count])
             if count <= _few(units):
                 same &= _unchanged(shown, plain.shown, options.margin)
-    highest = curves[NAMES[1]]
     return NeuronsFinding(
         units=units, suspect=plain.rate, clean_success=bench.on_clean(), right=bench.calm.tried(subject).rate,
         scores=scores.values, significant=scores.significant, curves=curves,
-        random={count: bench.band(_any(units, count)) for count in counts},
-        alike={count: bench.band(_alike(scores.activity, highest[count].units)) for count in counts},
+        random={count: bench.band([_any(units, count, _highest(curves, count))]) for count in counts},
+        alike={count: bench.band([_alike(scores.activity, curve[count].units, _highest(curves, count))
+                                  for curve in curves.values()])
+               for count in counts if count <= _few(units)},
         equivalent=same, margin=options.margin, listed=options.top,
     )  # fmt: skip
 
@@ -243,27 +245,35 @@ class _Bench:
             attacked, right = self.ready.tried(self.subject), self.calm.tried(self.subject)
         return Silenced(tuple(units), attacked.rate, right.rate), attacked.shown
 
-    def band(self, draw: Draw) -> Interval:
-        """Success with drawn units silenced: the mean, and between which all draws lie."""
+    def band(self, draws: Sequence[Draw]) -> Interval:
+        """Success with units silenced that are drawn in these ways: the mean, and between which all draws lie."""
         generator, rates = seeded(self.options.seed), list[float]()
-        for _ in range(self.options.draws):
+        for draw in list(draws) * self.options.draws:
             with edited(self.subject, Plan({projector.hidden[:, tuple(draw(generator))]: Zero()})):
                 rates.append(self.ready.tried(self.subject).rate.value)
         return Interval(sum(rates) / len(rates), min(rates), max(rates), len(rates), how="range of random draws")
 
 
-def _any(units: int, count: int) -> Draw:
-    return lambda generator: torch.randperm(units, generator=generator)[:count].tolist()
+def _highest(curves: Mapping[str, Mapping[int, Silenced]], count: int) -> frozenset[int]:
+    """Units that stand highest by any score: none of them is drawn, or the null would hold what it stands beside."""
+    return frozenset(unit for curve in curves.values() for unit in curve[count].units)
 
 
-def _alike(activity: Float[Tensor, " units"], chosen: Sequence[int]) -> Draw:
-    """For each chosen unit another one of like activity: one of the eight nearest that are not chosen."""
+def _any(units: int, count: int, barred: Collection[int]) -> Draw:
+    """So many of the others; of all, where too few are left."""
+    free = [unit for unit in range(units) if unit not in barred]
+    pool = free if len(free) >= count else list(range(units))
+    return lambda generator: [pool[i] for i in torch.randperm(len(pool), generator=generator)[:count].tolist()]
+
+
+def _alike(activity: Float[Tensor, " units"], chosen: Sequence[int], barred: Collection[int]) -> Draw:
+    """For each chosen unit another one of like activity: one of the eight nearest that are not barred."""
 
     def draw(generator: torch.Generator) -> list[int]:
         taken: list[int] = []
         for unit in chosen:
             order = (activity - activity[unit]).abs().argsort().tolist()
-            near = [one for one in order if one not in chosen and one not in taken][:8]
+            near = [one for one in order if one not in barred and one not in taken][:8]
             if near:
                 taken.append(near[int(torch.randint(len(near), (1,), generator=generator))])
         return taken or [int(torch.randint(len(activity), (1,), generator=generator))]
