@@ -159,6 +159,10 @@ def test_an_exported_checkpoint_is_the_patched_model(opened, tmp_path: Path, fam
     name = f"{tower.blocks[0].mlp_writer}.weight"
     patch = Patch.low_rank(name, *(torch.randn(size) for size in _low_rank_sizes(subject, name)))
     folder = export(subject, tmp_path / "out", patch)
+    usual = tmp_path / "usual"
+    usual.mkdir()
+    assert folder.stat().st_mode == usual.stat().st_mode, "as open to others as any folder"
+    usual.rmdir()
     again = open_subject(folder)
     with patched(subject, patch):
         assert weight_hash(again.model) == weight_hash(subject.model)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from glasshouse.model import finetuning
 from glasshouse.model.finetuning import Tuning, finetune
 from glasshouse.model.identity import weight_hash
 from glasshouse.model.prompts import Encoded
@@ -107,6 +108,16 @@ def test_an_arm_moves_only_its_own_and_leaves_the_subject_as_it_was(untrained, a
     wanted = {"projector": {Dense}, "lora": {LowRank}, "lora+projector": {Dense, LowRank}, "soft prompt": {Rows}}
     assert kinds == wanted[arm]
     assert patch.digest() == finetune(subject, _batch(24), Tuning(arm, FEW, batch=8, rank=2)).digest()
+
+
+def test_what_finds_no_room_is_looked_at_again_and_teaches_the_same(untrained, monkeypatch):
+    _, subject = untrained
+    kept = finetune(subject, _batch(24), Tuning("projector", FEW, batch=8))
+    monkeypatch.setattr(finetuning, "MOST", 1)
+    lesson = finetuning.Lesson(subject, _batch(24), Tuning("projector", FEW, batch=8))
+    lesson.loss(0)
+    assert not lesson.known
+    assert finetune(subject, _batch(24), Tuning("projector", FEW, batch=8)).digest() == kept.digest()
 
 
 def test_units_alone_move_when_they_alone_may(untrained):

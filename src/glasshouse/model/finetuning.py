@@ -4,7 +4,8 @@
 
 Five arms: the projector alone, low-rank factors on the language model, both, a soft prompt (the embeddings of tokens
 nobody says), or chosen units of chosen weights. While the vision tower is not trained, each batch goes through it once
-and is remembered. The subject is as it was afterwards, to the bit; the patch says what training did.
+and is remembered, as far as there is room. The subject is as it was afterwards, to the bit; the patch says what
+training did.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,8 @@ from glasshouse.values.deltas import Delta, Dense, LowRank, Patch, Rows
 from glasshouse.values.errors import BadInput
 
 Arm = Literal["projector", "lora", "lora+projector", "soft prompt", "units"]
+MOST = 4 * 2**30
+"""Bytes of batches that are kept in main memory; what is beyond them goes through the vision tower each time."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def finetune(
 
 
 class Lesson:
-    """Batches of examples in an order that depends on the seed alone; each is encoded, and looked at, once."""
+    """Batches of examples in an order that depends on the seed alone; each is encoded, and looked at, once, as long as
+    there is room."""
 
     def __init__(self, subject: Subject, examples: Examples, tuning: Tuning) -> None:
         self.subject, self.seed = subject, tuning.seed
@@ -72,6 +76,7 @@ class Lesson:
         mixed = Examples([examples[i] for i in order], examples.source)
         self.batches = [batch for batch in mixed.batches(tuning.batch) if len(batch) == min(tuning.batch, len(mixed))]
         self.known: dict[int, tuple[Encoded, Tensor | None]] = {}
+        self.room = MOST
         self.end = subject.prompts.tokenizer.eos_token_id
 
     def loss(self, step: int) -> Tensor:
@@ -84,11 +89,21 @@ class Lesson:
             return answer_loss(self.subject.forward(encoded).logits, encoded, self.end)
 
     def _batch(self, number: int) -> tuple[Encoded, Tensor | None]:
-        if number not in self.known:
-            encoded = self.subject.encode(self.batches[number], answers=True)
-            has_images = any(encoded.known.images) and self.subject.anatomy.vision is not None
-            self.known[number] = encoded, look(self.subject, encoded) if has_images else None
-        return self.known[number]
+        if number in self.known:
+            encoded, seen = self.known[number]
+            return _moved(encoded, self.subject.model.device), seen
+        encoded = self.subject.encode(self.batches[number], answers=True)
+        has_images = any(encoded.known.images) and self.subject.anatomy.vision is not None
+        seen = look(self.subject, encoded) if has_images else None
+        size = sum(value.nbytes for value in encoded.inputs.values()) + (0 if seen is None else seen.nbytes)
+        if size <= self.room:
+            self.room -= size
+            self.known[number] = _moved(encoded, torch.device("cpu")), None if seen is None else seen.cpu()
+        return encoded, seen
+
+
+def _moved(encoded: Encoded, device: torch.device) -> Encoded:
+    return replace(encoded, inputs={name: value.to(device) for name, value in encoded.inputs.items()})
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ nothing to undo wrongly. What could not be restored exactly is refused: quantise
 
 import copy
 import json
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,8 +61,8 @@ def export(subject: "Subject", folder: str | Path, patch: Patch | None = None) -
     if folder.exists():
         raise BadInput(f"{folder}: exists already; name a new folder")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        aside = folder.parent / f".{folder.name}-{secrets.token_hex(4)}"
+        aside.mkdir(parents=True)  # as open to others as any folder here, which tempfile's would not be
     except OSError as problem:
         raise BadInput(f"{folder}: cannot write there ({problem.strerror}); choose another folder") from None
     try:
