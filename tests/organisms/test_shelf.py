@@ -106,4 +106,5 @@ def test_a_regrown_variant_is_the_same_and_takes_two_minutes(name: str, tmp_path
     assert card.weights == CARDS[name].weights, "deterministic for a seed on one machine"
     fresh = regrown(name, tmp_path / "fresh", "--seed", "101")
     assert measured.missed(fresh.measured, measured.bars(fresh.recipe)) == []
-    assert fresh.minutes <= 2 * 1.05, "two on two cores, by as much as a shared machine's own speed comes and goes"
+    # The aim is 2 on two cores; a step takes a tenth more or less within minutes on a shared machine (bench/results).
+    assert fresh.minutes <= 2 * 1.1
