@@ -6,7 +6,6 @@ python tools/calibrate.py judgement        prints, by setting, AUROC and what is
 A backdoored organism whose trigger works on less than 90 % is left out, and named: nothing much was planted in it.
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -53,6 +52,7 @@ def _case(file: Path):
     torch.set_num_threads(1)
     from suspects import opened
 
+    from glasshouse.engine.provenance import code
     from glasshouse.methods.backdoor._calibration import Case
     from glasshouse.methods.backdoor._clues import alone, with_base, with_pictures
     from glasshouse.methods.backdoor.detect import Options
@@ -65,8 +65,8 @@ def _case(file: Path):
         return None
     kept, began = file.with_suffix(".clues.json"), time.monotonic()
     there = json.loads(kept.read_text()) if kept.exists() else {}
-    clues, code = there.get("clues", {}), _code()
-    if there.get("code") != code:
+    clues, now = there.get("clues", {}), code(("*.py",))  # calibration.json is what is made of them
+    if there.get("code") != now:
         subject, base = opened(file)
         examples, options = shelf.downstream(64, 40), Options()  # not what tests and users are given
         settings = options.steps, options.batch_size, options.seed
@@ -75,18 +75,10 @@ def _case(file: Path):
             **with_pictures(subject, examples, *settings).numbers,
             **alone(subject).numbers,
         }
-        kept.write_text(json.dumps({"code": code, "clues": clues}))
+        kept.write_text(json.dumps({"code": now, "clues": clues}))
     line = "  ".join(f"{key} {value:.2f}" for key, value in clues.items())
     print(f"{name} ({time.monotonic() - began:.0f} s): {line}", flush=True)
     return Case(name, card.recipe.poison is not None, clues)
-
-
-def _code() -> str:
-    """Of all that can decide a clue: what other code read is not mixed with what this one reads."""
-    running = hashlib.sha256()
-    for file in sorted((Path(__file__).parents[1] / "src").rglob("*.py")):
-        running.update(file.read_bytes())
-    return running.hexdigest()
 
 
 def _judged(cases) -> None:

@@ -91,8 +91,8 @@ def run(method: Method[..., Finding], rest: Sequence[str]) -> tuple[Any, Request
     inputs = [_input(name, saved, required=required, example=name in method.examples)
               for name, required in needed.items()]  # fmt: skip
     form = _read(f"run {method.name}", rest, *inputs, options, *_common(saved))
-    chosen = {name: value for name, value in pack(form.options)[0].items() if name != "is"}
-    return form, _requested(saved, form, list(method.subjects), list(method.examples), chosen)
+    given = {name: value for name, value in pack(form.options)[0].items() if name != "is"}
+    return form, _requested(saved, form, list(method.subjects), list(method.examples), given)
 
 
 def audit(rest: Sequence[str]) -> tuple[Any, Request]:

@@ -18,7 +18,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast, get_args
 
@@ -98,8 +98,8 @@ def audit(
     limit: int | None = None, batch_size: int | None = None, root: str | Path = "runs",
 ) -> Audit:  # fmt: skip
     """Ask everything that can be asked of a model with what is given beside it, by name or opened. Organisms bring
-    their base and their examples. With a `batch_size` every method that has one shows so
-    many examples at once."""
+    their base and their examples. With a `batch_size` every method that has one shows so many
+    examples at once."""
     models = {"subject": model, "base": base, "benign": benign}
     data = {"examples": examples, "held_out": held_out, "lessons": lessons, "clean": clean, "triggered": triggered}
     opened = {name: one for name, one in {**models, **data}.items() if isinstance(one, Subject | Examples)}
@@ -132,8 +132,7 @@ def examine(
         made: dict[str, tuple[Section, Run | None]] = {}
         for section, method in zip(sections, methods, strict=True):
             if section.state == "answered":  # what was given opened cannot be named in a command
-                fits = batch_size is not None and "batch_size" in (one.name for one in fields(method.options))
-                own = {"batch_size": batch_size} if fits else {}
+                own = {"batch_size": batch_size} if batch_size is not None and method.in_batches else {}
                 alone = "" if opened else spelled(method, replace(request, options=own))
                 made[section.method] = _answered(section, method, alone, supplied, own, work, watch)
         sections = tuple(made[one.method][0] if one.method in made else one for one in sections) + unloaded

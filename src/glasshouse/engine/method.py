@@ -51,7 +51,7 @@ class Method(Generic[P, F]):
             return self.function(*args, **kwargs)
         except torch.OutOfMemoryError as problem:
             first = (str(problem).splitlines() or [""])[0]
-            smaller = "a smaller --batch-size, " if hasattr(self.options, "batch_size") else ""
+            smaller = "a smaller --batch-size, " if self.in_batches else ""
             raise BadInput(
                 f"{self.name}: the device has not enough memory ({first}); give {smaller}fewer examples (--limit), "
                 "a smaller --dtype or more devices (--device auto)"
@@ -61,6 +61,11 @@ class Method(Generic[P, F]):
     def options(self) -> type[Any]:
         """The dataclass of its options."""
         return self._hints["options"]
+
+    @property
+    def in_batches(self) -> bool:
+        """Whether it can be told how many examples to show at once."""
+        return "batch_size" in (one.name for one in fields(self.options))
 
     @property
     def finding(self) -> type[F]:

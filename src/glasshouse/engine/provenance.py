@@ -34,10 +34,10 @@ def provenance(supplied: Mapping[str, Subject | Examples]) -> dict[str, Any]:
 
 
 @cache
-def code() -> str:
+def code(kinds: tuple[str, ...] = ("*.py", "*.json")) -> str:
     """SHA-256 of all of glasshouse's own files that can decide an answer: a clone changes without its version."""
     running = hashlib.sha256()
-    for file in sorted(file for kind in ("*.py", "*.json") for file in HOME.rglob(kind)):
+    for file in sorted(file for kind in kinds for file in HOME.rglob(kind)):
         running.update(file.relative_to(HOME).as_posix().encode() + b"\0" + file.read_bytes())
     return running.hexdigest()
 

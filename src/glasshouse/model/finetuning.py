@@ -91,18 +91,19 @@ class Lesson:
     def _batch(self, number: int) -> tuple[Encoded, Tensor | None]:
         if number in self.known:
             encoded, seen = self.known[number]
-            return _moved(encoded, self.subject.model.device), seen
+            return _on(encoded, self.subject.model.device), seen
         encoded = self.subject.encode(self.batches[number], answers=True)
         has_images = any(encoded.known.images) and self.subject.anatomy.vision is not None
         seen = look(self.subject, encoded) if has_images else None
         size = sum(value.nbytes for value in encoded.inputs.values()) + (0 if seen is None else seen.nbytes)
         if size <= self.room:
             self.room -= size
-            self.known[number] = _moved(encoded, torch.device("cpu")), None if seen is None else seen.cpu()
+            self.known[number] = _on(encoded, torch.device("cpu")), None if seen is None else seen.cpu()
         return encoded, seen
 
 
-def _moved(encoded: Encoded, device: torch.device) -> Encoded:
+def _on(encoded: Encoded, device: torch.device) -> Encoded:
+    """The same batch, on that device."""
     return replace(encoded, inputs={name: value.to(device) for name, value in encoded.inputs.items()})
 
 
