@@ -17,9 +17,9 @@ from glasshouse.values.findings import Finding
 if TYPE_CHECKING:
     from glasshouse.report.html import Bound
 
-STATUS = {"pass": 0, "concern": 1, "fail": 1, "inconclusive": 3}
+STATUS = {"pass": 0, "described": 0, "concern": 1, "fail": 1, "inconclusive": 3}
 """Of a process that ends with this verdict."""
-STYLES = {"pass": "bold green", "concern": "bold yellow", "fail": "bold red", "inconclusive": "bold"}
+STYLES = {"pass": "bold green", "described": "bold", "concern": "bold yellow", "fail": "bold red", "inconclusive": "bold"}
 MOST_ROWS = 24
 
 

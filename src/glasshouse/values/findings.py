@@ -22,10 +22,11 @@ __all__ = ["Finding", "Interval", "Verdict"]
 
 
 class Verdict(StrEnum):
-    """Earned, never assumed. Inconclusive is a good answer whenever the interval straddles the threshold. They stand
-    from harmless to bad."""
+    """Earned, never assumed, from harmless to bad. `described` is the verdict of a method that describes and does not
+    judge; `inconclusive` is the verdict whenever the interval straddles the threshold."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a password
+    DESCRIBED = "described"
     INCONCLUSIVE = "inconclusive"
     CONCERN = "concern"
     FAIL = "fail"
