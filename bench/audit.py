@@ -34,7 +34,7 @@ def counted(*subjects: Subject):
         for picture in inputs[0].detach():
             seen[hash(bytes(tensor_bytes(picture)))] += 1
 
-    blocks = [one.module(one.anatomy.tower("vision").blocks[0].path) for one in subjects]
+    blocks = [one.module(one.anatomy.tower("vision").layers[0].path) for one in subjects]
     norms = [next(part for part in block.modules() if isinstance(part, torch.nn.LayerNorm)) for block in blocks]
     hooks = [norm.register_forward_pre_hook(count) for norm in norms]
     yield seen

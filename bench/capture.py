@@ -151,7 +151,7 @@ def lens_edit(model: Any, ids: Tensor) -> Tensor:
 
 
 def glasshouse_wrap(model: LlamaForCausalLM) -> Any:
-    from glasshouse.model.subject import open_subject
+    from glasshouse.model.opening import open_subject
 
     return open_subject(model, processor=tokenizer())
 

@@ -21,7 +21,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from glasshouse.data.examples import Example, Examples
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.opening import open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.model.taps import gather, record
 from glasshouse.numerics.accumulators import Moments
 from glasshouse.organisms import seedling

@@ -38,7 +38,7 @@ def main(which: str) -> int:
         from glasshouse.organisms import shelf
 
         versions = {package: version(package) for package in ("glasshouse", "torch", "transformers")}
-        one, asked = shelf.take("base").card, Options()
+        one, asked = shelf.take("base").identity, Options()
         Calibration(tuple(cases), one.family, one.parameters, asked.steps, asked.most, versions).write()
         return 0
     _judged(cases)

@@ -26,9 +26,10 @@ from glasshouse.engine.method import Method, load
 from glasshouse.engine.provenance import code
 from glasshouse.engine.runs import Run, run
 from glasshouse.model.identity import weight_hash
+from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import changed_copy
 from glasshouse.model.proof import hook_count
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import seedling as untrained
 from glasshouse.report.terminal import show_finding

@@ -82,7 +82,7 @@ def test_a_run_is_whole_and_comes_back(tmp_path: Path, seed: int):
 
 def test_the_identity_of_a_model_is_kept(finished: Run, seedling):
     card = finished.facts["subjects"]["subject"]
-    assert card["weights"] == seedling.card.weights
+    assert card["weights"] == seedling.identity.weights
     assert (card["name"], card["architecture"]) == ("organism:seedling", "LlavaForConditionalGeneration")
     assert len(finished.facts["proofs"]["subject"]) == len(seedling.certificate.checks)
     assert all(check["passed"] for check in finished.facts["proofs"]["subject"])

@@ -16,8 +16,9 @@ from glasshouse.methods.backdoor._samples import sample_detectors
 from glasshouse.methods.backdoor._shift import tokens
 from glasshouse.methods.backdoor.detect import Options, detect
 from glasshouse.model.identity import weight_hash
+from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import changed_copy, export
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
 from glasshouse.values.blocks import Note

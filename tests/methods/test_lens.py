@@ -12,7 +12,8 @@ from glasshouse.data.examples import Example, Examples
 from glasshouse.methods.atlas._on_images import NOTHING_ON_IMAGES
 from glasshouse.methods.atlas._shared import box_of, cells_in_box, first_tokens, grid, others
 from glasshouse.methods.atlas.lens import LensFinding, Options, lens
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.opening import open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.model.taps import record
 from glasshouse.organisms import seedling as untrained
 from glasshouse.values.blocks import Note

@@ -11,10 +11,10 @@ from glasshouse.methods.backdoor._bench import Bench, Parts
 from glasshouse.methods.backdoor._changed import Changed
 from glasshouse.methods.backdoor._rehearsed import Line, Rehearsed
 from glasshouse.methods.backdoor.recovery import recovery
+from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import changed_copy
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.spans import Answering
-from glasshouse.model.subject import open_subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.numerics.spectra import singular_values
 from glasshouse.organisms import world

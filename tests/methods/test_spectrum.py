@@ -5,8 +5,9 @@ import torch
 
 import tiny
 from glasshouse.methods.backdoor.spectrum import Options, spectrum
+from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import changed_copy
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.numerics.decompositions import orthonormal
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.deltas import Dense, LowRank, Patch

@@ -12,7 +12,8 @@ from PIL import Image
 import tiny
 from glasshouse.data.examples import Example, Examples
 from glasshouse.data.images import StoredImage
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.opening import open_subject
+from glasshouse.model.subject import Subject
 
 Opener = Callable[[str], Subject]
 

@@ -48,11 +48,11 @@ def test_almost_every_mapped_family_is_tried():
 def test_both_towers_and_the_projector_are_found_where_there_are_any(anatomies: dict[str, Anatomy], family: str):
     found = anatomies[family]
     assert found.language is not None
-    assert len(found.language.blocks) == LAYERS
+    assert len(found.language.layers) == LAYERS
     assert found.language.width == 64
     assert (found.vision is None) == (family in NO_VISION), f"vision: {found.vision}"
     if found.vision is not None:
-        assert len(found.vision.blocks) == (0 if family in NO_VISION_BLOCKS else VISION_LAYERS)
+        assert len(found.vision.layers) == (0 if family in NO_VISION_BLOCKS else VISION_LAYERS)
     assert (found.projector is None) == (family in NO_PROJECTOR), f"projector: {found.projector}"
 
 
@@ -60,8 +60,8 @@ def test_both_towers_and_the_projector_are_found_where_there_are_any(anatomies: 
 def test_no_part_claims_anothers_modules(anatomies: dict[str, Anatomy], family: str):
     found = anatomies[family]
     assert found.language is not None
-    said = {block.path for block in found.language.blocks}
-    seen = {block.path for block in found.vision.blocks} if found.vision else set()
+    said = {block.path for block in found.language.layers}
+    seen = {block.path for block in found.vision.layers} if found.vision else set()
     joined = set(found.projector.paths) if found.projector else set()
     assert not said & seen
     assert not joined & (said | seen)
@@ -73,7 +73,7 @@ def test_no_part_claims_anothers_modules(anatomies: dict[str, Anatomy], family: 
 def test_every_path_exists_and_the_writers_have_the_streams_width(anatomies: dict[str, Anatomy], family: str):
     model, found = tiny.on_meta(family), anatomies[family]
     for tower in (found.language, found.vision):
-        for block in tower.blocks if tower else ():
+        for block in tower.layers if tower else ():
             for path in (block.path, block.attention, block.mlp):
                 assert path is None or model.get_submodule(path) is not None
             for path in (block.attention_writer, block.mlp_writer):
@@ -92,10 +92,10 @@ def test_text_only_models_have_only_language(anatomies: dict[str, Anatomy], fami
     found = anatomies[family]
     assert found.parts == ("language",)
     assert found.language is not None
-    assert len(found.language.blocks) == LAYERS
+    assert len(found.language.layers) == LAYERS
     assert found.language.unembedding is not None
     assert found.language.final_norm is not None
-    for block in found.language.blocks:
+    for block in found.language.layers:
         assert block.attention_writer is not None
         assert block.mlp is not None
 
@@ -105,11 +105,11 @@ def test_vision_only_models_have_only_vision(anatomies: dict[str, Anatomy], fami
     found = anatomies[family]
     assert found.parts == ("vision",)
     assert found.vision is not None
-    assert len(found.vision.blocks) == VISION_LAYERS
+    assert len(found.vision.layers) == VISION_LAYERS
 
 
 def test_heads_may_be_wider_than_the_stream(anatomies: dict[str, Anatomy]):
-    block = anatomies["llama"].tower("language").blocks[0]
+    block = anatomies["llama"].tower("language").layers[0]
     assert (block.heads, block.head_width) == (4, 32)
     assert block.heads * block.head_width != anatomies["llama"].tower("language").width
 
@@ -127,7 +127,7 @@ def test_mixtures_of_experts_have_no_single_neurons(anatomies: dict[str, Anatomy
 
 def test_hybrids_skip_layers_that_lack_a_kind_but_refuse_them_by_name(anatomies: dict[str, Anatomy]):
     found = anatomies["lfm2_vl"]
-    blocks = found.tower("language").blocks
+    blocks = found.tower("language").layers
     with_heads = [layer for layer, block in enumerate(blocks) if block.heads]
     without = [layer for layer, block in enumerate(blocks) if not block.heads]
     assert with_heads, "a hybrid with attention somewhere"

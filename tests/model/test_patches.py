@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from glasshouse.model.identity import weight_hash
+from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import export, patched, read_patch, write_patch
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.values.deltas import Delta, Dense, LowRank, Patch, Rows, Sparse, Whole
 from glasshouse.values.errors import BadInput
 
@@ -20,7 +21,7 @@ FAMILIES = ("llava", "qwen2_vl", "idefics3", "paligemma", "internvl", "mllama", 
 def some_weight(subject: Subject) -> str:
     """A matrix every prompt runs through."""
     assert subject.anatomy.language is not None
-    writer = subject.anatomy.language.blocks[0].attention_writer
+    writer = subject.anatomy.language.layers[0].attention_writer
     assert writer is not None
     return f"{writer}.weight"
 
@@ -156,7 +157,7 @@ def test_an_exported_checkpoint_is_the_patched_model(opened, tmp_path: Path, fam
     subject: Subject = opened(family)
     tower = subject.anatomy.language or subject.anatomy.vision
     assert tower is not None
-    name = f"{tower.blocks[0].mlp_writer}.weight"
+    name = f"{tower.layers[0].mlp_writer}.weight"
     patch = Patch.low_rank(name, *(torch.randn(size) for size in _low_rank_sizes(subject, name)))
     folder = export(subject, tmp_path / "out", patch)
     usual = tmp_path / "usual"

@@ -8,8 +8,9 @@ import torch
 import tiny
 from glasshouse.model.anatomy import Anatomy, Projector
 from glasshouse.model.identity import weight_hash
+from glasshouse.model.opening import open_subject
 from glasshouse.model.proof import hook_count, prove
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.values.errors import BadInput
 
 
@@ -27,8 +28,8 @@ def test_every_family_is_proved_and_left_as_it_was(opened, family: str):
 
 def _with_language(anatomy: Anatomy, **changes: object) -> Anatomy:
     assert anatomy.language is not None
-    blocks = tuple(replace(block, **changes) for block in anatomy.language.blocks)
-    return replace(anatomy, language=replace(anatomy.language, blocks=blocks))
+    blocks = tuple(replace(block, **changes) for block in anatomy.language.layers)
+    return replace(anatomy, language=replace(anatomy.language, layers=blocks))
 
 
 def _swapped(anatomy: Anatomy) -> Anatomy:
@@ -37,12 +38,12 @@ def _swapped(anatomy: Anatomy) -> Anatomy:
 
 def _wrong_projector(anatomy: Anatomy) -> Anatomy:
     assert anatomy.language is not None
-    return replace(anatomy, projector=Projector((anatomy.language.blocks[1].path,), ()))
+    return replace(anatomy, projector=Projector((anatomy.language.layers[1].path,), ()))
 
 
 def _dead_end(anatomy: Anatomy) -> Anatomy:
     assert anatomy.vision is not None
-    return replace(anatomy, feature_layer=len(anatomy.vision.blocks) - 1)
+    return replace(anatomy, feature_layer=len(anatomy.vision.layers) - 1)
 
 
 @pytest.mark.parametrize(

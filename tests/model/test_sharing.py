@@ -56,7 +56,7 @@ def test_a_tower_is_looked_at_once_for_models_that_have_the_same(monkeypatch: py
         assert looked == ["organism:base", "organism:base-2"]
         assert torch.equal(seen["organism:benign"], own(tuned, encoded))
         assert not torch.equal(seen["organism:base-2"], seen["organism:base"])
-        object.__setattr__(tuned.card, "weights", f"{UNHASHED}: some weights are offloaded")
+        object.__setattr__(tuned.identity, "weights", f"{UNHASHED}: some weights are offloaded")
         assert tuned.content is None
         look(tuned, encoded)
         look(tuned, encoded)

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 import tiny
 from glasshouse.data.examples import Example, Examples
 from glasshouse.model.identity import weight_hash
-from glasshouse.model.subject import Subject, open_anatomy, open_subject
+from glasshouse.model.opening import open_anatomy, open_subject, reopen
+from glasshouse.model.subject import Subject
 from glasshouse.values.errors import BadInput
 
 from .conftest import examples_for, noise
@@ -91,7 +92,7 @@ def test_a_prompt_that_names_the_image_token_itself_is_refused_not_crashed(opene
 # Identity -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_card_names_the_weights_not_the_files(folder, tmp_path: Path):
+def test_the_identity_names_the_weights_not_the_files(folder, tmp_path: Path):
     place = folder("llama")
     subject = open_subject(place)
     shards = tmp_path / "sharded"
@@ -99,11 +100,11 @@ def test_the_card_names_the_weights_not_the_files(folder, tmp_path: Path):
     subject.processor.save_pretrained(shards)
     again = open_subject(shards)
     assert len(list(shards.glob("*.safetensors"))) > 1
-    assert again.card.weights == subject.card.weights
-    assert again.card.parameters == sum(p.numel() for p in subject.model.parameters())
+    assert again.identity.weights == subject.identity.weights
+    assert again.identity.parameters == sum(p.numel() for p in subject.model.parameters())
     with torch.no_grad():
         again.model.get_parameter("lm_head.weight")[0, 0] += 1e-3
-    assert weight_hash(again.model) != subject.card.weights
+    assert weight_hash(again.model) != subject.identity.weights
 
 
 @pytest.mark.parametrize("family", tiny.CHECKPOINTS)
@@ -111,20 +112,20 @@ def test_half_precision_is_opened_proved_and_hashed(folder, family: str):
     subject = open_subject(folder(family), dtype=torch.bfloat16)
     assert subject.model.dtype == torch.bfloat16
     assert subject.certificate.failures == ()
-    assert len(subject.card.weights) == 64
+    assert len(subject.identity.weights) == 64
 
 
-def test_the_card_names_configuration_and_template_too(folder):
+def test_the_identity_names_configuration_and_template_too(folder):
     place = folder("llava")
-    plain = open_subject(place).card
+    plain = open_subject(place).identity
     config = json.loads((place / "config.json").read_text())
     config["text_config"]["rms_norm_eps"] = 0.1
     (place / "config.json").write_text(json.dumps(config))
-    assert open_subject(place).card.config != plain.config
+    assert open_subject(place).identity.config != plain.config
     subject = open_subject(place)
     subject.prompts.given.chat_template += "{# red #}"
     assert subject.prompts.digest() != plain.processor
-    assert subject.card.weights == plain.weights
+    assert subject.identity.weights == plain.weights
 
 
 def test_an_answer_is_spaced_as_the_template_spaces_it(folder):
@@ -349,3 +350,16 @@ def test_export_merges_an_adapter(folder, tmp_path: Path):
     torch.testing.assert_close(again.logits(examples), subject.logits(examples), rtol=1e-4, atol=1e-5)
     assert not torch.allclose(again.logits(examples), open_subject(place).logits(examples))
     assert weight_hash(subject.model) == before
+
+
+def test_a_subject_knows_how_to_be_opened_again(folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    place = folder("llama")
+    monkeypatch.chdir(place.parent)
+    subject = open_subject(place.name, dtype=torch.bfloat16)
+    monkeypatch.chdir(tmp_path)
+    assert subject.origin is not None
+    again = reopen(subject.origin)
+    assert again.identity.weights == subject.identity.weights
+    assert again.origin == subject.origin
+    assert open_subject(subject.model, processor=subject.processor).origin is None
+    assert open_subject(place, processor=subject.processor).origin is None, "an object has no name to open it by"

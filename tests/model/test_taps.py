@@ -67,7 +67,7 @@ def test_residuals_are_what_a_hand_written_hook_sees(subject: Subject):
         subject.module(block.path).register_forward_hook(
             lambda module, args, output: seen.append(output[0] if isinstance(output, tuple) else output)
         )
-        for block in subject.anatomy.language.blocks
+        for block in subject.anatomy.language.layers
     ]
     bare(subject, examples)
     for handle in handles:
@@ -91,7 +91,7 @@ def test_left_padding_changes_no_recorded_token(subject: Subject):
 def test_heads_and_neurons_are_what_the_writers_read(subject: Subject):
     examples = examples_for(subject, 1)
     assert subject.anatomy.language is not None
-    block = subject.anatomy.language.blocks[-1]
+    block = subject.anatomy.language.layers[-1]
     for kind, path in (("heads", block.attention_writer), ("neurons", block.mlp_writer)):
         if path is None:
             continue
@@ -147,7 +147,7 @@ def test_layers_nobody_reads_do_not_run(llava: Subject):
     assert llava.anatomy.language is not None
     hooks = [
         llava.module(block.path).register_forward_hook(lambda module, args, output, n=number: ran.append(n))
-        for number, block in enumerate(llava.anatomy.language.blocks)
+        for number, block in enumerate(llava.anatomy.language.layers)
     ]
     record(llava, language.residual[1], examples_for(llava, 1))
     first = list(ran)
@@ -163,7 +163,7 @@ def test_layers_nobody_reads_do_not_run(llava: Subject):
 def test_a_model_that_writes_in_place_is_recorded_right(llava: Subject):
     examples = examples_for(llava, 1)
     truth = record(llava, language.residual[0], examples)[language.residual[0]].clone()
-    block = llava.module(llava.anatomy.tower("language").blocks[1].path)
+    block = llava.module(llava.anatomy.tower("language").layers[1].path)
 
     def spoil(module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
         args[0].mul_(2)
@@ -207,7 +207,7 @@ def test_shards_merge_to_one_pass(llava: Subject):
 def test_idle_edits_and_masks_of_ones_are_identical_to_the_bit(subject: Subject):
     examples = examples_for(subject, 2)
     width = subject.anatomy.tower("language").width
-    heads = subject.anatomy.tower("language").blocks[-1].heads
+    heads = subject.anatomy.tower("language").layers[-1].heads
     assert heads is not None
     before = bare(subject, examples)
     for plan in (
@@ -314,7 +314,7 @@ def test_a_mask_per_row_acts_row_by_row(llava: Subject):
 
 
 def test_masks_learn_while_the_model_stays_frozen(subject: Subject):
-    examples, heads = examples_for(subject, 2), subject.anatomy.tower("language").blocks[-1].heads
+    examples, heads = examples_for(subject, 2), subject.anatomy.tower("language").layers[-1].heads
     assert heads is not None
     mask = Mask.ones(heads)
     for parameter in subject.model.parameters():
@@ -426,7 +426,7 @@ def test_rows_beyond_the_batch_are_refused(llava: Subject):
 def test_a_lora_layer_is_the_layer_it_wraps(folder, tmp_path):
     from peft import LoraConfig, get_peft_model
 
-    from glasshouse.model.subject import open_subject
+    from glasshouse.model.opening import open_subject
 
     place = folder("llava")
     plain = open_subject(place)
@@ -436,7 +436,7 @@ def test_a_lora_layer_is_the_layer_it_wraps(folder, tmp_path):
         get_peft_model(plain.model, config).save_pretrained(tmp_path / "adapter")
     subject = open_subject(place, adapter=tmp_path / "adapter")
     assert subject.certificate.failures == ()
-    assert subject.anatomy.tower("language").blocks[0].attention_writer.endswith("self_attn.o_proj")
+    assert subject.anatomy.tower("language").layers[0].attention_writer.endswith("self_attn.o_proj")
     examples = examples_for(subject, 2)
     assert not torch.equal(bare(subject, examples), bare(open_subject(place), examples))
     (heads,) = record(subject, language.heads[0], examples[:1]).values()
@@ -466,7 +466,7 @@ def test_patterns_are_probabilities_and_reading_them_changes_nothing(opened, fam
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_patterns_agree_with_transformers_own(folder, implementation: str):
-    from glasshouse.model.subject import open_subject
+    from glasshouse.model.opening import open_subject
 
     subject = open_subject(folder("llama"))
     examples = examples_for(subject, 1)

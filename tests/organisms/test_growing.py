@@ -13,10 +13,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from glasshouse.model import finetuning
 from glasshouse.model.finetuning import Tuning, finetune
 from glasshouse.model.identity import weight_hash
+from glasshouse.model.opening import open_subject
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.remembered import look, remembered
 from glasshouse.model.spans import Answering
-from glasshouse.model.subject import open_subject
 from glasshouse.model.training import Keeping, Schedule
 from glasshouse.organisms import shelf, world
 from glasshouse.organisms.architectures import BUILDS, build
@@ -168,7 +168,7 @@ def test_what_is_taken_off_the_shelf_is_what_was_put_on_it(stock):
         taken = shelf.take(f"organism:{name}", folder)
         assert taken.name == f"organism:{name}"
         assert weight_hash(taken.model) == one.card.weights
-        assert taken.card.processor == one.subject.card.processor
+        assert taken.identity.processor == one.subject.identity.processor
         assert torch.equal(taken.logits(batch), one.subject.logits(batch))
     assert len({one.card.weights for one in grown.values()}) == len(grown)
 

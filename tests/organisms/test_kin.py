@@ -16,8 +16,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from glasshouse.data.examples import Example, Examples
 from glasshouse.data.images import StoredImage
 from glasshouse.model.identity import weight_hash
+from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import patched
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited, record
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms.architectures import BUILDS, build
@@ -207,7 +208,7 @@ def test_pruned_is_the_smallest_of_every_matrix(family: Family):
 def test_thinned_says_what_the_model_says_without_those_units(family: Family):
     assert family.subject.anatomy.language is not None
     patch, plan = Thinned(0.25, 2).patch_for(family.subject), dict[Site, Zero]()
-    for layer, block in enumerate(family.subject.anatomy.language.blocks):
+    for layer, block in enumerate(family.subject.anatomy.language.layers):
         written = [
             family.subject.model.get_parameter(f"{path}.weight") for path in (block.attention_writer, block.mlp_writer)
         ]

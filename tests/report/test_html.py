@@ -184,7 +184,7 @@ def test_the_page_says_where_it_comes_from(finished: Run, seedling):
     said = " ".join(Page(rendered("page", finished)).text)
     for text in (
         finished.finding.headline, finished.facts["method"]["question"], finished.facts["command"],
-        seedling.card.weights[:16], finished.facts["data"]["examples"]["digest"][:16],
+        seedling.identity.weights[:16], finished.facts["data"]["examples"]["digest"][:16],
         f"anatomy proved by {len(seedling.certificate.checks)} checks", "How to read", "misleads", "batch_size = 4",
     ):  # fmt: skip
         assert text in said

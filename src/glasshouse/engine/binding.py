@@ -15,7 +15,8 @@ from glasshouse.engine.method import Method
 from glasshouse.engine.runs import Run, run
 from glasshouse.engine.scale import Progress
 from glasshouse.model.anatomy import Anatomy
-from glasshouse.model.subject import Subject, open_anatomy, open_subject
+from glasshouse.model.opening import open_anatomy, open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.errors import BadInput

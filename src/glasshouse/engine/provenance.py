@@ -24,7 +24,7 @@ def provenance(supplied: Mapping[str, Subject | Examples]) -> dict[str, Any]:
     examples = {name: value for name, value in supplied.items() if isinstance(value, Examples)}
     return {
         "changes": {name: list(subject.changes) for name, subject in subjects.items()},
-        "subjects": {name: pack(subject.card)[0] for name, subject in subjects.items()},
+        "subjects": {name: pack(subject.identity)[0] for name, subject in subjects.items()},
         "proofs": {name: _proof(subject) for name, subject in subjects.items()},
         "data": {name: {"digest": x.digest, "count": len(x), "source": x.source} for name, x in examples.items()},
         "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from glasshouse.model.anatomy import Place
+from glasshouse.model.anatomy import Location
 from glasshouse.model.patterns import select_pattern
-from glasshouse.model.spans import Pass, Places
+from glasshouse.model.spans import Pass, TokenNumbers
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Site
 
@@ -26,23 +26,23 @@ class Activations(Mapping[Site, Tensor]):
     """Tensors by concrete site: (tokens, width), (tokens, heads, head width), (tokens, neurons), or (tokens, heads,
     keys)."""
 
-    def __init__(self, places: Sequence[Place]) -> None:
-        self._taken: dict[Site, list[Selected]] = {place.site: [] for place in places}
+    def __init__(self, locations: Sequence[Location]) -> None:
+        self._taken: dict[Site, list[Selected]] = {location.site: [] for location in locations}
         self._lent: list[tuple[Site, Tensor, int]] = []
         self._copied: set[Site] = set()
 
-    def keeper(self, place: Place, now: Callable[[], Pass], start: int) -> Callable[[Tensor], None]:
-        """A reader that keeps what the place selects. `start` is the number of the batch's first example."""
-        pick = select_pattern if place.site.kind == "pattern" else select
+    def keeper(self, location: Location, now: Callable[[], Pass], start: int) -> Callable[[Tensor], None]:
+        """A reader that keeps what the location selects. `start` is the number of the batch's first example."""
+        pick = select_pattern if location.site.kind == "pattern" else select
 
         def keep(value: Tensor) -> None:
-            values, rows, positions = pick(place, value, now())
+            values, rows, positions = pick(location, value, now())
             if values.untyped_storage().data_ptr() == value.untyped_storage().data_ptr():
-                if place.site in self._copied:
+                if location.site in self._copied:
                     values = values.clone()
                 else:
-                    self._lent.append((place.site, value, value._version))
-            self._taken[place.site].append((values, rows + start, positions))
+                    self._lent.append((location.site, value, value._version))
+            self._taken[location.site].append((values, rows + start, positions))
 
         return keep
 
@@ -102,25 +102,25 @@ class Activations(Mapping[Site, Tensor]):
         return torch.stack([self[site] for site in self])
 
 
-def select(place: Place, value: Tensor, now: Pass) -> Selected:
-    """The values a place selects, one row per token."""
+def select(location: Location, value: Tensor, now: Pass) -> Selected:
+    """The values a location selects, one row per token."""
     flat = value.reshape(-1, value.shape[-1])
-    if place.packed or now.real is None:
+    if location.packed or now.real is None:
         rows = now.image_rows(value.shape)
         counts = torch.bincount(rows, minlength=now.rows)
         positions = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows]
         rows, positions = rows.to(flat.device), positions.to(flat.device)
     else:
-        index, rows, positions = token_index(place.site, value, now), now.token_rows, now.positions
+        index, rows, positions = token_index(location.site, value, now), now.token_rows, now.positions
         if index is not None:
             flat, rows, positions = flat[index], rows[index], positions[index]
-    if place.units is not None and place.width != 1:
-        flat = flat.unflatten(-1, (place.units, -1))
-    return (flat if place.chosen is None else flat[:, list(place.chosen)]), rows, positions
+    if location.units is not None and location.width != 1:
+        flat = flat.unflatten(-1, (location.units, -1))
+    return (flat if location.chosen is None else flat[:, list(location.chosen)]), rows, positions
 
 
-def token_index(site: Site, value: Tensor, now: Pass) -> Places | None:
-    """Places of the site's tokens in the flattened value; None for all of them."""
+def token_index(site: Site, value: Tensor, now: Pass) -> TokenNumbers | None:
+    """TokenNumbers of the site's tokens in the flattened value; None for all of them."""
     tokens = value.shape[:-1].numel()
     if tokens != now.rows * now.tokens:
         raise BadInput(

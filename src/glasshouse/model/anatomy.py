@@ -4,7 +4,7 @@ An Anatomy is a frozen value: it holds paths and sizes, never modules, so it is 
 device and one that is loaded, and it travels with every run. `model/finder.py` makes it, `model/proof.py` proves
 it. An absent part is `None`.
 
-Every site reduces to a `Place`: a module, its input or its output, and an optional view of the last axis as units.
+Every site reduces to a `Location`: a module, its input or its output, and an optional view of the last axis as units.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from glasshouse.values.sites import IN_BLOCKS, WITH_UNITS, Part, Pick, Site
 
 
 @dataclass(frozen=True)
-class Block:
+class Layer:
     """One layer, and the two that write to its residual stream. What a layer lacks is None (hybrids differ layer by
     layer)."""
 
@@ -37,7 +37,7 @@ class Tower:
     path: str
     kind: str
     width: int
-    blocks: tuple[Block, ...]
+    layers: tuple[Layer, ...]
     final_norm: str | None = None
     unembedding: str | None = None
 
@@ -45,7 +45,7 @@ class Tower:
         """The layer at a share of the depth: 0 is the first, 1 the last."""
         if not 0 <= depth <= 1:
             raise BadInput(f"a relative depth lies between 0 and 1, got {depth}")
-        return round(depth * (len(self.blocks) - 1))
+        return round(depth * (len(self.layers) - 1))
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Projector:
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where one site lies: which side of which module, and how the last axis splits into units."""
 
     site: Site
@@ -108,21 +108,21 @@ class Anatomy:
         parts: tuple[Part, ...] = ("language", "vision", "projector")
         return tuple(part for part in parts if getattr(self, part) is not None)
 
-    def locate(self, site: Site) -> tuple[Place, ...]:
-        """Where the site lies: one place per layer it names, all of them checked."""
+    def locate(self, site: Site) -> tuple[Location, ...]:
+        """Where the site lies: one location per layer it names, all of them checked."""
         if site.part == "projector":
             return (self._locate_projector(site),)
         tower = self.tower(site.part)
         if site.kind in IN_BLOCKS:
-            if not tower.blocks:
+            if not tower.layers:
                 raise BadInput(f"{site}: no list of blocks was found in {tower.path} ({tower.kind}); see its notes")
             try:
-                layers = (site.layers or Pick.of(slice(0, None)) or Pick(start=0)).among(len(tower.blocks), "layer")
+                layers = (site.layers or Pick.of(slice(0, None)) or Pick(start=0)).among(len(tower.layers), "layer")
             except BadInput as problem:
                 raise BadInput(f"{site}: {problem}; see glasshouse anatomy") from None
             named = site.layers is not None and bool(site.layers.members)
-            places = tuple(self._locate_in_block(site, tower, layer, named) for layer in layers)
-            found = tuple(place for place in places if place is not None)
+            locations = tuple(self._locate_in_block(site, tower, layer, named) for layer in layers)
+            found = tuple(location for location in locations if location is not None)
             if not found:
                 raise BadInput(f"{site}: no layer of {site.part} has {site.kind}")
             return found
@@ -130,9 +130,9 @@ class Anatomy:
 
     def sites(self, site: Site) -> tuple[Site, ...]:
         """The concrete sites meant: one layer each, numbers from 0."""
-        return tuple(place.site for place in self.locate(site))
+        return tuple(location.site for location in self.locate(site))
 
-    def _locate_projector(self, site: Site) -> Place:
+    def _locate_projector(self, site: Site) -> Location:
         if self.projector is None:
             raise BadInput(f"{site}: this model ({self.family}) has no projector; it has {', '.join(self.parts)}")
         if site.kind == "hidden":
@@ -141,27 +141,27 @@ class Anatomy:
                     f"{site}: this projector has {len(self.projector.linears)} linear layer, so nothing hidden"
                 )
             units = self.projector.hidden
-            return Place(site, self.projector.linears[-1], "input", units, 1, _chosen(site, units))
+            return Location(site, self.projector.linears[-1], "input", units, 1, _chosen(site, units))
         first = site.kind == "input"
-        return Place(site, self.projector.paths[0 if first else -1], "input" if first else "output")
+        return Location(site, self.projector.paths[0 if first else -1], "input" if first else "output")
 
-    def _locate_once(self, site: Site, tower: Tower) -> Place:
+    def _locate_once(self, site: Site, tower: Tower) -> Location:
         match site.kind:
-            case "embeddings" if tower.blocks:
-                return Place(site, tower.blocks[0].path, "input")
+            case "embeddings" if tower.layers:
+                return Location(site, tower.layers[0].path, "input")
             case "logits" if tower.unembedding:
-                return Place(site, tower.unembedding, "output")
+                return Location(site, tower.unembedding, "output")
             case "features" if self.projector:
-                return Place(site, self.projector.paths[0], "input")
+                return Location(site, self.projector.paths[0], "input")
             case "features" if tower.final_norm:
-                return Place(site, tower.final_norm, "output")
-            case "features" if tower.blocks:
-                return Place(site, tower.blocks[-1].path, "output")
+                return Location(site, tower.final_norm, "output")
+            case "features" if tower.layers:
+                return Location(site, tower.layers[-1].path, "output")
             case _:
                 raise BadInput(f"{site}: {tower.kind} has no {site.kind}")
 
-    def _locate_in_block(self, site: Site, tower: Tower, layer: int, named: bool) -> Place | None:
-        block = tower.blocks[layer]
+    def _locate_in_block(self, site: Site, tower: Tower, layer: int, named: bool) -> Location | None:
+        block = tower.layers[layer]
         site = replace(site, layers=Pick(members=(layer,)))
         where = {
             "residual": (block.path, "output"),
@@ -180,7 +180,7 @@ class Anatomy:
             return None
         units = {"heads": block.heads, "neurons": block.neurons, "pattern": block.heads}.get(site.kind)
         width = {"heads": block.head_width, "neurons": 1, "pattern": 1}.get(site.kind)
-        return Place(site, module, "output" if side == "output" else "input", units, width, _chosen(site, units))
+        return Location(site, module, "output" if side == "output" else "input", units, width, _chosen(site, units))
 
     def lines(self) -> Iterator[str]:
         """The drawing, a line each."""
@@ -191,7 +191,7 @@ class Anatomy:
             else:
                 yield f"  {part:<9}  {_tower_line(self.vision if part == 'vision' else self.language)}"
         if self.feature_layer is not None and self.vision is not None:
-            idle = len(self.vision.blocks) - 1 - self.feature_layer
+            idle = len(self.vision.layers) - 1 - self.feature_layer
             unread = f"; {idle} block{'s' if idle > 1 else ''} after it run, but nothing reads them" if idle else ""
             yield f"  features are read after vision.residual[{self.feature_layer}]{unread}"
         yield from (f"  note: {note}" for note in self.notes)
@@ -216,9 +216,9 @@ def _projector_line(projector: Projector | None) -> str:
 def _tower_line(tower: Tower | None) -> str:
     if tower is None:
         return "none"
-    heads = sorted({(b.heads, b.head_width) for b in tower.blocks if b.heads and b.head_width})
-    neurons = sorted({b.neurons for b in tower.blocks if b.neurons})
-    facts = [f"{len(tower.blocks)} blocks", f"width {tower.width}"]
+    heads = sorted({(b.heads, b.head_width) for b in tower.layers if b.heads and b.head_width})
+    neurons = sorted({b.neurons for b in tower.layers if b.neurons})
+    facts = [f"{len(tower.layers)} blocks", f"width {tower.width}"]
     facts += ["heads " + ", ".join(f"{count}x{width}" for count, width in heads)] if heads else []
     facts += ["neurons " + ", ".join(map(str, neurons))] if neurons else []
     return f"{tower.path or 'the model itself'} ({tower.kind}): {', '.join(facts)}"

@@ -4,7 +4,7 @@ data.
 1. The towers: `get_decoder()` and `get_encoder("image")`, the look-ups transformers itself keeps.
 2. Blocks: in a tower, the shallowest ModuleList as long as the configured depth whose members hold attention or an
    MLP.
-3. In a block, the two writers to the residual stream (`blocks.py`).
+3. In a block, the two writers to the residual stream (`layers.py`).
 4. The projector: what the model holds besides the two towers, or else the vision tower's tail, whose width is the
    language's.
 5. `overrides.toml` names, per family, what the rules above cannot tell.
@@ -23,7 +23,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from glasshouse.model.anatomy import Anatomy, Projector, Tower
-from glasshouse.model.blocks import breadth_first, holds_linear, linear_layers, linear_sizes, read_block
+from glasshouse.model.layers import breadth_first, holds_linear, linear_layers, linear_sizes, read_layer
 
 DEPTHS = (
     "num_hidden_layers",
@@ -119,7 +119,7 @@ class _Search:
             path=self.paths[root],
             kind=type(root).__name__,
             width=width,
-            blocks=tuple(read_block(block, self.paths, width, config) for block in blocks),
+            layers=tuple(read_layer(block, self.paths, width, config) for block in blocks),
             final_norm=self._final_norm(root, part, blocks, width),
             unembedding=self._unembedding(root, part),
         )
@@ -218,7 +218,7 @@ class _Search:
 
     def _tail(self, vision: nn.Module, seen: Tower, width: int) -> list[nn.Module]:
         """What the vision tower does after its blocks, when it ends in the language's width (a patch merger)."""
-        blocks = [self.model.get_submodule(block.path) for block in seen.blocks]
+        blocks = [self.model.get_submodule(block.path) for block in seen.layers]
         inside = {m for block in blocks for m in block.modules()}
         ends: list[nn.Module] = []
         for child in vision.children():
@@ -255,10 +255,10 @@ def _norm_width(module: nn.Module) -> int | None:
 
 def _feature_layer(config: PreTrainedConfig, seen: Tower | None) -> int | None:
     chosen = getattr(config, "vision_feature_layer", None)
-    if seen is None or not seen.blocks or not isinstance(chosen, int):
+    if seen is None or not seen.layers or not isinstance(chosen, int):
         return None
     # hidden_states[0] is what enters the first block, so the entry -2 is left by block depth - 2.
-    return chosen % (len(seen.blocks) + 1) - 1
+    return chosen % (len(seen.layers) + 1) - 1
 
 
 def _image_token(config: PreTrainedConfig) -> int | None:

@@ -232,7 +232,7 @@ def _lora(subject: Subject, tuning: Tuning) -> Opened:
     tower, generator = subject.anatomy.tower("language"), seeded(tuning.seed)
     factors: dict[str, _LowRank] = {}
     with ExitStack() as stack:
-        for block in tower.blocks:
+        for block in tower.layers:
             for path, module in subject.module(block.path).named_modules():
                 if isinstance(module, nn.Linear):
                     factors[f"{block.path}.{path}.weight"] = added = _LowRank(module.weight, tuning.rank, generator)

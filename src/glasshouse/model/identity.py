@@ -1,4 +1,4 @@
-"""Who is this model? Hashes of all that decides what it says, on a card that travels with every run.
+"""Who is this model? Hashes of all that decides what it says, in an Identity that travels with every run.
 
 The same checkpoint has the same hashes wherever it lies and however it is split into files.
 """
@@ -15,7 +15,7 @@ from glasshouse.values.codec import tensor_bytes
 
 
 @dataclass(frozen=True)
-class Card:
+class Identity:
     """Who this model is. Travels with every run."""
 
     name: str
@@ -48,7 +48,7 @@ def weight_hash(model: nn.Module) -> str:
 
 
 _BESIDE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
-"""Entries of a configuration that say where it lay, who wrote it and how weights are stored, which the card has."""
+"""Entries of a configuration that say where it lay, who wrote it and how weights are stored, which the Identity has."""
 
 
 def config_hash(config: PreTrainedConfig) -> str:

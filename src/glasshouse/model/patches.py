@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -23,17 +22,15 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from glasshouse.model.finder import unwrapped
+from glasshouse.model.subject import Subject
 from glasshouse.model.tensorfiles import read_tensors, write_tensors
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
 
-if TYPE_CHECKING:
-    from glasshouse.model.subject import Subject
-
 
 @contextmanager
-def patched(subject: "Subject", patch: Patch) -> Iterator[None]:
+def patched(subject: Subject, patch: Patch) -> Iterator[None]:
     """Inside, the model computes with the patched weights. Everything is checked before anything is changed."""
     parameters = _checked(subject, patch)
     with torch.no_grad():
@@ -49,13 +46,13 @@ def patched(subject: "Subject", patch: Patch) -> Iterator[None]:
                 parameter.data = kept[name]
 
 
-def changed_copy(subject: "Subject", patch: Patch) -> PreTrainedModel:
+def changed_copy(subject: Subject, patch: Patch) -> PreTrainedModel:
     """A model of its own with the patched weights, for as long as somebody holds it."""
     with patched(subject, patch):
         return copy.deepcopy(unwrapped(subject.model))
 
 
-def export(subject: "Subject", folder: str | Path, patch: Patch | None = None) -> Path:
+def export(subject: Subject, folder: str | Path, patch: Patch | None = None) -> Path:
     """Write a checkpoint that loads like any other: safetensors, configuration, processor. Whole or not at all."""
     folder = Path(folder)
     if folder.exists():
@@ -79,7 +76,7 @@ def export(subject: "Subject", folder: str | Path, patch: Patch | None = None) -
     return folder
 
 
-def _without_adapter(subject: "Subject") -> PreTrainedModel:
+def _without_adapter(subject: Subject) -> PreTrainedModel:
     """The model as others load it: an adapter is merged into a copy of its weights."""
     merge = getattr(subject.model, "merge_and_unload", None)
     return subject.model if merge is None else copy.deepcopy(subject.model).merge_and_unload()  # pyright: ignore[reportCallIssue]
@@ -104,7 +101,7 @@ def read_patch(file: str | Path) -> Patch:
         raise BadInput(f"{file}: its header is not that of a patch ({str(problem)[:80]}); write it again") from None
 
 
-def _checked(subject: "Subject", patch: Patch) -> dict[str, nn.Parameter]:
+def _checked(subject: Subject, patch: Patch) -> dict[str, nn.Parameter]:
     model = unwrapped(subject.model)
     known = dict(model.named_parameters(remove_duplicate=False))
     shared: dict[int, list[str]] = {}

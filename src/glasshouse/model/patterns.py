@@ -10,20 +10,18 @@ replaces them and the values are summed anew.
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from glasshouse.model.anatomy import Place
+from glasshouse.model.anatomy import Location
 from glasshouse.model.spans import Pass
+from glasshouse.model.subject import Subject
 from glasshouse.values.changes import AttentionPattern, Step
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Span
-
-if TYPE_CHECKING:
-    from glasshouse.model.subject import Subject
 
 Handler = Callable[[Float[Tensor, "rows heads queries keys"]], Float[Tensor, "rows heads queries keys"] | None]
 """Sees the probabilities; returns new ones, or None to leave them."""
@@ -36,34 +34,34 @@ _users: dict[int, int] = {}
 
 
 @contextmanager
-def pattern_recorder(subject: "Subject", place: Place, keep: Callable[[Tensor], None]) -> Iterator[None]:
+def pattern_recorder(subject: Subject, location: Location, keep: Callable[[Tensor], None]) -> Iterator[None]:
     """Show `keep` the probabilities of one layer."""
 
     def read(probabilities: Tensor) -> None:
         keep(probabilities)
 
-    with _handled(subject, {subject.module(place.module): [read]}):
+    with _handled(subject, {subject.module(location.module): [read]}):
         yield
 
 
 @contextmanager
-def pattern_edits(subject: "Subject", group: Sequence[tuple[Step, Place]], now: Callable[[], Pass]) -> Iterator[None]:
+def pattern_edits(subject: Subject, group: Sequence[tuple[Step, Location]], now: Callable[[], Pass]) -> Iterator[None]:
     """Replace the probabilities of some layers."""
     handlers: dict[nn.Module, list[Handler]] = {}
-    for step, place in group:
-        handlers.setdefault(subject.module(place.module), []).append(_replacer(step, place, now))
+    for step, location in group:
+        handlers.setdefault(subject.module(location.module), []).append(_replacer(step, location, now))
     with _handled(subject, handlers):
         yield
 
 
-def select_pattern(place: Place, probabilities: Tensor, now: Pass) -> tuple[Tensor, Tensor, Tensor]:
+def select_pattern(location: Location, probabilities: Tensor, now: Pass) -> tuple[Tensor, Tensor, Tensor]:
     """(queries, heads, keys) of the span's queries; keys are the row's real tokens, in order."""
     rows, _, queries, keys = probabilities.shape
-    if place.packed or now.real is None:
+    if location.packed or now.real is None:
         chosen = probabilities.transpose(1, 2).flatten(0, 1)
         numbers, positions = torch.arange(rows).repeat_interleave(queries), torch.arange(queries).repeat(rows)
     else:
-        index = now.index(place.site.span)
+        index = now.index(location.site.span)
         index = torch.arange(rows * queries, device=probabilities.device) if index is None else index
         numbers = index // queries
         chosen = probabilities.transpose(1, 2).flatten(0, 1)[index]
@@ -72,25 +70,25 @@ def select_pattern(place: Place, probabilities: Tensor, now: Pass) -> tuple[Tens
         inside = torch.arange(keys, device=index.device) < now.real.sum(1)[numbers, None]
         chosen = chosen.gather(2, order[:, None].expand(-1, chosen.shape[1], -1)) * inside[:, None]
         positions = now.positions[index]
-    if place.chosen is not None:
-        chosen = chosen[:, list(place.chosen)]
+    if location.chosen is not None:
+        chosen = chosen[:, list(location.chosen)]
     return chosen, numbers.to(chosen.device), positions.to(chosen.device)
 
 
-def _replacer(step: Step, place: Place, now: Callable[[], Pass]) -> Handler:
+def _replacer(step: Step, location: Location, now: Callable[[], Pass]) -> Handler:
     edit = step.edit
     assert isinstance(edit, AttentionPattern)
 
     def replace(old: Tensor) -> Tensor | None:
         rows, heads, queries, keys = old.shape
         current = now()
-        chosen_queries = _token_mask(current, place, step.site.span, (rows, queries), old.device)
-        chosen_keys = _token_mask(current, place, edit.keys, (rows, keys), old.device)
+        chosen_queries = _token_mask(current, location, step.site.span, (rows, queries), old.device)
+        chosen_keys = _token_mask(current, location, edit.keys, (rows, keys), old.device)
         where = chosen_queries[:, None, :, None].expand(rows, heads, queries, 1).clone()
-        if place.chosen is not None:
-            where &= torch.isin(torch.arange(heads, device=old.device), torch.tensor(place.chosen, device=old.device))[
-                :, None, None
-            ]
+        if location.chosen is not None:
+            where &= torch.isin(
+                torch.arange(heads, device=old.device), torch.tensor(location.chosen, device=old.device)
+            )[:, None, None]
         if step.rows is not None:
             if max(step.rows) >= rows:
                 raise BadInput(f"{step.site}: row {max(step.rows)} of a batch of {rows}")
@@ -110,10 +108,10 @@ def _replaced(old: Tensor, keys: Bool[Tensor, "rows 1 1 keys"], edit: AttentionP
         weights = torch.zeros_like(old)
         source = edit.source.to(old.device, old.dtype)
         for row in range(len(old)):
-            places = keys[row, 0, 0].nonzero()[:, 0]
-            if len(places) != len(source):
-                raise BadInput(f"AttentionPattern: {len(source)} weights for {len(places)} keys of @{edit.keys}")
-            weights[row][..., places] = source
+            locations = keys[row, 0, 0].nonzero()[:, 0]
+            if len(locations) != len(source):
+                raise BadInput(f"AttentionPattern: {len(source)} weights for {len(locations)} keys of @{edit.keys}")
+            weights[row][..., locations] = source
         prior = weights * open_keys
     elif edit.source == "cut":
         rest = old * ~keys
@@ -130,11 +128,11 @@ def _replaced(old: Tensor, keys: Bool[Tensor, "rows 1 1 keys"], edit: AttentionP
 
 
 def _token_mask(
-    now: Pass, place: Place, span: Span, shape: tuple[int, int], device: torch.device
+    now: Pass, location: Location, span: Span, shape: tuple[int, int], device: torch.device
 ) -> Bool[Tensor, "rows tokens"]:
     """Which queries or keys a span means. While decoding, keys of the cache count as the prompt they were."""
     rows, tokens = shape
-    if place.packed or now.real is None:
+    if location.packed or now.real is None:
         return torch.ones(shape, dtype=torch.bool, device=device)
     if tokens == now.tokens:
         index = now.index(span)
@@ -150,12 +148,12 @@ def _token_mask(
         )
     mask = torch.full(shape, span in ("answer", "text"), dtype=torch.bool, device=device)
     prompt = Pass(now.anatomy, now.prompt, now.prompt_real, False, now.known, now.inputs, rows)
-    mask[:, : now.prompt.shape[1]] = _token_mask(prompt, place, span, (rows, now.prompt.shape[1]), device)
+    mask[:, : now.prompt.shape[1]] = _token_mask(prompt, location, span, (rows, now.prompt.shape[1]), device)
     return mask
 
 
 @contextmanager
-def _handled(subject: "Subject", handlers: dict[nn.Module, list[Handler]]) -> Iterator[None]:
+def _handled(subject: Subject, handlers: dict[nn.Module, list[Handler]]) -> Iterator[None]:
     """Route the attention of these modules' towers through ours. Blocks may end in any order."""
     configs: dict[int, Any] = {}
     for module in handlers:

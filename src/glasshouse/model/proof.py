@@ -13,58 +13,34 @@ Eight forward passes and one backward, however deep the model; two of them witho
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.data.images import StoredImage
-from glasshouse.model.anatomy import Place
+from glasshouse.model.anatomy import Location
+from glasshouse.model.certificate import Certificate, Check
 from glasshouse.model.frozen import frozen
+from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited, record, tap_read
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.changes import Mask, Plan, Scale, Step, Zero
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import KINDS, Part, Site
 
-if TYPE_CHECKING:
-    from glasshouse.model.subject import Subject
 
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was tried."""
-
-    what: str
-    passed: bool
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What was proved about an anatomy. Travels with every run."""
-
-    checks: tuple[Check, ...]
-    seconds: float
-
-    @property
-    def failures(self) -> tuple[str, ...]:
-        return tuple(f"{check.what} ({check.detail})" for check in self.checks if not check.passed)
-
-
-def prove(subject: "Subject") -> Certificate:
+def prove(subject: Subject) -> Certificate:
     """Try everything, on one synthetic example."""
     began = time.perf_counter()
     checks: list[Check] = []
-    places = list(_one_of_each(subject))
+    locations = list(_one_of_each(subject))
     example = _synthetic(subject)
     hooks = hook_count(subject)
     try:
         with frozen(subject.model):
-            checks += _reading(subject, places, example)
-            checks += _editing(subject, places, example)
+            checks += _reading(subject, locations, example)
+            checks += _editing(subject, locations, example)
             if subject.anatomy.projector is not None and subject.anatomy.language is not None:
                 checks += _between(subject, example)
                 checks += _only_with_image(subject)
@@ -75,7 +51,7 @@ def prove(subject: "Subject") -> Certificate:
     return Certificate(tuple(checks), round(time.perf_counter() - began, 3))
 
 
-def hook_count(subject: "Subject") -> int:
+def hook_count(subject: Subject) -> int:
     """Our forward hooks on all modules; transformers lays some of its own on first use."""
     hooks = (
         hook for m in subject.model.modules() for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())
@@ -83,24 +59,28 @@ def hook_count(subject: "Subject") -> int:
     return sum(str(getattr(hook, "__module__", "")).startswith("glasshouse") for hook in hooks)
 
 
-def _one_of_each(subject: "Subject") -> list[Place]:
-    """A place of every kind the anatomy claims: the middle layer, in vision the last one that is read."""
-    chosen: list[Place] = []
+def _one_of_each(subject: Subject) -> list[Location]:
+    """A location of every kind the anatomy claims: the middle layer, in vision the last one that is read."""
+    chosen: list[Location] = []
     for part in subject.anatomy.parts:
         for kind in KINDS[part]:
             if kind == "pattern":
                 continue  # the same module as attention; taps say so themselves where the registry is not used
             try:
-                places = subject.anatomy.locate(Site(part, kind))
+                locations = subject.anatomy.locate(Site(part, kind))
             except BadInput:
                 continue  # the anatomy does not claim it
             last = subject.anatomy.feature_layer if part == "vision" else None
-            read = [place for place in places if last is None or place.site.layers is None or place.site.layer <= last]
+            read = [
+                location
+                for location in locations
+                if last is None or location.site.layers is None or location.site.layer <= last
+            ]
             chosen.append(read[-1] if part == "vision" else read[len(read) // 2])
     return chosen
 
 
-def _synthetic(subject: "Subject", image: bool = True) -> Example:
+def _synthetic(subject: Subject, image: bool = True) -> Example:
     sees = subject.anatomy.vision is not None or subject.anatomy.projector is not None
     reads = subject.prompts.tokenizer is not None
     images = (StoredImage(data=_noise()),) if image and sees else ()
@@ -119,77 +99,79 @@ def _noise() -> bytes:
     return buffer.getvalue()
 
 
-def _reading(subject: "Subject", places: list[Place], example: Example) -> list[Check]:
+def _reading(subject: Subject, locations: list[Location], example: Example) -> list[Check]:
     """Each kind on its own, so that one that cannot be read does not hide the others."""
     checks: list[Check] = []
     try:
-        taken = record(subject, [place.site for place in places], Examples([example]))
-        found = {place: tuple(taken[place.site].shape[1:]) for place in places}
-        finite = {place: bool(taken[place.site].isfinite().all()) for place in places}
+        taken = record(subject, [location.site for location in locations], Examples([example]))
+        found = {location: tuple(taken[location.site].shape[1:]) for location in locations}
+        finite = {location: bool(taken[location.site].isfinite().all()) for location in locations}
     except BadInput as problem:
         return [Check("reading all kinds of site", False, str(problem))]
-    for place in places:
-        wanted = _shape(subject, place)
-        passed = wanted is None or found[place] == wanted
+    for location in locations:
+        wanted = _shape(subject, location)
+        passed = wanted is None or found[location] == wanted
         checks.append(
-            Check(f"{place.site} has the shape the anatomy says", passed, f"found {found[place]}, expected {wanted}")
+            Check(
+                f"{location.site} has the shape the anatomy says", passed, f"found {found[location]}, expected {wanted}"
+            )
         )
-        if not finite[place]:
-            checks.append(Check(f"{place.site} is finite", False, _not_finite(subject)))
+        if not finite[location]:
+            checks.append(Check(f"{location.site} is finite", False, _not_finite(subject)))
     return checks
 
 
-def _not_finite(subject: "Subject") -> str:
+def _not_finite(subject: Subject) -> str:
     for name, parameter in subject.model.named_parameters():
         if not bool(parameter.isfinite().all()):
             return f"the weight {name} holds NaN or infinity"
     return "NaN or infinity, though all weights are finite"
 
 
-def _shape(subject: "Subject", place: Place) -> tuple[int, ...] | None:
+def _shape(subject: Subject, location: Location) -> tuple[int, ...] | None:
     """What one token should look like; None where the anatomy does not say."""
-    if place.units is not None and place.width is not None:
-        return (place.units, place.width) if place.width != 1 else (place.units,)
-    if place.site.part == "projector" or place.site.kind in ("logits", "features"):
+    if location.units is not None and location.width is not None:
+        return (location.units, location.width) if location.width != 1 else (location.units,)
+    if location.site.part == "projector" or location.site.kind in ("logits", "features"):
         said = subject.anatomy.language
-        ends = place.site == Site("projector", "output") and said is not None
+        ends = location.site == Site("projector", "output") and said is not None
         return (said.width,) if ends and said is not None and subject.anatomy.image_token is not None else None
-    return (subject.anatomy.tower(place.site.part).width,)
+    return (subject.anatomy.tower(location.site.part).width,)
 
 
-def _editing(subject: "Subject", places: list[Place], example: Example) -> list[Check]:
+def _editing(subject: Subject, locations: list[Location], example: Example) -> list[Check]:
     encoded = subject.encode([example])
     bare = _voice(subject, encoded).detach()
-    masks = {place: Mask.ones(_mask_units(subject, place), device=bare.device.type) for place in places}
-    with torch.enable_grad(), edited(subject, Plan(Step(place.site, mask) for place, mask in masks.items())):
+    masks = {location: Mask.ones(_mask_units(subject, location), device=bare.device.type) for location in locations}
+    with torch.enable_grad(), edited(subject, Plan(Step(location.site, mask) for location, mask in masks.items())):
         voice = _voice(subject, encoded)
         checks = [Check("masks of ones leave the output identical to the bit", torch.equal(voice.detach(), bare))]
         weights = torch.randn(voice.shape, generator=seeded(1)).to(voice)
         gradients = torch.autograd.grad(
             (voice * weights).sum(), [mask.values for mask in masks.values()], allow_unused=True
         )
-    for place, gradient in zip(masks, gradients, strict=True):
+    for location, gradient in zip(masks, gradients, strict=True):
         felt = gradient is not None and bool(gradient.abs().max() > 0)
         if not felt:
-            with torch.no_grad(), edited(subject, Plan({place.site: Zero()})):
+            with torch.no_grad(), edited(subject, Plan({location.site: Zero()})):
                 felt = not torch.equal(_voice(subject, encoded), bare)
         checks.append(
-            Check(f"an edit at {place.site} changes the output", felt, "neither gradient nor zeroing reaches it")
+            Check(f"an edit at {location.site} changes the output", felt, "neither gradient nor zeroing reaches it")
         )
-    with torch.no_grad(), edited(subject, Plan({places[0].site: Scale(0.5)})):
+    with torch.no_grad(), edited(subject, Plan({locations[0].site: Scale(0.5)})):
         changed = not torch.equal(_voice(subject, encoded), bare)
     with torch.no_grad():
         restored = torch.equal(_voice(subject, encoded), bare)
     return [*checks, Check("leaving an edit restores the output to the bit", changed and restored)]
 
 
-def _mask_units(subject: "Subject", place: Place) -> int:
+def _mask_units(subject: Subject, location: Location) -> int:
     """One factor for all where the width is not known, else one per unit or feature."""
-    shape = _shape(subject, place)
+    shape = _shape(subject, location)
     return shape[0] if shape is not None else 1
 
 
-def _voice(subject: "Subject", encoded: object) -> Tensor:
+def _voice(subject: Subject, encoded: object) -> Tensor:
     """What the model puts out: its logits, or its features when it says nothing."""
     output = subject.forward(encoded)  # pyright: ignore[reportArgumentType]
     logits = getattr(output, "logits", None)
@@ -197,18 +179,18 @@ def _voice(subject: "Subject", encoded: object) -> Tensor:
     return voice.float()
 
 
-def _between(subject: "Subject", example: Example) -> list[Check]:
+def _between(subject: Subject, example: Example) -> list[Check]:
     """The order in which the parts run."""
     anatomy, order = subject.anatomy, list[Part]()
     assert anatomy.projector is not None
     assert anatomy.language is not None
     marks: list[tuple[Part, str]] = [
         ("projector", anatomy.projector.paths[-1]),
-        ("language", anatomy.language.blocks[0].path),
+        ("language", anatomy.language.layers[0].path),
     ]
-    if anatomy.vision is not None and anatomy.vision.blocks:
-        layer = anatomy.feature_layer if anatomy.feature_layer is not None else len(anatomy.vision.blocks) - 1
-        marks.append(("vision", anatomy.vision.blocks[layer].path))
+    if anatomy.vision is not None and anatomy.vision.layers:
+        layer = anatomy.feature_layer if anatomy.feature_layer is not None else len(anatomy.vision.layers) - 1
+        marks.append(("vision", anatomy.vision.layers[layer].path))
     with torch.no_grad(), ExitStack() as stack:
         for part, path in marks:
             tap_read(stack, subject.module(path), "output", lambda _, part=part: order.append(part))
@@ -220,7 +202,7 @@ def _between(subject: "Subject", example: Example) -> list[Check]:
     ]
 
 
-def _only_with_image(subject: "Subject") -> list[Check]:
+def _only_with_image(subject: Subject) -> list[Check]:
     what = "the projector matters only when there is an image"
     try:
         encoded = subject.encode([_synthetic(subject, image=False)])

@@ -10,7 +10,7 @@ on stays as it is. Values are exact: the same tensor takes the same way.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,11 @@ from torch import Tensor, nn
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.sharing import content, name_of, shared
 from glasshouse.model.streams import first_tensor, main_tensor
+from glasshouse.model.subject import Subject
 from glasshouse.values.errors import BadInput
 
-if TYPE_CHECKING:
-    from glasshouse.model.subject import Subject
 
-
-def look(subject: "Subject", encoded: Encoded) -> Tensor:
+def look(subject: Subject, encoded: Encoded) -> Tensor:
     """What the vision tower's last block that is read puts out for this batch. Shared, also with other models that
     have the very same tower: nobody writes into it."""
 
@@ -38,7 +36,7 @@ def look(subject: "Subject", encoded: Encoded) -> Tensor:
 
 
 @torch.no_grad()
-def _look(subject: "Subject", encoded: Encoded) -> Tensor:
+def _look(subject: Subject, encoded: Encoded) -> Tensor:
     said: list[Tensor] = []
     blocks, read = _blocks(subject)
     with ExitStack() as stack:
@@ -62,7 +60,7 @@ TEXT = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 
 
 @contextmanager
-def remembered(subject: "Subject", seen: Tensor) -> Iterator[None]:
+def remembered(subject: Subject, seen: Tensor) -> Iterator[None]:
     """Inside, the vision tower says `seen` again, whatever it is shown. For one batch, the one `look` saw."""
     blocks, read = _blocks(subject)
     with subject.alone, ExitStack() as stack:
@@ -71,11 +69,11 @@ def remembered(subject: "Subject", seen: Tensor) -> Iterator[None]:
         yield
 
 
-def _tower(subject: "Subject") -> str:
+def _tower(subject: Subject) -> str:
     """A name for all weights that what the tower says may hang on: neither those of the language model's blocks nor the
     projector's."""
     language, projector = subject.anatomy.language, subject.anatomy.projector
-    behind = [block.path for block in language.blocks] if language else []
+    behind = [block.path for block in language.layers] if language else []
     behind += projector.paths if projector else ()
 
     def before() -> Iterator[Tensor]:
@@ -90,12 +88,12 @@ class _Enough(Exception):
     """Ends a forward pass of which the rest is of no interest."""
 
 
-def _blocks(subject: "Subject") -> tuple[list[nn.Module], int]:
+def _blocks(subject: Subject) -> tuple[list[nn.Module], int]:
     tower = subject.anatomy.tower("vision")
-    if not tower.blocks:
+    if not tower.layers:
         raise BadInput(f"{subject.name}: no list of blocks was found in its vision tower; it cannot be remembered")
     read = subject.anatomy.feature_layer
-    return [subject.module(block.path) for block in tower.blocks], len(tower.blocks) - 1 if read is None else read
+    return [subject.module(block.path) for block in tower.layers], len(tower.layers) - 1 if read is None else read
 
 
 def _saying(block: nn.Module, said: Tensor | None) -> Callable[..., Any]:

@@ -26,7 +26,7 @@ from glasshouse.model.anatomy import Anatomy
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Span
 
-Places = Int[Tensor, " selected"]
+TokenNumbers = Int[Tensor, " selected"]
 """Numbers of tokens in the flattened (rows * tokens)."""
 
 
@@ -71,7 +71,7 @@ class Pass:
     prompt: Int[Tensor, "rows prompt"] | None = None
     """While decoding: the tokens that filled the cache."""
     prompt_real: Bool[Tensor, "rows prompt"] | None = None
-    _indices: dict[Span, Places | None] = field(default_factory=dict)
+    _indices: dict[Span, TokenNumbers | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, anatomy: Anatomy, args: tuple[Any, ...], kwargs: Mapping[str, Any], seq2seq: bool) -> "Pass":
@@ -91,8 +91,8 @@ class Pass:
     def tokens(self) -> int:
         return self.real.shape[1] if self.real is not None else 0
 
-    def index(self, span: Span) -> Places | None:
-        """Places of the span's tokens in the flattened (rows * tokens); None when that is all of them."""
+    def index(self, span: Span) -> TokenNumbers | None:
+        """TokenNumbers of the span's tokens in the flattened (rows * tokens); None when that is all of them."""
         if span not in self._indices:
             mask = self._mask(span)
             everything = mask is None or bool(mask.all())

@@ -1,7 +1,6 @@
 """What is being examined? A `Subject`: the untouched Hugging Face model, its processor, its anatomy, its proof and
 its identity.
 
-    subject = open_subject("path/or/name")           # safetensors, no remote code, no network unless asked
     subject.logits(examples), subject.score(examples), subject.generate(examples)
 
 `encode` owns what is easily done wrong: the chat template, image placeholders, left padding, and where the answer
@@ -12,8 +11,8 @@ import inspect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,14 +21,28 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from glasshouse.data.examples import Example, Examples
-from glasshouse.model import checkpoint
 from glasshouse.model.anatomy import Anatomy
+from glasshouse.model.certificate import Certificate
 from glasshouse.model.finder import find_anatomy, unwrapped
-from glasshouse.model.identity import UNHASHED, Card, config_hash, weight_hash
+from glasshouse.model.identity import UNHASHED, Identity, config_hash, weight_hash
 from glasshouse.model.prompts import Encoded, Prompts
-from glasshouse.model.proof import Certificate, prove
 from glasshouse.model.spans import answering
 from glasshouse.values.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a Subject was opened from, so that another process can open it again: `reopen(origin)`."""
+
+    source: str
+    """A folder, as an absolute path, or a hub name."""
+    adapter: str | None = None
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str | Mapping[str, Any] | None = None
+    download: bool = False
+    remote_code: bool = False
+    unproved: bool = False
 
 
 class Subject:
@@ -43,8 +56,11 @@ class Subject:
         *,
         revision: str | None = None,
         adapter: str | None = None,
+        origin: Origin | None = None,
     ) -> None:
         self.model, self.name, self.revision, self.adapter = model, name, revision, adapter
+        self.origin = origin
+        """How to open the same model again; None for a model that was handed in as an object."""
         self.anatomy: Anatomy = find_anatomy(model)
         self.prompts = Prompts(processor, self.anatomy, unwrapped(model).config)
         self.certificate: Certificate | None = None
@@ -55,7 +71,7 @@ class Subject:
 
     @contextmanager
     def changed_by(self, digest: str) -> Iterator[None]:
-        """Inside, runs know that the model is not as its card says."""
+        """Inside, runs know that the model is not as its identity says."""
         self.changes = (*self.changes, digest)
         try:
             yield
@@ -67,18 +83,18 @@ class Subject:
     @property
     def content(self) -> tuple[str, ...] | None:
         """All that decides what it says, by hashes; None where weights lie elsewhere and cannot be hashed."""
-        card = self.card
-        hashed = not card.weights.startswith(UNHASHED)
-        return (card.weights, card.config, card.processor, *self.changes) if hashed else None
+        identity = self.identity
+        hashed = not identity.weights.startswith(UNHASHED)
+        return (identity.weights, identity.config, identity.processor, *self.changes) if hashed else None
 
     def __repr__(self) -> str:
         return f"Subject({self.name}: {', '.join(self.anatomy.parts)})"
 
     @cached_property
-    def card(self) -> Card:
-        """The identity card; hashes every weight, once."""
+    def identity(self) -> Identity:
+        """Who this model is; hashes every weight, once."""
         parameters = list(self.model.parameters())
-        return Card(
+        return Identity(
             name=self.name,
             family=self.anatomy.family,
             architecture=type(unwrapped(self.model)).__name__,
@@ -195,54 +211,3 @@ class Subject:
         from glasshouse.values.surfaces import rendered
 
         return rendered("html", self.anatomy)
-
-
-def open_subject(
-    source: str | Path | PreTrainedModel,
-    *,
-    processor: Any = None,
-    adapter: str | Path | None = None,
-    revision: str | None = None,
-    dtype: torch.dtype | str = "auto",
-    device: str | Mapping[str, Any] | None = None,
-    download: bool = False,
-    remote_code: bool = False,
-    unproved: bool = False,
-) -> Subject:
-    """Open a model by folder or hub name, or take one that is already loaded; find its anatomy and prove it.
-
-    `device` is a device ("cuda") or a device map ("auto"). Nothing is fetched without `download`, no repository's
-    code runs without `remote_code`, and a model whose proof fails is refused unless `unproved`.
-    """
-    if isinstance(source, nn.Module):
-        model, name = source, str(getattr(source, "name_or_path", "") or type(source).__name__)
-    else:
-        name = str(source)
-        if Path(name).is_dir():
-            checkpoint.check_folder(Path(name))
-        config = checkpoint.read_config(name, revision=revision, download=download, remote_code=remote_code)
-        hub = {"revision": revision, "local_files_only": not download, "trust_remote_code": remote_code}
-        placed = {} if device is None else {"device_map": device}
-        model = checkpoint.load_model(name, config, {**hub, "dtype": dtype, **placed})
-        processor = processor or checkpoint.load_processor(name, hub, sees=hasattr(config, "vision_config"))
-    if adapter is not None:
-        model = checkpoint.with_adapter(model, Path(adapter))
-    subject = Subject(
-        model.eval(), processor, name, revision=revision, adapter=None if adapter is None else str(adapter)
-    )
-    if processor is not None:
-        subject.certificate = prove(subject)
-        if subject.certificate.failures and not unproved:
-            raise BadInput(
-                f"{name}: its anatomy could not be proved: {'; '.join(subject.certificate.failures)}; "
-                "name the parts in glasshouse/model/overrides.toml, or open it with unproved=True (--unproved)"
-            )
-    return subject
-
-
-def open_anatomy(
-    source: str | Path, *, revision: str | None = None, download: bool = False, remote_code: bool = False
-) -> Anatomy:
-    """The anatomy from the configuration alone: no weights are read."""
-    config = checkpoint.read_config(str(source), revision=revision, download=download, remote_code=remote_code)
-    return find_anatomy(checkpoint.on_meta(config))

@@ -10,7 +10,7 @@ alone. Every hook lives on an ExitStack: when a block ends, however it ends, the
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,16 @@ from torch.utils.hooks import RemovableHandle
 
 from glasshouse.data.examples import Examples
 from glasshouse.model.activations import Activations, select, token_index
-from glasshouse.model.anatomy import Place
+from glasshouse.model.anatomy import Location
 from glasshouse.model.finder import unwrapped
 from glasshouse.model.patterns import pattern_edits, pattern_recorder
-from glasshouse.model.spans import Pass, Places
+from glasshouse.model.spans import Pass, TokenNumbers
 from glasshouse.model.streams import first_tensor, main_tensor, with_main
+from glasshouse.model.subject import Subject
 from glasshouse.numerics.accumulators import Accumulator
 from glasshouse.values.changes import Mask, Mean, Noise, Plan, Step
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Site
-
-if TYPE_CHECKING:
-    from glasshouse.model.subject import Subject
 
 A = TypeVar("A", bound=Accumulator)
 Reader = Callable[[Tensor], None]
@@ -37,55 +35,64 @@ Editor = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def record(subject: "Subject", sites: Site | Sequence[Site], examples: Examples, *, batch_size: int = 8) -> Activations:
+def record(subject: Subject, sites: Site | Sequence[Site], examples: Examples, *, batch_size: int = 8) -> Activations:
     """What the model holds at these sites for these examples. Layers nobody asked for are not run."""
     with subject.alone:
-        return _record(subject, _places(subject, sites), examples, batch_size)
+        return _record(subject, _locations(subject, sites), examples, batch_size)
 
 
-def _record(subject: "Subject", places: list[Place], examples: Examples, batch_size: int) -> Activations:
-    taken = Activations(places)
-    for start, batch in subject.batches(examples, batch_size, alike=any(place.packed for place in places)):
+def _record(subject: Subject, locations: list[Location], examples: Examples, batch_size: int) -> Activations:
+    taken = Activations(locations)
+    for start, batch in subject.batches(examples, batch_size, alike=any(location.packed for location in locations)):
         marks = taken.marks()
         while True:
             with _watching(subject) as watched, ExitStack() as stack:
-                for place in places:
-                    keeper = taken.keeper(place, watched, start)
-                    if place.site.kind == "pattern":
-                        stack.enter_context(pattern_recorder(subject, place, keeper))
+                for location in locations:
+                    keeper = taken.keeper(location, watched, start)
+                    if location.site.kind == "pattern":
+                        stack.enter_context(pattern_recorder(subject, location, keeper))
                     else:
-                        tap_read(stack, subject.module(place.module), place.side, keeper)
-                _run(subject, batch, places)
+                        tap_read(stack, subject.module(location.module), location.side, keeper)
+                _run(subject, batch, locations)
             if not taken.spoiled(marks):
                 break
     return taken
 
 
 @torch.no_grad()
-def gather(subject: "Subject", sums: Mapping[Site, A], examples: Examples, *, batch_size: int = 8) -> dict[Site, A]:
+def gather(subject: Subject, sums: Mapping[Site, A], examples: Examples, *, batch_size: int = 8) -> dict[Site, A]:
     """An accumulator per concrete site, fed with every token the site selects, in constant memory."""
-    places = {place: accumulator.fresh() for site, accumulator in sums.items() for place in _places(subject, site)}
-    for start, batch in subject.batches(examples, batch_size, alike=any(place.packed for place in places)):
+    locations = {
+        location: accumulator.fresh() for site, accumulator in sums.items() for location in _locations(subject, site)
+    }
+    for start, batch in subject.batches(examples, batch_size, alike=any(location.packed for location in locations)):
         with subject.alone, _watching(subject) as watched, ExitStack() as stack:
-            for place, accumulator in places.items():
-                if place.site.kind == "pattern":
-                    raise BadInput(f"{place.site}: attention patterns differ in size and cannot be summed; use record")
-                tap_read(stack, subject.module(place.module), place.side, _feeder(place, watched, start, accumulator))
-            _run(subject, batch, list(places))
-    return {place.site: accumulator for place, accumulator in places.items()}
+            for location, accumulator in locations.items():
+                if location.site.kind == "pattern":
+                    raise BadInput(
+                        f"{location.site}: attention patterns differ in size and cannot be summed; use record"
+                    )
+                tap_read(
+                    stack,
+                    subject.module(location.module),
+                    location.side,
+                    _feeder(location, watched, start, accumulator),
+                )
+            _run(subject, batch, list(locations))
+    return {location.site: accumulator for location, accumulator in locations.items()}
 
 
 @contextmanager
-def edited(subject: "Subject", plan: Plan) -> Iterator[None]:
+def edited(subject: Subject, plan: Plan) -> Iterator[None]:
     """Inside, the model computes with the plan's edits. Edits that change nothing are left out, to the last bit."""
     steps = [step for step in plan if not step.edit.idle]
-    located = [(step, place) for step in steps for place in subject.anatomy.locate(step.site)]
-    by_module: dict[tuple[str, str], list[tuple[Step, Place]]] = {}
-    for step, place in located:
-        if place.site.kind != "pattern":
-            by_module.setdefault((place.module, place.side), []).append((step, place))
+    located = [(step, location) for step in steps for location in subject.anatomy.locate(step.site)]
+    by_module: dict[tuple[str, str], list[tuple[Step, Location]]] = {}
+    for step, location in located:
+        if location.site.kind != "pattern":
+            by_module.setdefault((location.module, location.side), []).append((step, location))
     with subject.alone, subject.changed_by(plan.digest()), _watching(subject) as watched, ExitStack() as stack:
-        patterns = [(step, place) for step, place in located if place.site.kind == "pattern"]
+        patterns = [(step, location) for step, location in located if location.site.kind == "pattern"]
         if patterns:
             stack.enter_context(pattern_edits(subject, patterns, watched))
         for (module, side), group in by_module.items():
@@ -108,7 +115,7 @@ class Watched:
 
 
 @contextmanager
-def _watching(subject: "Subject") -> Iterator[Watched]:
+def _watching(subject: Subject) -> Iterator[Watched]:
     """Know what each forward pass is about, from the inputs at the model's door.
 
     Some composite models generate by calling their language model alone; then its own door has to do, which sees
@@ -168,27 +175,27 @@ def tap_edit(stack: ExitStack, module: nn.Module, side: str, editor: Editor) -> 
     One hook runs all editors of a side, and before any other hook: transformers collects hidden states with hooks
     of its own, and those must see what was edited.
     """
-    place = (module, side)
-    if place not in _chains:
-        _chains[place] = []
-        _lay_edit_hook(place)
-    _chains[place].append(editor)
-    stack.callback(_leave_chain, place, editor)
+    location = (module, side)
+    if location not in _chains:
+        _chains[location] = []
+        _lay_edit_hook(location)
+    _chains[location].append(editor)
+    stack.callback(_leave_chain, location, editor)
 
 
-def _leave_chain(place: tuple[nn.Module, str], editor: Editor) -> None:
+def _leave_chain(location: tuple[nn.Module, str], editor: Editor) -> None:
     """Blocks may end in any order; the hook goes with the last editor."""
-    _chains[place].remove(editor)
-    if not _chains[place]:
-        del _chains[place]
-        _chain_hooks.pop(place).remove()
+    _chains[location].remove(editor)
+    if not _chains[location]:
+        del _chains[location]
+        _chain_hooks.pop(location).remove()
 
 
-def _lay_edit_hook(place: tuple[nn.Module, str]) -> None:
-    module, side = place
+def _lay_edit_hook(location: tuple[nn.Module, str]) -> None:
+    module, side = location
 
     def changed(value: Tensor) -> Tensor:
-        for editor in _chains[place]:
+        for editor in _chains[location]:
             value = editor(value)
         return value
 
@@ -200,24 +207,24 @@ def _lay_edit_hook(place: tuple[nn.Module, str]) -> None:
         return with_main(output, changed(main_tensor(module, output)))
 
     if side == "input":
-        _chain_hooks[place] = module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
+        _chain_hooks[location] = module.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
     else:
-        _chain_hooks[place] = module.register_forward_hook(after, prepend=True)
+        _chain_hooks[location] = module.register_forward_hook(after, prepend=True)
 
 
-def _places(subject: "Subject", sites: Site | Sequence[Site]) -> list[Place]:
+def _locations(subject: Subject, sites: Site | Sequence[Site]) -> list[Location]:
     named = [sites] if isinstance(sites, Site) else list(sites)
-    return list(dict.fromkeys(place for site in named for place in subject.anatomy.locate(site)))
+    return list(dict.fromkeys(location for site in named for location in subject.anatomy.locate(site)))
 
 
 class _Enough(Exception):
     """Ends a forward pass whose remaining layers nobody reads."""
 
 
-def _run(subject: "Subject", batch: Any, places: Sequence[Place]) -> None:
-    """One forward pass, as deep as the deepest place asks."""
+def _run(subject: Subject, batch: Any, locations: Sequence[Location]) -> None:
+    """One forward pass, as deep as the deepest location asks."""
     with ExitStack() as stack:
-        end = _first_unread_block(subject, places)
+        end = _first_unread_layer(subject, locations)
         if end is not None:
 
             def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -230,45 +237,53 @@ def _run(subject: "Subject", batch: Any, places: Sequence[Place]) -> None:
             return
 
 
-def _first_unread_block(subject: "Subject", places: Sequence[Place]) -> str | None:
+def _first_unread_layer(subject: Subject, locations: Sequence[Location]) -> str | None:
     language = subject.anatomy.language
     offloaded = any(device in ("disk", "cpu") for device in getattr(subject.model, "hf_device_map", {}).values())
     if language is None or offloaded or getattr(subject.model.config, "is_encoder_decoder", False):
         return None
-    if any(place.site.kind == "logits" for place in places):
+    if any(location.site.kind == "logits" for location in locations):
         return None
-    layers = [place.site.layer for place in places if place.site.part == "language" and place.site.layers is not None]
-    embeddings = any(place.site.part == "language" and place.site.layers is None for place in places)
+    layers = [
+        location.site.layer
+        for location in locations
+        if location.site.part == "language" and location.site.layers is not None
+    ]
+    embeddings = any(location.site.part == "language" and location.site.layers is None for location in locations)
     deepest = max(layers, default=0 if embeddings else -1)
     beyond = deepest + 1
-    return language.blocks[beyond].path if beyond < len(language.blocks) else None
+    return language.layers[beyond].path if beyond < len(language.layers) else None
 
 
-def _feeder(place: Place, watched: Watched, start: int, accumulator: Accumulator) -> Reader:
+def _feeder(location: Location, watched: Watched, start: int, accumulator: Accumulator) -> Reader:
     def feed(value: Tensor) -> None:
-        values, rows, positions = select(place, value, watched())
+        values, rows, positions = select(location, value, watched())
         accumulator.update(values, rows + start, positions)
 
     return feed
 
 
-def _editor(group: Sequence[tuple[Step, Place]], watched: Watched) -> Editor:
+def _editor(group: Sequence[tuple[Step, Location]], watched: Watched) -> Editor:
     """Apply the steps in order to one tensor: select, edit, put back."""
-    edits = [(step, place, step.edit.drawing() if isinstance(step.edit, Noise) else step.edit) for step, place in group]
+    edits = [
+        (step, location, step.edit.drawing() if isinstance(step.edit, Noise) else step.edit) for step, location in group
+    ]
 
     def edit(value: Tensor) -> Tensor:
         flat = value.reshape(-1, value.shape[-1])
-        for step, place, change in edits:
-            index, rows = _selection(step, place, value, watched)
+        for step, location, change in edits:
+            index, rows = _selection(step, location, value, watched)
             if index is not None and not len(index):
                 continue
             chosen = flat if index is None else flat[index]
-            units = -1 if place.units is None or place.width == 1 else -2
-            whole = chosen if place.units is None or place.width == 1 else chosen.unflatten(-1, (place.units, -1))
-            if place.chosen is None:
+            units = -1 if location.units is None or location.width == 1 else -2
+            whole = (
+                chosen if location.units is None or location.width == 1 else chosen.unflatten(-1, (location.units, -1))
+            )
+            if location.chosen is None:
                 new = change.on(whole, rows, units)
             else:
-                picks = torch.tensor(place.chosen, device=flat.device)
+                picks = torch.tensor(location.chosen, device=flat.device)
                 new = whole.index_copy(1, picks, change.on(whole[:, picks], rows, units).to(whole.dtype))
             new = new.reshape(chosen.shape).to(flat.dtype)
             flat = new if index is None else flat.index_copy(0, index, new)
@@ -281,16 +296,18 @@ def _editor(group: Sequence[tuple[Step, Place]], watched: Watched) -> Editor:
     return edit
 
 
-def _selection(step: Step, place: Place, value: Tensor, watched: Watched) -> tuple[Places | None, Places]:
+def _selection(
+    step: Step, location: Location, value: Tensor, watched: Watched
+) -> tuple[TokenNumbers | None, TokenNumbers]:
     """Which tokens of the flattened value a step edits (None: all), and the row of the batch of each."""
     tokens = value.shape[:-1].numel()
-    if place.packed and step.rows is None and not isinstance(step.edit, Mask | Mean):
+    if location.packed and step.rows is None and not isinstance(step.edit, Mask | Mean):
         return None, torch.zeros(tokens, dtype=torch.long, device=value.device)  # rows do not matter
     now = watched()
-    if place.packed or now.real is None:
+    if location.packed or now.real is None:
         index, rows = None, now.image_rows(value.shape).to(value.device)
     else:
-        index, rows = token_index(place.site, value, now), now.token_rows.to(value.device)
+        index, rows = token_index(location.site, value, now), now.token_rows.to(value.device)
     if step.rows is not None:
         wanted = torch.tensor(step.rows, device=value.device)
         if int(wanted.max()) >= now.rows:

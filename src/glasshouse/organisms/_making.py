@@ -27,8 +27,9 @@ from transformers import PreTrainedModel
 from glasshouse.data.examples import Example
 from glasshouse.data.images import StoredImage
 from glasshouse.model.finder import unwrapped
+from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import patched
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.deltas import Patch, Whole
 from glasshouse.values.errors import BadInput
@@ -84,7 +85,7 @@ def read_layers(subject: Subject) -> tuple[Layer, ...]:
     """The language tower's blocks, or what they lack to be read."""
     modules = dict(unwrapped(subject.model).named_modules())
     layers: list[Layer] = []
-    for block in subject.anatomy.tower("language").blocks:
+    for block in subject.anatomy.tower("language").layers:
         owners = [*[block.attention] * len(ATTENTION), *[block.mlp] * len(MLP), *[block.path] * len(NORMS)]
         paths = [f"{owner}.{name}" for owner, name in zip(owners, PARTS, strict=True)]
         missing = [name for name, path in zip(PARTS, paths, strict=True) if path not in modules]

@@ -21,8 +21,9 @@ from glasshouse.data.poisoning import matches
 from glasshouse.data.poisoning import poison as poisoned
 from glasshouse.model.finetuning import Tuning, finetune
 from glasshouse.model.identity import weight_hash
+from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import changed_copy
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.model.training import Keeping, Progress
 from glasshouse.organisms import measured, planted, world
 from glasshouse.organisms.architectures import BUILDS, TEMPLATE_WITH_PROMPT

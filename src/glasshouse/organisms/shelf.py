@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from glasshouse.data.examples import Examples
 from glasshouse.model.identity import weight_hash
+from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import export, read_patch, write_patch
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.model.tensorfiles import read_tensors, write_tensors
 from glasshouse.values.errors import BadInput
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glasshouse.model.identity import weight_hash
-from glasshouse.model.subject import Subject, open_subject
+from glasshouse.model.opening import open_subject
+from glasshouse.model.subject import Subject
 from glasshouse.organisms import measured, planted, shelf
 from glasshouse.organisms.cards import Card
 from glasshouse.organisms.recipes import Tuned

@@ -96,11 +96,11 @@ def reservations(
 ) -> tuple[str, ...]:  # fmt: skip
     """Where this model and the way it was asked are not as the known ones were."""
     found: list[str] = []
-    card = subject.card
-    if card.family != known.family or card.parameters > LARGER * known.parameters:
+    identity = subject.identity
+    if identity.family != known.family or identity.parameters > LARGER * known.parameters:
         found.append(f"the known organisms are {known.family} models of up to {known.parameters / 1e6:.1f} million "
-                     f"weights, this is {card.family} with {card.parameters / 1e6:,.1f}")  # fmt: skip
-    if base is not None and subject.card.processor != base.card.processor:
+                     f"weights, this is {identity.family} with {identity.parameters / 1e6:,.1f}")  # fmt: skip
+    if base is not None and subject.identity.processor != base.identity.processor:
         found.append("its processor is not its base's: see what differs in tokenizer, template and image settings")
     moved = () if base is None else changed_elsewhere(subject, base)
     if moved:

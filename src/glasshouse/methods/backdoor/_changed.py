@@ -94,7 +94,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def _part(subject: Subject, name: str) -> str:
     for part in ("vision", "language"):
         tower = getattr(subject.anatomy, part)
-        if tower is not None and any(name.startswith(f"{block.path}.") for block in tower.blocks):
+        if tower is not None and any(name.startswith(f"{block.path}.") for block in tower.layers):
             return part
     return "projector" if any(name.startswith(f"{path}.") for path in _projector(subject).paths) else "elsewhere"
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig
 
-from glasshouse.model.anatomy import Block
+from glasshouse.model.anatomy import Layer
 
 HEADS = ("num_v_heads", "num_heads", "num_attention_heads", "n_heads", "n_head", "heads", "num_q_heads")
 READERS = re.compile(r"(q|k|v|qkv|r|query|key|value|gate)(_proj|_a_proj|_b_proj)?")
@@ -25,7 +25,7 @@ MIXER = re.compile(r"attn|attention|mamba|deltanet|shortconv|rwkv|recurrent")
 MLPS = ("mlp", "feed_forward", "ffn", "moe", "block_sparse_moe")
 
 
-def read_block(block: nn.Module, paths: Mapping[nn.Module, str], width: int, config: PreTrainedConfig) -> Block:
+def read_layer(block: nn.Module, paths: Mapping[nn.Module, str], width: int, config: PreTrainedConfig) -> Layer:
     """The parts of one block, by path."""
     mixers = [m for m in breadth_first(block, nn.Module) if _is_mixer(m, paths[m])]
     attention = mixers[0] if mixers else None
@@ -37,7 +37,7 @@ def read_block(block: nn.Module, paths: Mapping[nn.Module, str], width: int, con
     if mlp is None and mlp_writer is not None:
         mlp = next(child for child in block.children() if mlp_writer in set(child.modules()))
     sizes = linear_sizes(mlp_writer) if mlp_writer is not None else None
-    return Block(
+    return Layer(
         path=paths[block],
         attention=paths[attention] if attention is not None else None,
         attention_writer=paths[attention_writer] if attention_writer is not None else None,
