@@ -13,7 +13,7 @@ from torch import Tensor
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.engine.method import method
-from glasshouse.engine.scale import over_shards
+from glasshouse.engine.units import over_shards
 from glasshouse.values.blocks import Block, Chart, Metric, Note, Series, Table
 from glasshouse.values.findings import Finding, Interval, Verdict
 

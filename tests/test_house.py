@@ -56,7 +56,7 @@ def test_imports_run_downwards():
 @pytest.mark.parametrize(
     ("file", "line", "named"),
     [
-        ("engine/scale.py", "import glasshouse.report.inert", "glasshouse.engine.scale -> glasshouse.report.inert"),
+        ("engine/units.py", "import glasshouse.report.inert", "glasshouse.engine.units -> glasshouse.report.inert"),
         ("numerics/randomness.py", "import PIL", "glasshouse.numerics.randomness -> PIL"),
     ],
 )

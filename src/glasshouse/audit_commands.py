@@ -64,8 +64,8 @@ def report(rest: Sequence[str]) -> int:
 
 
 def _index(root: Path, *, as_json: bool) -> int:
+    from glasshouse.engine.files import write_whole
     from glasshouse.engine.index import entries
-    from glasshouse.engine.scale import write_whole
     from glasshouse.report.html import index_page
 
     found, broken = entries(root)
@@ -90,8 +90,8 @@ def _index(root: Path, *, as_json: bool) -> int:
 
 def compare(rest: Sequence[str]) -> int:
     """What differs between two runs or two audits: glasshouse compare FIRST SECOND [--page FILE]."""
+    from glasshouse.engine.files import write_whole
     from glasshouse.engine.index import kind_of, read, side_by_side
-    from glasshouse.engine.scale import write_whole
     from glasshouse.report.html import comparison_page
     from glasshouse.report.terminal import show_pairs
 

@@ -15,7 +15,7 @@ from glasshouse.values.errors import BadInput
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from glasshouse.engine.scale import Progress
+    from glasshouse.engine.units import Progress
     from glasshouse.organisms.cards import Card
 
 ROOM = 64 * 2**20

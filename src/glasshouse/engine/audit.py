@@ -25,12 +25,12 @@ from typing import Any, Protocol, cast, get_args
 from glasshouse.data.examples import Examples
 from glasshouse.engine.binding import Opening, Request, flag, spelled, supply
 from glasshouse.engine.catalogue import catalogue
+from glasshouse.engine.files import write_whole
 from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
 from glasshouse.engine.judgement import Judgement, Section
 from glasshouse.engine.method import Depth, Method, Role, load
 from glasshouse.engine.provenance import provenance
 from glasshouse.engine.runs import Run, key_of, run
-from glasshouse.engine.scale import write_whole
 from glasshouse.model.sharing import sharing
 from glasshouse.model.subject import Subject
 from glasshouse.values.codec import pack, unpack

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from glasshouse.data.examples import Examples
 from glasshouse.engine.method import Method
 from glasshouse.engine.runs import Run, run
-from glasshouse.engine.scale import Progress
+from glasshouse.engine.units import Progress
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.opening import open_anatomy, open_subject
 from glasshouse.model.subject import Subject

@@ -34,7 +34,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
 from glasshouse.engine.method import Method, load
 from glasshouse.engine.provenance import provenance
-from glasshouse.engine.scale import Progress, Workspace, working_in
+from glasshouse.engine.units import Progress, Workspace, working_in
 from glasshouse.model import patches
 from glasshouse.model.subject import Subject
 from glasshouse.values.codec import pack, unpack

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 STATUS = {"pass": 0, "described": 0, "concern": 1, "fail": 1, "inconclusive": 3}
 """Of a process that ends with this verdict."""
-STYLES = {"pass": "bold green", "described": "bold", "concern": "bold yellow", "fail": "bold red", "inconclusive": "bold"}
+STYLES = {
+    "pass": "bold green",
+    "described": "bold",
+    "concern": "bold yellow",
+    "fail": "bold red",
+    "inconclusive": "bold",
+}
 MOST_ROWS = 24
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glasshouse.data.examples import Example, Examples
-from glasshouse.engine.scale import over_shards
+from glasshouse.engine.units import over_shards
 from glasshouse.methods.atlas._shared import NO_TOKEN, box_of, cells_in_box, first_tokens, grid, others
 from glasshouse.model.readout import Readout
 from glasshouse.model.subject import Subject

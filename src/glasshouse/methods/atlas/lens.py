@@ -31,7 +31,7 @@ from torch import Tensor
 
 from glasshouse.data.examples import Examples
 from glasshouse.engine.method import at_least, method
-from glasshouse.engine.scale import over_shards
+from glasshouse.engine.units import over_shards
 from glasshouse.methods.atlas._on_images import NOTHING_ON_IMAGES, OnImages, read_off_images
 from glasshouse.methods.atlas._shared import NO_TOKEN, others, word
 from glasshouse.model.readout import Readout
