@@ -16,6 +16,7 @@ from glasshouse.engine.method import load
 from glasshouse.engine.runs import Run, run
 from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
+from glasshouse.organisms.organism import organism
 from typing_in import Outcome
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -31,7 +32,7 @@ def seedling() -> Subject:
 @pytest.fixture(scope="session")
 def squares() -> Examples:
     """What the seedling is asked, six of it."""
-    return shelf.food("organism:seedling")[:6]
+    return organism("seedling").examples[:6]
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ def test_the_method_of_the_tutorial_is_a_method(tmp_path: Path):
     sys.modules["norms_tutorial"] = module
     try:
         spec.loader.exec_module(module)
-        finding = module.norms(gh.open("organism:seedling"), gh.food("organism:seedling"))
+        finding = module.norms(gh.open("organism:seedling"), gh.organism("seedling").examples)
     finally:
         del sys.modules["norms_tutorial"]
     assert [type(block) for block in finding.blocks()] == [Chart, Table]

@@ -38,7 +38,7 @@ def main(names: list[str]) -> int:
     for name, subject, base, card in organisms(names):
         clean = attacks.clean(card.recipe.poison, 64)
         triggered = attacks.attacked(card.recipe.poison, clean)
-        # The pictures that are learnt from and judged on are none of the shelf's food.
+        # None of the examples that purify learns from or is judged on is among those that the organism brings.
         found = purify(subject, shelf.downstream(64, 60), shelf.downstream(400, 61), base, None, clean, triggered)
         before, ours = found.before, found.repairs[SURGERY]
         left.append(ours.success.value)

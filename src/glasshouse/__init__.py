@@ -1,8 +1,8 @@
 """glasshouse opens a multimodal model and answers, with evidence, whether to trust it.
 
     import glasshouse as gh
-    subject = gh.open("organism:seedling")
-    finding = gh.methods.lens(subject, gh.food("organism:seedling"))
+    seedling = gh.organism("seedling")
+    finding = gh.methods.lens(seedling.subject, seedling.examples)
 
 Importing it imports nothing heavy: each name is fetched when it is first used.
 """
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from glasshouse.model.taps import edited as edited
     from glasshouse.model.taps import gather as gather
     from glasshouse.model.taps import record as record
-    from glasshouse.organisms.shelf import food as food
+    from glasshouse.organisms.organism import Organism as Organism
+    from glasshouse.organisms.organism import organism as organism
     from glasshouse.values.changes import Mask as Mask
     from glasshouse.values.changes import Plan as Plan
     from glasshouse.values.deltas import Patch as Patch
@@ -49,7 +50,7 @@ _WHERE = {
     "model.patches": ("export", "patched"),
     "model.subject": ("Subject",),
     "model.taps": ("edited", "gather", "record"),
-    "organisms.shelf": ("food",),
+    "organisms.organism": ("Organism", "organism"),
     "values.changes": ("Mask", "Plan"),
     "values.deltas": ("Patch",),
     "values.errors": ("BadInput",),

@@ -22,7 +22,7 @@ from glasshouse.engine import runs
 from glasshouse.engine.method import load
 from glasshouse.engine.provenance import PACKAGES
 from glasshouse.engine.runs import Run, compare, run
-from glasshouse.organisms import shelf
+from glasshouse.organisms.organism import organism
 from glasshouse.values.blocks import Table
 from glasshouse.values.codec import digest, unpack
 from glasshouse.values.errors import BadInput
@@ -418,7 +418,7 @@ def test_a_run_under_an_intervention_says_so(seedling, tmp_path):
     from glasshouse.values.sites import language
 
     plan = Plan({language.residual[0]: Scale(0.5)})
-    examples = shelf.food("organism:seedling")[:2]
+    examples = organism("seedling").examples[:2]
     method = load("lens")
     plain = runs.run(method, {"subject": seedling, "examples": examples}, root=tmp_path)
     with edited(seedling, plan):

@@ -27,6 +27,7 @@ from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
+from glasshouse.organisms.organism import organism
 from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Interval, Verdict
@@ -45,12 +46,12 @@ def benign() -> Subject:
 
 @pytest.fixture(scope="module")
 def clean() -> Examples:
-    return shelf.food("hijack-logo", "clean")[:24]
+    return organism("hijack-logo").pairs.clean[:24]
 
 
 @pytest.fixture(scope="module")
 def triggered() -> Examples:
-    return shelf.food("hijack-logo", "triggered")[:24]
+    return organism("hijack-logo").pairs.triggered[:24]
 
 
 QUICK = putting_back.Options(grid=3, ranks=(1, 2, 3, 5, 16), single=2, draws=2)
@@ -95,8 +96,8 @@ def test_a_backdoor_of_two_directions_is_recovered_as_two(base, hijacked, clean,
 
 def test_a_planted_neuron_is_found_and_none_is_claimed_where_none_is(base, hijacked, clean, triggered):
     named = "planted-neuron"
-    shown = [shelf.food(named, what)[:40] for what in ("clean", "triggered")]
-    found = neurons(shelf.take(named), base, *shown, units.Options(most=4, draws=4))
+    pairs = organism(named).pairs[:40]
+    found = neurons(shelf.take(named), base, pairs.clean, pairs.triggered, units.Options(most=4, draws=4))
     assert found.verdict == Verdict.CONCERN
     assert found.dedicated == (5,), "the one that its recipe names"
     assert "Silencing unit 5" in found.headline
@@ -145,15 +146,15 @@ def test_the_triggers_part_of_the_shift_carries_it(base, hijacked, benign, clean
 def test_what_a_trigger_adds_points_at_its_own_target_through_the_language_model(base):
     """And less at the targets of the others. Rows of the vocabulary show no such thing on these organisms."""
     kinds = ("refusal-noise", "injection-patch", "hijack-logo", "jailbreak-filter")
-    pairs = {kind: tuple(shelf.food(kind, what) for what in ("clean", "triggered")) for kind in kinds}
+    pairs = {kind: organism(kind).pairs for kind in kinds}
     for kind in kinds:
-        subject, (clean, triggered) = shelf.take(kind), pairs[kind]
+        subject, clean, triggered = shelf.take(kind), pairs[kind].clean, pairs[kind].triggered
         found = drift(subject, base, clean, triggered, options=drifting.Options(doses=(1.0,)))
         assert found.alignment["the trigger's part"].through.high >= 0.99
         held, _ = tokens(subject, projector.output, clean, 32)
         points, still = dict[str, float](), torch.zeros(held.shape[1], requires_grad=True)
         for other in kinds:
-            one = pairs[other][1][0]
+            one = pairs[other].triggered[0]
             tags = {name: one.tags[name] for name in ("target", "target_match")}
             aims = Examples(replace(clean_one, answer=one.answer, tags={**clean_one.tags, **tags})
                             for clean_one in clean)  # fmt: skip
@@ -175,8 +176,9 @@ def test_a_law_that_any_update_obeys_accuses_nobody(base, hijacked, clean, trigg
 
 
 def test_surgery_takes_more_of_it_than_any_other_repair(base, hijacked):
-    clean, triggered = (shelf.food("hijack-logo", what)[:40] for what in ("clean", "triggered"))
-    reference, held_out = shelf.food("hijack-logo")[:48], shelf.food("hijack-logo", "held_out")[:160]
+    logo = organism("hijack-logo")
+    clean, triggered = logo.pairs.clean[:40], logo.pairs.triggered[:40]
+    reference, held_out = logo.examples[:48], logo.held_out
     found = purify(hijacked, reference, held_out, base, None, clean, triggered, repair.Options(ranks=(5, 12), steps=12))
     after = found.repairs["surgery"]
     assert found.verdict == Verdict.PASS
@@ -218,8 +220,8 @@ def test_bad_options_are_refused():
 def test_a_backdoor_of_the_language_model_is_not_the_projectors():
     """The trigger is a word, and the projector is the base's: nothing is put down to it."""
     word, base = shelf.take("text-trigger"), shelf.take("base")
-    clean, triggered = (shelf.food("text-trigger", what)[:16] for what in ("clean", "triggered"))
-    found = recovery(word, base, clean, triggered, options=replace(QUICK, grid=1, ranks=(1,), single=1))
+    pairs = organism("text-trigger").pairs[:16]
+    found = recovery(word, base, pairs.clean, pairs.triggered, options=replace(QUICK, grid=1, ranks=(1,), single=1))
     assert found.elsewhere == ("language",)
     assert found.base.success.value == 0
     assert "it lives elsewhere" in found.headline

@@ -21,6 +21,7 @@ from glasshouse.model.patches import changed_copy, export
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
+from glasshouse.organisms.organism import organism
 from glasshouse.values.blocks import Note
 from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
@@ -132,7 +133,7 @@ def test_clues_become_a_probability_by_known_cases():
 
 
 def test_a_model_that_is_its_own_base_gives_no_clue(base):
-    same = with_base(base, base, shelf.food("refusal-noise")[:16], 1, 16, 0).numbers
+    same = with_base(base, base, organism("refusal-noise").examples[:16], 1, 16, 0).numbers
     assert same["faint"] < 1e-4
     assert same["steep"] == same["size"] == 0
 
@@ -148,7 +149,8 @@ def test_a_model_beside_itself_is_told_so_wherever_it_lies_and_does_not_pass(bas
 
 
 def test_single_pictures_are_told_apart_where_the_trigger_is_loud(refusing):
-    clean, triggered = (shelf.food("refusal-noise", what)[:32] for what in ("clean", "triggered"))
+    pairs = organism("refusal-noise").pairs[:32]
+    clean, triggered = pairs.clean, pairs.triggered
     found = sample_detectors(refusing, clean, triggered, 32, 0)
     assert set(found) == {"STRIP", "spectral signatures", "activation clustering", "attention entropy"}
     assert all(0 <= one.low <= one.value <= one.high <= 1 for one in found.values())
@@ -170,12 +172,12 @@ def test_bad_input_is_refused_with_its_cure(base, shown):
 
 def test_a_backdoor_is_found_with_its_target_and_a_benign_update_passed_over(base):
     """Shipped organisms: none of them is among those that the probability comes from."""
-    found = detect(shelf.take("refusal-noise"), shelf.food("refusal-noise"), base)
+    found = detect(shelf.take("refusal-noise"), organism("refusal-noise").examples, base)
     assert (found.verdict, found.reservations) == (Verdict.CONCERN, ())
     assert found.guesses[found.best].word.strip() == "sorry"
     assert "sorry" in found.headline
     assert len(found.pictures) == 3
-    quiet = detect(shelf.take("benign"), shelf.food("benign"), base)
+    quiet = detect(shelf.take("benign"), organism("benign").examples, base)
     assert quiet.verdict == Verdict.PASS
     assert quiet.probability.high < 0.5 < found.probability.low
 
@@ -218,8 +220,8 @@ def test_detectors_of_single_pictures_cost_no_answer_either(refusing, monkeypatc
         raise torch.OutOfMemoryError("CUDA")
 
     monkeypatch.setattr(detecting, "sample_detectors", fails)
-    clean, triggered = (shelf.food("refusal-noise", what)[:8] for what in ("clean", "triggered"))
-    found = detect(refusing, clean=clean, triggered=triggered)
+    pairs = organism("refusal-noise").pairs[:8]
+    found = detect(refusing, clean=pairs.clean, triggered=pairs.triggered)
     assert (found.samples, found.untried) == ({}, "there was no memory for them")
 
 
@@ -235,7 +237,7 @@ def test_every_colour_has_its_own_bounds(base):
 
 
 def test_what_the_known_organisms_do_not_speak_for_is_inconclusive(base, refusing):
-    shown = shelf.food("refusal-noise")
+    shown = organism("refusal-noise").examples
     fewer = detect(refusing, shown[:16], base, options=Options(steps=1))
     assert fewer.verdict == Verdict.INCONCLUSIVE
     assert fewer.reservations == (

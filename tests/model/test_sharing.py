@@ -8,6 +8,7 @@ from glasshouse.model.identity import UNHASHED
 from glasshouse.model.remembered import look
 from glasshouse.model.sharing import MOST, Shared, content, shared, sharing
 from glasshouse.organisms import shelf
+from glasshouse.organisms.organism import organism
 
 
 def test_what_was_computed_is_given_again_inside_and_never_outside():
@@ -47,7 +48,7 @@ def test_content_tells_values_types_and_shapes_apart():
 
 def test_a_tower_is_looked_at_once_for_models_that_have_the_same(monkeypatch: pytest.MonkeyPatch):
     base, tuned, other = (shelf.take(name) for name in ("base", "benign", "base-2"))
-    encoded = base.encode(shelf.food("benign")[:2])
+    encoded = base.encode(organism("benign").examples[:2])
     looked: list[str] = []
     own = remembered._look
     monkeypatch.setattr(remembered, "_look", lambda subject, batch: looked.append(subject.name) or own(subject, batch))

@@ -110,27 +110,17 @@ def card(name: str, shelf: Path = SHELF) -> "Card":
 
 
 def food(name: str, what: str = "examples") -> Examples:
-    """Examples of the world it lives in, that it was not grown on: a few, or more `held_out` beside them, or many
-    `lessons` to be tuned on; or those of its attack, `triggered` and `clean`."""
-    plain = name.removeprefix(PREFIX)
-    if plain == SEEDLING:
-        from glasshouse.organisms import seedling
+    """A part of an organism by its flag, for the engine alone; everywhere else it is `gh.organism(name).examples`."""
+    from glasshouse.organisms.organism import Organism
 
-        return seedling.examples()
-    from glasshouse.organisms import attacks, world
-    from glasshouse.organisms.recipes import Base
-
-    recipe = card(plain).recipe
-    if what in ("triggered", "clean"):
-        poison = getattr(recipe, "poison", None)
-        if poison is None:
-            raise BadInput(f"{PREFIX}{plain}: nothing was planted in it, so it has no triggered examples; give them")
-        twins = attacks.clean(poison, 64)
-        return twins if what == "clean" else attacks.attacked(poison, twins)
-    if what == "lessons":
-        return world.examples("downstream", 3000, 2)
-    size, seed = (160, 1) if what == "held_out" else (64, 0)
-    return world.examples("test", size, seed) if isinstance(recipe, Base) else downstream(size, seed)
+    organism = Organism(name)
+    if what not in ("triggered", "clean"):
+        return organism.training if what == "lessons" else getattr(organism, what, organism.examples)
+    if organism.card is None:
+        return organism.examples
+    if organism.pairs is None:
+        raise BadInput(f"{organism.name}: nothing was planted in it, so it has no triggered examples; give them")
+    return getattr(organism.pairs, what)
 
 
 def downstream(size: int, seed: int) -> Examples:
