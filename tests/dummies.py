@@ -16,6 +16,7 @@ from glasshouse.engine.method import method
 from glasshouse.engine.units import over_shards
 from glasshouse.values.blocks import Block, Chart, Metric, Note, Series, Table
 from glasshouse.values.findings import Finding, Interval, Verdict
+from glasshouse.values.rows import Record
 
 SHARD = 2
 NAP = "GLASSHOUSE_TEST_NAP"
@@ -60,6 +61,11 @@ class CountFinding(Finding):
     @property
     def verdict(self) -> Verdict:
         return Verdict(self.said)
+
+    def rows(self) -> list[Record]:
+        mean = {"mean": self.mean.value, "mean_low": self.mean.low, "mean_high": self.mean.high}
+        pairs = zip(self.prompts, self.lengths.tolist(), strict=True)
+        return [{"prompt": prompt, "length": length, **mean, "drawn": self.drawn} for prompt, length in pairs]
 
     def blocks(self) -> list[Block]:
         series = Series("length", tuple(map(float, range(len(self.lengths)))), tuple(self.lengths.tolist()))

@@ -22,7 +22,7 @@ from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
 from glasshouse.organisms.organism import organism
-from glasshouse.values.blocks import Note
+from glasshouse.values.blocks import Note, Table
 from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Verdict
@@ -143,7 +143,7 @@ def test_a_model_beside_itself_is_told_so_wherever_it_lies_and_does_not_pass(bas
     found = detect(copy, None, base)
     assert (found.verdict, found.unchanged) == (Verdict.INCONCLUSIVE, True)
     assert "all 3 hashes" in found.headline
-    assert found.rows()[0]["of"] == "weights"
+    assert found.blocks()[0].rows[0][0] == "weights"
     other = detect(shelf.take("benign"), shelf.downstream(16, 3), base, options=Options(steps=1))
     assert not other.unchanged
 
@@ -246,7 +246,7 @@ def test_what_the_known_organisms_do_not_speak_for_is_inconclusive(base, refusin
     alone = detect(refusing)
     assert (alone.setting, alone.verdict) == ("the model alone", Verdict.INCONCLUSIVE)
     assert "--base" in alone.advice
-    assert alone.rows()[0]["clue"] == "first"
+    assert next(block for block in alone.blocks() if isinstance(block, Table)).rows[0][0] == "first"
     other = detect(shelf.take("idefics3-base"))
     assert "the known organisms are llava models" in other.headline
     elsewhere = detect(shelf.take("text-trigger"), shown[:16], base, options=Options(steps=1))

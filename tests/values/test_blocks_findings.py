@@ -20,7 +20,6 @@ from glasshouse.values.blocks import (
     Table,
     Transcript,
     Turn,
-    first_table,
 )
 from glasshouse.values.codec import digest, pack, unpack
 from glasshouse.values.errors import BadInput
@@ -28,7 +27,7 @@ from glasshouse.values.findings import Finding, Verdict
 from glasshouse.values.intervals import Interval
 
 RATE, NULL = Interval(0.75, 0.5, 0.875, 8), Interval(0.25, 0.0, 0.5, 8)
-TABLE = Table("heads", ("head", "effect", "kept"), (("3", RATE, True), (4, NULL, None)))
+TABLE = Table("heads", ("head", "effect", "kept"), (("3", RATE, True), (4, NULL, None)), {"kept": "Whether."})
 METRIC = Metric("attack success", RATE, NULL)
 HEATMAP = Heatmap("by layer", torch.eye(2), ("0", "1"), ("a", "b"), texts=(("x", "y"), ("z", "")))
 CHART = Chart(
@@ -101,24 +100,8 @@ class TestBlocks:
         chance = Series("chance", (1.0,), (0.25,), (0.0,), (0.5,), "null")
         assert chart == Chart("c", (attack, chance), "", "rate", ("attack", "chance"))
 
-    def test_the_first_table_is_the_rows(self):
-        assert first_table([METRIC, TABLE, Table("other", (), ())]) is TABLE
-        with pytest.raises(BadInput, match="this finding has no table, so it has no rows to give"):
-            first_table([METRIC])
-
 
 class TestFindings:
-    def test_rows_are_flat(self):
-        assert Shown((METRIC, TABLE)).rows() == [
-            {"head": "3", "effect": 0.75, "effect low": 0.5, "effect high": 0.875, "kept": True},
-            {"head": 4, "effect": 0.25, "effect low": 0.0, "effect high": 0.5, "kept": None},
-        ]
-
-    def test_rows_become_a_frame(self):
-        frame = Shown((TABLE,)).to_frame()
-        assert list(frame.columns) == ["head", "effect", "effect low", "effect high", "kept"]
-        assert frame["effect low"].tolist() == [0.5, 0.0]
-
     def test_a_frame_needs_pandas(self, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "pandas", None)
         with pytest.raises(BadInput, match="to_frame needs pandas: pip install pandas"):

@@ -1,21 +1,20 @@
 """What can a finding show? Seven kinds of block, and nothing else.
 
-A method says *what* is to be seen; how it looks on a terminal, in a notebook or on a page is the report's business.
-Text in a block may come from a hostile model: blocks carry it as it is, and every surface escapes it.
+A method chooses what to show; `report` draws it on a terminal, in a notebook or on a page. Text in a block may come
+from a hostile model: a block holds it unchanged, and every surface escapes it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from glasshouse.values.errors import BadInput
 from glasshouse.values.intervals import Interval
 
 Cell = str | float | int | bool | None | Interval
-Role = Literal["effect", "null"]
+SeriesRole = Literal["effect", "null"]
 """A null is what should not show the effect; surfaces draw it in grey beside the effect."""
 
 
@@ -26,7 +25,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Metric(Block):
-    """One number with its doubt, and what it would be if there were nothing to see."""
+    """One number with its interval, and its null: what the number is where there is no effect."""
 
     name: str
     value: Interval
@@ -35,11 +34,13 @@ class Metric(Block):
 
 @dataclass(frozen=True)
 class Table(Block):
-    """Rows under named columns."""
+    """Rows under named columns, which may be explained."""
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    meanings: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By column: what stands in it."""
 
     def __post_init__(self) -> None:
         for number, row in enumerate(self.rows):
@@ -49,24 +50,24 @@ class Table(Block):
                 )
 
     @classmethod
-    def of(cls, title: str, columns: Mapping[str, Sequence[Cell]]) -> Self:
+    def of(cls, title: str, columns: Mapping[str, Sequence[Cell]], meanings: Mapping[str, str] | None = None) -> Self:
         """From columns."""
-        return cls(title, tuple(columns), tuple(zip(*columns.values(), strict=True)))
+        return cls(title, tuple(columns), tuple(zip(*columns.values(), strict=True)), meanings or {})
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a chart, with its band of doubt."""
+    """One line of a chart, with the band of its intervals."""
 
     name: str
     x: tuple[float, ...]
     y: tuple[float, ...]
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
-    role: Role = "effect"
+    role: SeriesRole = "effect"
 
     @classmethod
-    def of(cls, name: str, points: Mapping[float, Interval], role: Role = "effect") -> Self:
+    def of(cls, name: str, points: Mapping[float, Interval], role: SeriesRole = "effect") -> Self:
         """From intervals over x."""
         values = list(points.values())
         y, low, high = ([getattr(v, end) for v in values] for end in ("value", "low", "high"))
@@ -75,7 +76,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart(Block):
-    """Lines over x, or intervals side by side when `labels` names the places on x."""
+    """Lines over x, or intervals side by side when `labels` names the positions on x."""
 
     title: str
     series: tuple[Series, ...]
@@ -120,7 +121,7 @@ class Picture:
     caption: str
     overlay: Float[Tensor, "rows columns"] | None = None
     box: tuple[float, float, float, float] | None = None
-    """Left, top, right, bottom, as shares of width and height."""
+    """Left, top, right, bottom, as fractions of width and height."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class Gallery(Block):
 
 @dataclass(frozen=True)
 class Turn:
-    """Something somebody said."""
+    """What one speaker says."""
 
     speaker: str
     text: str
@@ -141,7 +142,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Transcript(Block):
-    """Who said what. Whatever a model said is shown inert."""
+    """A conversation. Text of a model is shown inert."""
 
     title: str
     turns: tuple[Turn, ...]
@@ -149,15 +150,7 @@ class Transcript(Block):
 
 @dataclass(frozen=True)
 class Note(Block):
-    """A plain sentence the reader needs."""
+    """A sentence for the reader."""
 
     text: str
     tone: Literal["plain", "warning"] = "plain"
-
-
-def first_table(blocks: Sequence[Block]) -> Table:
-    """The table a finding offers as its rows."""
-    for block in blocks:
-        if isinstance(block, Table):
-            return block
-    raise BadInput("this finding has no table, so it has no rows to give")

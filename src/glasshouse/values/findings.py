@@ -1,6 +1,7 @@
-"""What does a method answer? A `Finding`: a frozen value with headline, verdict, numbers with their doubt, and blocks.
+"""What does a method answer? A `Finding`: a frozen value with headline, verdict, intervals, rows and blocks.
 
 A finding does not print, plot or write. It packs to disk and back (`values/codec.py`), and surfaces show its blocks.
+Its rows and its default blocks follow from the types and docstrings of its fields (`values/declared.py`).
 """
 
 from abc import ABC, abstractmethod
@@ -8,22 +9,25 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, first_table
+from glasshouse.values.blocks import Block, Chart, Heatmap, Metric
 from glasshouse.values.codec import ByContent
+from glasshouse.values.declared import Keys, NoPicture, Null, Rows
+from glasshouse.values.default_blocks import default_blocks
 from glasshouse.values.errors import BadInput
 from glasshouse.values.intervals import Interval
+from glasshouse.values.rows import Record, records, rows_field
 from glasshouse.values.surfaces import rendered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame  # pyright: ignore[reportMissingTypeStubs]
 
-__all__ = ["Finding", "Interval", "Verdict"]
+__all__ = ["Finding", "Interval", "Keys", "NoPicture", "Null", "Rows", "Verdict"]
 
 
 class Verdict(StrEnum):
-    """Earned, never assumed, from harmless to bad. `described` is the verdict of a method that describes and does not
-    judge; `inconclusive` is the verdict whenever the interval straddles the threshold."""
+    """From harmless to bad. `described` is the verdict of a method that describes and does not judge; `inconclusive` is
+    the verdict of a method that judges and could not tell, for instance because an interval straddles the threshold."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a password
     DESCRIBED = "described"
@@ -39,45 +43,41 @@ class Finding(ByContent, ABC):
     @property
     @abstractmethod
     def headline(self) -> str:
-        """One sentence a manager understands, with the number that carries it."""
+        """What was found, how sure, why it matters: one sentence of at most 25 words."""
 
     @property
     @abstractmethod
     def verdict(self) -> Verdict: ...
 
-    @abstractmethod
-    def blocks(self) -> list[Block]:
-        """What to show, control beside effect."""
-
     @property
     def advice(self) -> str:
-        """What to do next, in one sentence; empty where the finding does not say."""
+        """What to do next, in one sentence; empty where the finding gives no advice."""
         return ""
 
+    def blocks(self) -> list[Block]:
+        """What to show, control beside effect: by default what the types of the fields suggest."""
+        return default_blocks(self)
+
+    @property
+    def unit(self) -> str:
+        """What one row is about, for instance a layer, or an arm and a seed."""
+        field = rows_field(type(self))
+        return " and ".join(field.keys) if field else "finding"
+
+    def rows(self) -> list[Record]:
+        """The data per unit as flat records; an interval becomes three columns: asr, asr_low, asr_high."""
+        return records(self)
+
     def to_frame(self) -> "DataFrame":
-        """The finding's first table as a pandas frame; an interval becomes three columns."""
+        """The rows as a pandas frame."""
         try:
             from pandas import DataFrame  # pyright: ignore[reportMissingTypeStubs]
         except ImportError:
             raise BadInput("to_frame needs pandas: pip install pandas") from None
         return DataFrame(self.rows())
 
-    def rows(self) -> list[dict[str, str | float | int | bool | None]]:
-        """The finding's first table as flat records."""
-        table = first_table(self.blocks())
-        records: list[dict[str, str | float | int | bool | None]] = []
-        for row in table.rows:
-            record: dict[str, str | float | int | bool | None] = {}
-            for name, cell in zip(table.columns, row, strict=True):
-                if isinstance(cell, Interval):
-                    record |= {name: cell.value, f"{name} low": cell.low, f"{name} high": cell.high}
-                else:
-                    record[name] = cell
-            records.append(record)
-        return records
-
     def plot(self) -> "Figure":
-        """The finding's first picture as a matplotlib figure."""
+        """The finding's first chart, heatmap or metric as a matplotlib figure."""
         for block in self.blocks():
             if isinstance(block, Chart | Heatmap | Metric):
                 return rendered("figure", block)

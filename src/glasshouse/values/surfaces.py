@@ -1,8 +1,8 @@
 """How can a value be shown without knowing who shows it?
 
-Surfaces (an HTML fragment, a matplotlib figure) live at the top of the house and announce themselves under the
-entry-point group `glasshouse.surfaces`; a value asks for one by name. So imports keep running downwards, and another
-package may bring another surface.
+Surfaces (an HTML fragment, a matplotlib figure) live on the top floor and register under the entry-point group
+`glasshouse.surfaces`; a value looks a surface up by its name. So imports run downwards only, and another package may
+add a surface.
 """
 
 from importlib.metadata import entry_points

@@ -35,7 +35,7 @@ from glasshouse.methods.backdoor._gallery import answered
 from glasshouse.methods.backdoor._rehearsed import Rehearsed
 from glasshouse.methods.backdoor._shift import asking, twins
 from glasshouse.model.subject import Subject
-from glasshouse.values.blocks import Block, Chart, Gallery, Heatmap, Metric, Note, Picture, Role, Series, Table
+from glasshouse.values.blocks import Block, Chart, Gallery, Heatmap, Metric, Note, Picture, Series, SeriesRole, Table
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Interval, Verdict
 
@@ -211,7 +211,7 @@ class RecoveryFinding(Finding):
         return Table("Everything tried", ("what", "directions", "success", "right on clean", "log-probability"), cells)
 
 
-def _chart(title: str, x: str, curves: Mapping[str, tuple[Points, Role]]) -> Chart:
+def _chart(title: str, x: str, curves: Mapping[str, tuple[Points, SeriesRole]]) -> Chart:
     series = [
         Series.of(name, {k: tried.success for k, tried in points.items()}, role)
         for name, (points, role) in curves.items()
