@@ -159,9 +159,9 @@ def test_every_command_says_what_it_takes(typed, words: tuple[str, ...]):
 
 
 def test_the_lens_on_the_seedling(typed, at_hand):
-    outcome = typed("run", "lens", "--model", SEEDLING, "--limit", 3, "--pictures", 1)
-    assert outcome.status == 3
-    assert outcome.out.startswith("INCONCLUSIVE  ")
+    outcome = typed("run", "lens", "--model", SEEDLING, "--limit", 3, "--images", 1)
+    assert outcome.status == 0
+    assert outcome.out.startswith("DESCRIBED  ")
     assert max(map(len, outcome.out.split("\nRun: ")[0].splitlines())) <= 80
     again = typed("report", next(Path("runs").iterdir())).out
     assert again.splitlines()[:-1] == outcome.out.splitlines()[:-1]

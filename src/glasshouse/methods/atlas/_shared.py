@@ -1,4 +1,4 @@
-"""What the files of this theme share: words as tokens, images as grids, and the pairing of a null."""
+"""What do the files of this theme share? Answers as tokens, images as grids, and the pairing of a null."""
 
 import math
 
@@ -12,7 +12,7 @@ from glasshouse.numerics.randomness import seeded
 from glasshouse.values.errors import BadInput
 
 BOX_TAGS = ("box_left", "box_top", "box_right", "box_bottom")
-"""Tags that say where in the image the answer lies, as shares of width and height."""
+"""Tags that say where in the image the answer lies, as fractions of width and height."""
 NO_TOKEN = -1
 
 
@@ -23,7 +23,7 @@ def first_tokens(subject: Subject, examples: Examples) -> Int[Tensor, " examples
 
 
 def others(answers: Int[Tensor, " examples"], seed: int) -> Int[Tensor, " examples"]:
-    """For each example another one, drawn among those with another answer; `NO_TOKEN` where there is none."""
+    """For each example the index of an example with another answer, drawn at random; `NO_TOKEN` where there is none."""
     generator, chosen = seeded(seed), list[int]()
     for answer in answers:
         candidates = ((answers != answer) & (answers != NO_TOKEN)).nonzero()[:, 0]
@@ -44,14 +44,14 @@ def grid(tokens: int, width: int, height: int) -> tuple[int, int] | None:
 
 def box_of(example: Example) -> tuple[float, float, float, float] | None:
     """Where the answer lies in the image, if tags say so."""
-    found = [example.tags.get(name) for name in BOX_TAGS]
-    if not all(isinstance(edge, float | int) for edge in found):
+    edges = [example.tags.get(name) for name in BOX_TAGS]
+    if not all(isinstance(edge, float | int) for edge in edges):
         return None
-    left, top, right, bottom = (float(edge) for edge in found if edge is not None)
+    left, top, right, bottom = (float(edge) for edge in edges if edge is not None)
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise BadInput(
-            f"example {example.id}: box ({left}, {top}, {right}, {bottom}); edges are shares of the image from 0 to 1, "
-            "left before right and top before bottom"
+            f"example {example.id}: box ({left}, {top}, {right}, {bottom}); "
+            "give edges as fractions of the image from 0 to 1, left before right and top before bottom"
         )
     return left, top, right, bottom
 
@@ -63,6 +63,6 @@ def cells_in_box(box: tuple[float, float, float, float], rows: int, columns: int
     return ((ys >= top) & (ys <= bottom)).float()[:, None] * ((xs >= left) & (xs <= right)).float()
 
 
-def word(subject: Subject, token: int) -> str:
+def as_text(subject: Subject, token: int) -> str:
     """A token as text."""
     return str(subject.prompts.tokenizer.decode([token]))

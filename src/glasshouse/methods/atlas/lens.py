@@ -3,27 +3,26 @@
 Papers: logit lens (nostalgebraist 2020); tuned lens (arXiv:2303.08112); visual-token lens (arXiv:2410.02762,
 arXiv:2410.07149).
 
-1. Take the residual after every layer and read it off as if it were the last: the model's own final norm and
-   unembedding.
+1. Read the residual after every layer as if it were the last: through the model's own final norm and unembedding.
 2. At the last token of the prompt: how often does a layer's first choice agree with the model's, and how far (KL,
    in nats) is its distribution from the model's?
-3. At every image token: with what probability does it say the answer's first token? The internal confidence is the
-   highest over layers and image tokens; where it is highest is the lens's guess of where the answer lies in the
-   image.
-4. Two nulls beside it: the same word read off another example's image, and other words (random rows of the
-   unembedding) read off the same image.
-5. With `tuned`, an affine map per layer, fitted to the last residual on every other example and judged on the rest.
+3. At every image token: what probability does it give the answer's first token? The internal confidence is the
+   highest over layers and image tokens; its position is the lens's guess of where the answer lies in the image.
+4. Two nulls: the same token read from another example's image, and random tokens read from the same image.
+5. With `tuned`, an affine map per layer, fitted to the last residual on every second example and judged on the rest.
 
-How to read it: confidence above both nulls means that image tokens carry the answer as a word, and the map shows
-where. The layer from which agreement stays high is where the answer is decided. When it misleads: early residuals
-are not in the basis the unembedding reads, so a layer that "says nothing" may still know (try `tuned`). A confident
-image token is a correlation: ablate it before you say that the answer comes from there. The tuned lens is a ridge
-regression onto the last residual, not the KL-trained lens of the paper; with few tokens it stays near the logit
-lens.
+How to read it: confidence above both nulls means that image tokens carry the answer as a token, and the map shows
+where. The layer from which agreement stays high is where the answer is settled. When it misleads: early residuals
+are not in the basis of the unembedding, so a layer from which nothing can be read may still carry the answer (try
+`tuned`). A confident image token is a correlation: ablate it before you conclude that the answer comes from there. The
+tuned lens is a ridge regression onto the last residual, not the KL-trained lens of the paper; with few tokens it stays
+near the logit lens.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
@@ -32,128 +31,101 @@ from torch import Tensor
 from glasshouse.data.examples import Examples
 from glasshouse.engine.method import at_least, method
 from glasshouse.engine.units import over_shards
-from glasshouse.methods.atlas._on_images import NOTHING_ON_IMAGES, OnImages, read_off_images
-from glasshouse.methods.atlas._shared import NO_TOKEN, others, word
+from glasshouse.methods.atlas._on_images import NOTHING_ON_IMAGES, OnImages, read_from_images
+from glasshouse.methods.atlas._shared import NO_TOKEN, as_text, others
 from glasshouse.model.readout import Readout
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import record
 from glasshouse.numerics.distributions import kl
 from glasshouse.numerics.regression import Pairs, nearest_to_identity
-from glasshouse.values.blocks import Block, Chart, Heatmap, Note, Series, Table
+from glasshouse.values.blocks import Heatmap
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Finding, Interval, Verdict
+from glasshouse.values.findings import Finding, Interval, Keys, Null, Rows, Verdict
 from glasshouse.values.sites import Span, language
+from glasshouse.values.wording import counted, number
+
+TUNED, PLAIN, MEAN = "tuned lens", "plain lens", "mean of the last residuals"
 
 
 @dataclass(frozen=True)
 class Options:
     tuned: bool = False
-    """Also fit an affine lens per layer, on every other example."""
+    """Also fit an affine lens per layer, on every second example, and judge it on the rest."""
     ridge: float = 0.01
-    """How strongly the tuned lens is pulled to the plain one, in units of a layer's mean variance."""
-    words: int = 64
-    """How many random words draw the second null."""
-    pictures: int = 6
-    """How many images to show with their map."""
+    """Strength of the tuned lens's pull towards the plain lens, as a fraction of a layer's mean variance."""
+    random_tokens: int = 64
+    """Number of random vocabulary tokens in the second null."""
+    images: int = 6
+    """Number of images to show with their map."""
     tokens: int = 12
-    """How many tokens of the first prompt to show layer by layer."""
+    """Number of tokens at the end of the first prompt to show layer by layer."""
     batch_size: int = 4
-    """How many examples are shown to the model at once."""
+    """Number of examples per forward pass; a larger batch needs more memory."""
     seed: int = 0
-    """Seed of the pairing with other images, of the random words and of the bootstrap."""
+    """Seed of the pairing with other images, of the random tokens and of the bootstrap."""
 
     def __post_init__(self) -> None:
-        at_least(self, words=1, pictures=0, tokens=1, batch_size=1, seed=0)
+        at_least(self, random_tokens=1, images=0, tokens=1, batch_size=1, seed=0)
         if self.seed >= 2**63 or not 0 < self.ridge < math.inf:
-            raise BadInput(f"--seed {self.seed} --ridge {self.ridge}: a seed below 2**63, and a finite ridge above 0")
+            raise BadInput(
+                f"--seed {self.seed} --ridge {self.ridge}: give a seed below 2**63 and a finite ridge above 0"
+            )
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """KL to the model by layer, on examples the affine lens was not fitted to."""
+class LayerReading:
+    """What one layer predicts at the last token of the prompts."""
 
-    plain: tuple[Interval, ...]
-    affine: tuple[Interval, ...]
-    mean: Interval
-    """Null: reading off the mean of the last residuals, whatever is asked."""
+    agreement: Annotated[Interval, Null("other_prompt")]
+    """Agreement with the model's choice. The fraction of prompts for which this layer's first choice is the model's."""
+    other_prompt: Interval
+    """Null: agreement with the model's choice for a prompt with another last choice; n = 0 where there is none."""
+    divergence: Interval
+    """KL divergence from the model's distribution, in nats."""
 
 
 @dataclass(frozen=True, eq=False)
 class LensFinding(Finding):
-    examples: int
-    """Distinct ones; repetitions are left out, because they add no evidence."""
-    repeated: int
-    agreement: tuple[Interval, ...]
-    """Per layer: how often its first choice is the model's."""
-    agreement_null: tuple[Interval, ...]
-    """The same against the model's choice for a prompt that ends in another; n = 0 where all end in the same."""
-    divergence: tuple[Interval, ...]
-    """Per layer: KL from the model's distribution, in nats."""
     on_images: OnImages | None
     """None without image tokens, answers, or two examples with different answers."""
-    tuned: Tuned | None
-    story: Float[Tensor, "layers tokens"]
-    """Probability of each layer's first choice, at the last tokens of the first prompt."""
-    story_words: tuple[tuple[str, ...], ...]
-    story_tokens: tuple[str, ...]
+    layers: Annotated[tuple[LayerReading, ...], Rows("layer")]
+    """What each layer predicts at the last token."""
+    tuned: Annotated[Mapping[str, tuple[Interval, ...]], Keys("lens", "layer"), Null(PLAIN, MEAN)]
+    """KL divergence in nats on examples the tuned lens was not fitted to. Empty without `tuned`."""
+    story: Heatmap
+    examples: int
+    """Examples read, without repetitions"""
+    repeated: int
+    """Repeated examples left out, because they add no evidence"""
 
     @property
     def verdict(self) -> Verdict:
-        return Verdict.PASS if self.on_images is not None and self.on_images.carried else Verdict.INCONCLUSIVE
+        return Verdict.DESCRIBED
 
     @property
-    def decided_at(self) -> int | None:
+    def settled_at(self) -> int | None:
         """The first layer from which all agree with the model in more than half of the prompts and beyond the null."""
-        pairs = zip(self.agreement, self.agreement_null, strict=True)
-        unsure = [i for i, (share, null) in enumerate(pairs) if not (share.above(0.5) and share.above(null.high))]
+        unsure = [
+            i for i, layer in enumerate(self.layers)
+            if not (layer.agreement.above(0.5) and layer.agreement.above(layer.other_prompt.high))
+        ]  # fmt: skip
         first = unsure[-1] + 1 if unsure else 0
-        return first if first < len(self.agreement) else None
+        return first if first < len(self.layers) else None
 
     @property
     def headline(self) -> str:
-        layers = len(self.agreement)
-        decided = "no layer surely agrees with the final choice"
-        if self.decided_at is not None:
-            decided = f"the final choice stands from layer {self.decided_at} (of 0-{layers - 1}) on"
+        settled = "no layer reliably agrees with the final choice"
+        if self.settled_at is not None:
+            settled = f"the answer is settled from layer {self.settled_at} of {len(self.layers) - 1}"
         if self.on_images is None:
-            return f"Read off {self.examples} prompts: {decided}; nothing was read off images."
-        own, null = self.on_images.own.value, self.on_images.other_image.value
-        reading = f"Image tokens say the answer with {own:.2g}, and with {null:.2g} when shown another image"
-        return f"{reading}{'' if self.on_images.carried else ': no more than the nulls'}; {decided}."
+            return f"{counted(self.examples, 'prompt').capitalize()} read: {settled}; nothing was read from images."
+        own, null = number(self.on_images.own), number(self.on_images.other_image.value)
+        carry = "carry" if self.on_images.carried else "do not carry"
+        return f"Image tokens {carry} the answer: probability {own}, {null} with another image; {settled}."
 
-    def blocks(self) -> list[Block]:
-        layers = range(len(self.agreement))
-        agreement = (
-            Series.of("this prompt", dict(enumerate(self.agreement))),
-            Series.of("another prompt", dict(enumerate(self.agreement_null)), "null"),
-        )
-        columns = {
-            "layer": list(layers),
-            "agreement": self.agreement,
-            "null": self.agreement_null,
-            "KL (nats)": self.divergence,
-        }
-        return [
-            *([Note(f"{self.repeated} repeated examples were left out.", "warning")] if self.repeated else []),
-            *(self.on_images.blocks() if self.on_images else [Note(NOTHING_ON_IMAGES)]),
-            Chart("How often a layer's first choice is the model's", agreement, x="layer", y="share of prompts"),
-            *(_tuned_blocks(self.tuned) if self.tuned else []),
-            Heatmap(
-                "What each layer would say next, along the end of the first prompt", self.story.flip(0),
-                tuple(f"layer {layer}" for layer in reversed(layers)), self.story_tokens, x="token read",
-                texts=tuple(reversed(self.story_words)),
-            ),
-            Table.of("By layer", columns),
-        ]  # fmt: skip
-
-
-def _tuned_blocks(tuned: Tuned) -> list[Block]:
-    series = (
-        Series.of("tuned lens", dict(enumerate(tuned.affine))),
-        Series.of("plain lens", dict(enumerate(tuned.plain)), "null"),
-        Series.of("the mean, whatever is asked", dict.fromkeys(range(len(tuned.plain)), tuned.mean), "null"),
-    )
-    return [Chart("Distance from the model on examples not fitted", series, x="layer", y="KL in nats")]
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return () if self.on_images else (NOTHING_ON_IMAGES,)
 
 
 @method(
@@ -164,41 +136,34 @@ def _tuned_blocks(tuned: Tuned) -> list[Block]:
 )
 @torch.no_grad()
 def lens(subject: Subject, examples: Examples, options: Options = Options()) -> LensFinding:
-    """Read every layer off as if it were the last, beside what another image and other words would give."""
-    repeated, examples = len(examples), examples.distinct()
+    """Read every layer as if it were the last, beside what another image and random tokens would give."""
+    supplied, examples = len(examples), examples.distinct()
     read = Readout.of(subject, examples)
     prompts = Examples((replace(example, answer=None) for example in examples), examples.source)
     size = 4 * options.batch_size
-    said = over_shards(
+    last = over_shards(
         lambda shard: _last_tokens(subject, read, shard, options), prompts, LastTokens, name="last", size=size
     )
-    partner = others(said.choices[:, -1], options.seed)
-    story, words, tokens = _story(subject, read, prompts[:1], options)
+    partner = others(last.choices[:, -1], options.seed)
+    paired = partner != NO_TOKEN
+    own = _rates(last.choices == last.choices[:, -1:])
+    null = _rates(last.choices[paired] == last.choices[partner[paired], -1:])
     return LensFinding(
-        examples=len(examples),
-        repeated=repeated - len(examples),
-        agreement=_shares(said.choices == said.choices[:, -1:]),
-        agreement_null=_shares(said.choices[partner != NO_TOKEN] == said.choices[partner[partner != NO_TOKEN], -1:]),
-        divergence=_means(said.divergence, options),
-        on_images=read_off_images(
-            subject,
-            read,
-            examples,
-            words=options.words,
-            show=options.pictures,
-            batch_size=options.batch_size,
-            seed=options.seed,
+        on_images=read_from_images(
+            subject, read, examples, random_tokens=options.random_tokens, shown=options.images,
+            batch_size=options.batch_size, seed=options.seed,
         ),
-        tuned=_tuned(subject, read, prompts, options) if options.tuned else None,
-        story=story,
-        story_words=words,
-        story_tokens=tokens,
-    )
+        layers=tuple(map(LayerReading, own, null, _means(last.divergence, options))),
+        tuned=_tuned(subject, read, prompts, options) if options.tuned else {},
+        story=_story(subject, read, prompts[:1], options),
+        examples=len(examples),
+        repeated=supplied - len(examples),
+    )  # fmt: skip
 
 
 @dataclass
 class LastTokens:
-    """What each layer says at the last token of each prompt."""
+    """Each layer's first choice at the last token of each prompt, and its divergence from the model."""
 
     choices: Int[Tensor, "prompts layers"]
     divergence: Float[Tensor, "prompts layers"]
@@ -214,17 +179,21 @@ def _last_tokens(subject: Subject, read: Readout, shard: Examples, options: Opti
     return LastTokens(choices.cpu(), torch.stack([kl(logits[-1], layer) for layer in logits], 1).cpu())
 
 
-def _story(
-    subject: Subject, read: Readout, first: Examples, options: Options
-) -> tuple[Tensor, tuple[tuple[str, ...], ...], tuple[str, ...]]:
+def _story(subject: Subject, read: Readout, first: Examples, options: Options) -> Heatmap:
+    """What each layer would generate next, at the last tokens of the first prompt; the last layer on top."""
     span: Span = "text" if subject.anatomy.image_token is not None and first[0].images else "all"
-    taken = record(subject, language.residual @ span, first)
-    chances = [read(residual[-options.tokens :]).softmax(-1).max(-1) for residual in taken.values()]
-    words = tuple(tuple(word(subject, int(token)) for token in layer.indices) for layer in chances)
+    residuals = record(subject, language.residual @ span, first)
+    choices = [read(residual[-options.tokens :]).softmax(-1).max(-1) for residual in residuals.values()]
     ids = subject.encode(first).inputs["input_ids"][0].cpu()
-    said = ids[ids != subject.anatomy.image_token] if span == "text" else ids
-    tokens = tuple(word(subject, int(token)) for token in said[-chances[0].values.shape[0] :])
-    return torch.stack([layer.values for layer in chances]).cpu(), words, tokens
+    prompt = ids[ids != subject.anatomy.image_token] if span == "text" else ids
+    return Heatmap(
+        "What each layer would generate next, along the end of the first prompt",
+        torch.stack([layer.values for layer in reversed(choices)]).cpu(),
+        tuple(f"layer {layer}" for layer in reversed(range(len(choices)))),
+        tuple(as_text(subject, int(token)) for token in prompt[-len(choices[0].values) :]),
+        x="token read",
+        texts=tuple(tuple(as_text(subject, int(token)) for token in layer.indices) for layer in reversed(choices)),
+    )
 
 
 @dataclass
@@ -237,10 +206,12 @@ class Fits:
         return Fits(tuple(mine + theirs for mine, theirs in zip(self.layers, other.layers, strict=True)))
 
 
-def _tuned(subject: Subject, read: Readout, prompts: Examples, options: Options) -> Tuned:
+def _tuned(
+    subject: Subject, read: Readout, prompts: Examples, options: Options
+) -> dict[str, tuple[Interval, ...]]:  # fmt: skip
     if len(prompts) < 4:
         raise BadInput(
-            f"--tuned fits on half of the examples and judges on the rest: give at least 4, not {len(prompts)}"
+            f"--tuned: {len(prompts)} examples; give at least 4, because half fit the lens and half judge it"
         )
 
     def sums(shard: Examples) -> Fits:
@@ -257,11 +228,12 @@ def _tuned(subject: Subject, read: Readout, prompts: Examples, options: Options)
     affine = torch.stack(
         [kl(truth, read(through(residual))) for through, residual in zip(maps, judged, strict=True)], 1
     )
-    mean = read((fits.layers[-1].y / fits.layers[-1].count).to(judged)).expand_as(truth)
-    return Tuned(_means(plain, options), _means(affine, options), Interval.mean(kl(truth, mean), seed=options.seed))
+    mean = kl(truth, read((fits.layers[-1].y / fits.layers[-1].count).to(judged)).expand_as(truth))
+    divergences = {TUNED: affine, PLAIN: plain, MEAN: mean[:, None].expand_as(plain)}
+    return {name: _means(values, options) for name, values in divergences.items()}
 
 
-def _shares(hits: Tensor) -> tuple[Interval, ...]:
+def _rates(hits: Tensor) -> tuple[Interval, ...]:
     return tuple(Interval.rate(int(column.sum()), len(column)) for column in hits.T)
 
 
