@@ -1,4 +1,4 @@
-"""How is long work cut into units that survive a kill?
+"""How is long work cut into units that survive a kill and can run on other machines?
 
     tallies = mapped(tally, seeds, Tally, handles={"subject": subject}, name="seeds")     # one result per seed
     tally = over_shards(tally, examples, Tally, handles={"subject": subject})             # added up over batches
@@ -8,7 +8,11 @@
 next unit begins, and the same run after `kill -9` reads it back. Its file is named by name, index and content of the
 unit, so a result for other data is never read.
 
-The work depends on nothing but its unit and its handles, and draws random numbers from generators that it seeds.
+Inside `executing("ray")` the units run on Ray workers (`engine/cluster.py`); results come back here and are written
+here, so no file system has to be shared. The work must depend on nothing but its unit and its handles: a Subject
+among them is reopened on the worker by identity (`engine/handles.py`), and random numbers come from a generator that
+the work seeds itself. A result is the same to the last bit wherever it is computed with as many threads: set
+OMP_NUM_THREADS, which holds for this process and for every worker.
 """
 
 import functools
@@ -19,7 +23,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.data.pairs import Pairs
@@ -29,8 +33,17 @@ from glasshouse.values.codec import digest
 from glasshouse.values.errors import BadInput
 
 S = TypeVar("S")
+U = TypeVar("U")
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many units are done, and of how many."""
+
+
+class Executor(Protocol):
+    """Where units are computed: results in the order in which they finish, each with the number of its unit."""
+
+    def results(
+        self, work: Callable[..., S], units: Sequence[tuple[int, Any]], result: type[S], handles: Mapping[str, Any]
+    ) -> Iterator[tuple[int, S]]: ...
 
 
 @dataclass
@@ -44,6 +57,7 @@ class Workspace:
 
 
 _workspace: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
+_executor: ContextVar[Executor | None] = ContextVar("executor", default=None)
 
 
 @contextmanager
@@ -56,6 +70,23 @@ def working_in(workspace: Workspace) -> Iterator[Workspace]:
         _workspace.reset(token)
 
 
+@contextmanager
+def executing(on: str | None, *, workers: int | None = None) -> Iterator[None]:
+    """Inside, `mapped` computes its units there: "ray" starts workers on this machine (one per core unless `workers`
+    says how many), "ray:HOST:PORT" joins a running cluster. None changes nothing."""
+    if not on:
+        yield
+        return
+    from glasshouse.engine.cluster import ray_workers  # only here: Ray is optional and takes a second to import
+
+    with ray_workers(on, workers) as executor:
+        token = _executor.set(executor)
+        try:
+            yield
+        finally:
+            _executor.reset(token)
+
+
 def mapped(
     work: Callable[..., S],
     units: Iterable[Any],
@@ -65,7 +96,7 @@ def mapped(
     name: str = "unit",
 ) -> list[S]:
     """`work(unit, **handles)` for every unit: the results, each a `result`, in the order of the units."""
-    units, workspace = list(units), _workspace.get()
+    units, workspace, executor = list(units), _workspace.get(), _executor.get() or _Here()
     results: dict[int, S] = {}
     files: list[Path] = []
     if workspace is not None:
@@ -78,7 +109,7 @@ def mapped(
         if results and workspace.progress is not None:
             workspace.progress(name, len(results), len(units))
     pending = [(i, unit) for i, unit in enumerate(units) if i not in results]
-    for i, value in _here(work, pending, handles or {}):
+    for i, value in executor.results(work, pending, result, handles or {}):
         results[i] = value
         if workspace is not None:
             write_packed(files[i], value)
@@ -107,18 +138,21 @@ def over_shards(
     return merged(mapped(work, examples.batches(size), result, handles=handles, name=name))
 
 
-def _here(
-    work: Callable[..., S], units: Sequence[tuple[int, Any]], handles: Mapping[str, Any]
-) -> Iterator[tuple[int, S]]:
+class _Here:
     """Units are computed in this process, one after the other."""
-    for i, unit in units:
-        # What the work maps itself is a plain loop: its files would have the same names for different units.
-        token = _workspace.set(None)
-        try:
-            value = work(unit, **handles)
-        finally:
-            _workspace.reset(token)
-        yield i, value
+
+    def results(
+        self, work: Callable[..., S], units: Sequence[tuple[int, Any]], result: type[S], handles: Mapping[str, Any]
+    ) -> Iterator[tuple[int, S]]:
+        for i, unit in units:
+            # What the work maps itself is a plain loop, as it is on a worker: its files would bear the same names for
+            # different units.
+            token = _workspace.set(None)
+            try:
+                value = work(unit, **handles)
+            finally:
+                _workspace.reset(token)
+            yield i, value
 
 
 def content_of(unit: Any) -> str:

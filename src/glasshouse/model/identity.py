@@ -47,8 +47,9 @@ def weight_hash(model: nn.Module) -> str:
     return running.hexdigest()
 
 
-_BESIDE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
-"""Entries of a configuration that say where it lay, who wrote it and how weights are stored, which the Identity has."""
+_BESIDE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
+"""Entries of a configuration that say where it lay, who wrote it, in which class and how weights are stored: the
+Identity has its own fields for these, and saving a model sets some of them."""
 
 
 def config_hash(config: PreTrainedConfig) -> str:
