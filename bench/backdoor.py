@@ -15,12 +15,12 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from glasshouse.data.poisoning import triggered
-from glasshouse.methods.backdoor._bench import Bench
-from glasshouse.methods.backdoor._changed import changed
-from glasshouse.methods.backdoor._surgery import surgery
-from glasshouse.methods.backdoor.recovery import _grid
+from glasshouse.methods.backdoor._partial_updates import PartialUpdates
+from glasshouse.methods.backdoor._surgery import cut_directions
+from glasshouse.methods.backdoor.recovery import _asr_grid
 from glasshouse.methods.backdoor.spectrum import Options, spectrum
 from glasshouse.model.patches import patched
+from glasshouse.model.projector_differences import projector_differences
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.spectra import Ranks
 from glasshouse.organisms import attacks, shelf
@@ -54,13 +54,13 @@ def by_decomposition(suspect, benign, base):
     """The same numbers from full decompositions: ranks of the update, of the benign one and of a Gaussian one; angles;
     surgery."""
     ranks, angles, left = [], [], []
-    for one, other in zip(changed(suspect, base), changed(benign, base), strict=True):
+    for one, other in zip(projector_differences(suspect, base), projector_differences(benign, base), strict=True):
         noise = torch.randn(one.delta.shape, generator=torch.Generator().manual_seed(0))
         noise *= one.delta.norm() / noise.norm()
         (u, s, v), (bu, bs, bv), (_, ns, _) = (
             torch.linalg.svd(matrix, full_matrices=False) for matrix in (one.delta, other.delta, noise)
         )
-        ranks.append([Ranks.of(s, one.floor), Ranks.of(bs, other.floor), Ranks.of(ns, one.floor)])
+        ranks.append([Ranks.of(s, one.rounding), Ranks.of(bs, other.rounding), Ranks.of(ns, one.rounding)])
         cosines = [torch.linalg.svdvals(a @ b) for a, b in ((v[:5], bv[:5].T), (u[:, :5].T, bu[:, :5]))]
         angles.append([torch.rad2deg(torch.acos(c.clamp(0, 1))) for c in cosines])
         turn, cosine, _ = torch.linalg.svd(v[:COUNT] @ bv[:COUNT].T)
@@ -74,8 +74,8 @@ def wide() -> bool:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
     found = spectrum(suspect, base, benign, Options())
-    updates = {one.name: one.delta for one in changed(benign, base)}
-    left = surgery(changed(suspect, base), updates, COUNT, DEGREES)
+    updates = {one.name: one.delta for one in projector_differences(benign, base)}
+    left = cut_directions(projector_differences(suspect, base), updates, COUNT, DEGREES)
     ours = time.perf_counter() - began
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
     began = time.perf_counter()
@@ -108,15 +108,15 @@ def grid() -> bool:
     clean = attacks.clean(poison, 200)
     stamped = triggered(clean, poison.trigger, poison.behaviour, 978)
     began = time.perf_counter()
-    bench = Bench(subject, base, clean[:1], stamped, 50)
-    cells = _grid(bench, 5)
+    updates = PartialUpdates(subject, base, clean[:1], stamped, 50)
+    cells = _asr_grid(updates, 5)
     ours = time.perf_counter() - began
     began = time.perf_counter()
     same, turns = 0, 25
     for turn in range(turns):
         one, two = divmod(turn, 5)
-        parts = [layer.of(range(k + 1)) for layer, k in zip(bench.layers, (one, two), strict=True)]
-        with patched(subject, bench.updates(parts)):
+        parts = [layer.part(range(k + 1)) for layer, k in zip(updates.layers, (one, two), strict=True)]
+        with patched(subject, updates.set_updates(parts)):
             said = subject.generate(stamped, max_new_tokens=24, batch_size=50)
         rate = sum(map(poison.behaviour.shown, said)) / len(said)
         same += abs(rate - float(cells[one, two])) < 1e-6

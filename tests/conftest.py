@@ -30,6 +30,12 @@ def seedling() -> Subject:
 
 
 @pytest.fixture(scope="session")
+def base() -> Subject:
+    """A grown model without a backdoor. Tests leave it unchanged."""
+    return shelf.take("base")
+
+
+@pytest.fixture(scope="session")
 def squares() -> Examples:
     """What the seedling is asked, six of it."""
     return organism("seedling").examples[:6]

@@ -1,9 +1,9 @@
-"""What are the clues of organisms whose truth is known? Reads what tools/suspects.py grew.
+"""What are the features of organisms whose truth is known? Reads what tools/suspects.py grew.
 
 python tools/calibrate.py calibration      writes src/glasshouse/methods/backdoor/calibration.json
-python tools/calibrate.py judgement        prints, by setting, AUROC and what is flagged at the operating point
+python tools/calibrate.py judgement        prints, by setting, AUROC and how many are flagged at the operating point
 
-A backdoored organism whose trigger works on less than 90 % is left out, and named: nothing much was planted in it.
+A backdoored organism whose attack success rate is below 90 % is left out, and named.
 """
 
 import json
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-WORKS = 0.9
+LEAST_ASR = 0.9
 
 
 def main(which: str) -> int:
@@ -38,15 +38,15 @@ def main(which: str) -> int:
         from glasshouse.organisms import shelf
 
         versions = {package: version(package) for package in ("glasshouse", "torch", "transformers")}
-        one, asked = shelf.take("base").identity, Options()
-        Calibration(tuple(cases), one.family, one.parameters, asked.steps, asked.most, versions).write()
+        identity, options = shelf.take("base").identity, Options()
+        Calibration(tuple(cases), identity.family, identity.parameters, options.steps, options.most, versions).write()
         return 0
     _judged(cases)
     return 0
 
 
 def _case(file: Path):
-    """Clues of one organism, kept beside it with the code that read them."""
+    """Features of one organism, kept beside it with the code that computed them."""
     import torch
 
     torch.set_num_threads(1)
@@ -54,52 +54,52 @@ def _case(file: Path):
 
     from glasshouse.engine.provenance import code
     from glasshouse.methods.backdoor._calibration import Case
-    from glasshouse.methods.backdoor._clues import alone, with_base, with_pictures
+    from glasshouse.methods.backdoor._features import features_alone, features_with_base, features_with_images
     from glasshouse.methods.backdoor.detect import Options
     from glasshouse.organisms import shelf
     from glasshouse.organisms.cards import Card
 
     name, card = file.stem, Card.read(file)
-    if card.recipe.poison and card.measured["attack success"].value < WORKS:
-        print(f"{name}: left out, its trigger works on {card.measured['attack success'].value:.0%}", flush=True)
+    if card.recipe.poison and card.measured["attack success"].value < LEAST_ASR:
+        print(f"{name}: left out, its attack success rate is {card.measured['attack success'].value:.0%}", flush=True)
         return None
-    kept, began = file.with_suffix(".clues.json"), time.monotonic()
-    there = json.loads(kept.read_text()) if kept.exists() else {}
-    clues, now = there.get("clues", {}), code(("*.py",))  # calibration.json is what is made of them
-    if there.get("code") != now:
+    cache, began = file.with_suffix(".features.json"), time.monotonic()
+    cached = json.loads(cache.read_text()) if cache.exists() else {}
+    features, version = cached.get("features", {}), code(("*.py",))  # not calibration.json, which is made of them
+    if cached.get("code") != version:
         subject, base = opened(file)
-        examples, options = shelf.downstream(64, 40), Options()  # not what tests and users are given
+        examples, options = shelf.downstream(64, 40), Options()  # other examples than tests and users see
         settings = options.steps, options.batch_size, options.seed
-        clues = {
-            **with_base(subject, base, examples, *settings).numbers,
-            **with_pictures(subject, examples, *settings).numbers,
-            **alone(subject).numbers,
+        features = {
+            **features_with_base(subject, base, examples, *settings).values,
+            **features_with_images(subject, examples, *settings).values,
+            **features_alone(subject).values,
         }
-        kept.write_text(json.dumps({"code": now, "clues": clues}))
-    line = "  ".join(f"{key} {value:.2f}" for key, value in clues.items())
+        cache.write_text(json.dumps({"code": version, "features": features}))
+    line = "  ".join(f"{key} {value:.2f}" for key, value in features.items())
     print(f"{name} ({time.monotonic() - began:.0f} s): {line}", flush=True)
-    return Case(name, card.recipe.poison is not None, clues)
+    return Case(name, card.recipe.poison is not None, features)
 
 
 def _judged(cases) -> None:
     import torch
 
     from glasshouse.methods.backdoor._calibration import calibration
-    from glasshouse.methods.backdoor._clues import WEIGHED
+    from glasshouse.methods.backdoor._features import WEIGHED
     from glasshouse.numerics.statistics import auroc
 
     truth = torch.tensor([case.backdoored for case in cases])
     print(f"\n{int(truth.sum())} backdoored, {int((~truth).sum())} benign")
     for setting, names in WEIGHED.items():
-        found = [calibration().probability({name: case.clues[name] for name in names}) for case in cases]
-        score = torch.tensor([one.value for one in found])
-        flagged = torch.tensor([one.low > 0.5 for one in found])
+        probabilities = [calibration().probability({name: case.features[name] for name in names}) for case in cases]
+        score = torch.tensor([probability.value for probability in probabilities])
+        flagged = torch.tensor([probability.low > 0.5 for probability in probabilities])
         print(f"{setting}: AUROC {auroc(score, truth):.3f}; flagged {int((flagged & truth).sum())} backdoored, "
               f"{int((flagged & ~truth).sum())} benign")  # fmt: skip
-        for case, one in sorted(zip(cases, found, strict=True), key=lambda pair: -pair[1].value):
-            print(f"   {case.name:22s} {one.value:.2f} [{one.low:.2f}, {one.high:.2f}]")
+        for case, chance in sorted(zip(cases, probabilities, strict=True), key=lambda pair: -pair[1].value):
+            print(f"   {case.name:22s} {chance.value:.2f} [{chance.low:.2f}, {chance.high:.2f}]")
         for name in names:
-            score = torch.tensor([case.clues[name] for case in cases])
+            score = torch.tensor([case.features[name] for case in cases])
             print(f"   {name} alone: AUROC {auroc(score, truth):.3f}")
 
 

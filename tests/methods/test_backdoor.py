@@ -6,25 +6,26 @@ import pytest
 import torch
 
 from glasshouse.data.examples import Examples
-from glasshouse.methods.backdoor import _law as law_nulls
+from glasshouse.data.pairs import Pairs
 from glasshouse.methods.backdoor import drift as drifting
 from glasshouse.methods.backdoor import neurons as units
 from glasshouse.methods.backdoor import norm_law as law
 from glasshouse.methods.backdoor import purify as repair
 from glasshouse.methods.backdoor import recovery as putting_back
-from glasshouse.methods.backdoor._bench import Parts
-from glasshouse.methods.backdoor._changed import changed, changed_biases
-from glasshouse.methods.backdoor._rehearsed import Rehearsed
-from glasshouse.methods.backdoor._shift import asking, tokens
+from glasshouse.methods.backdoor._norm_regression import gaussian_update
+from glasshouse.methods.backdoor._partial_updates import LayerUpdate
 from glasshouse.methods.backdoor.drift import drift
 from glasshouse.methods.backdoor.neurons import neurons
 from glasshouse.methods.backdoor.norm_law import norm_law
 from glasshouse.methods.backdoor.purify import purify
 from glasshouse.methods.backdoor.recovery import recovery
 from glasshouse.methods.backdoor.spectrum import spectrum
+from glasshouse.model.forced_decoding import ForcedDecoding
 from glasshouse.model.identity import weight_hash
 from glasshouse.model.patches import changed_copy
+from glasshouse.model.projector_differences import projector_bias_deltas, projector_differences
 from glasshouse.model.subject import Subject
+from glasshouse.model.token_activations import token_activations
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
 from glasshouse.organisms.organism import organism
@@ -62,13 +63,13 @@ def test_few_directions_bring_it_back_and_random_ones_do_not(base, hijacked, ben
     found = recovery(hijacked, base, clean, triggered, benign, options=QUICK)
     assert weight_hash(hijacked.model) == before
     assert found.verdict == Verdict.CONCERN
-    assert found.suspect.success.value > 0.85
-    assert found.base.success.value == 0
+    assert found.suspect.asr.value > 0.85
+    assert found.base.asr.value == 0
     assert found.sufficiency is not None
     assert found.sufficiency <= 5
     for null in (found.haar, found.others, found.benign):
-        assert max(tried.success.value for tried in null.values()) <= 0.1
-    assert found.recovered[16].success.overlaps(found.suspect.success)
+        assert max(tried.asr.value for tried in null.values()) <= 0.1
+    assert found.recovered[16].asr.overlaps(found.suspect.asr)
 
 
 def test_a_backdoor_that_the_base_has_too_is_no_less_a_concern(hijacked, clean, triggered):
@@ -82,16 +83,16 @@ def test_a_backdoor_that_the_base_has_too_is_no_less_a_concern(hijacked, clean, 
 
 def test_a_backdoor_of_two_directions_is_recovered_as_two(base, hijacked, clean, triggered):
     """The update cut down to its first two directions a layer still attacks; more than those are not there."""
-    parts = [Parts(one) for one in changed(hijacked, base)]
-    patch = Patch({part.change.name: Dense(part.of(range(2))) for part in parts})
-    biases = {name: Dense(added) for name, added in changed_biases(hijacked, base).items()}
+    parts = [LayerUpdate(layer) for layer in projector_differences(hijacked, base)]
+    patch = Patch({part.difference.name: Dense(part.part(range(2))) for part in parts})
+    biases = {name: Dense(added) for name, added in projector_bias_deltas(hijacked, base).items()}
     planted = Subject(changed_copy(base, Patch({**patch.deltas, **biases})), base.processor, "two directions")
     assert [layer.ranks.numerical for layer in spectrum(planted, base).layers] == [2, 2]
     found = recovery(planted, base, clean, triggered, options=replace(QUICK, ranks=(1, 2, 3, 4)))
-    assert found.suspect.success.value > 0.8
+    assert found.suspect.asr.value > 0.8
     assert found.sufficiency == 2
-    assert found.removed[2].success.value == 0
-    assert found.recovered[4].success == found.recovered[2].success
+    assert found.removed[2].asr.value == 0
+    assert found.recovered[4].asr == found.recovered[2].asr
 
 
 def test_a_planted_neuron_is_found_and_none_is_claimed_where_none_is(base, hijacked, clean, triggered):
@@ -113,11 +114,11 @@ def test_no_unit_that_stands_highest_by_any_score_is_in_the_null_of_another():
     activity[9] += 0.2
     barred = frozenset((8, 9))
     generator = seeded(0)
-    alike, others = units._alike(activity, (9,), barred), units._any(16, 2, barred)
+    alike, others = units._activity_matched(activity, (9,), barred), units._any_neurons(16, 2, barred)
     drawn = [alike(generator) for _ in range(64)]
     assert {unit for one in drawn for unit in one} == {5, 6, 7, 10, 11, 12, 13, 14} - barred
     assert barred.isdisjoint(unit for _ in range(64) for unit in others(generator))
-    assert len(units._any(3, 3, barred)(generator)) == 3
+    assert len(units._any_neurons(3, 3, barred)(generator)) == 3
 
 
 def test_the_control_shows_nothing_to_the_same_trigger(base, benign, clean, triggered):
@@ -139,7 +140,7 @@ def test_the_triggers_part_of_the_shift_carries_it(base, hijacked, benign, clean
     assert found.success["without the trigger's part"].value <= 0.1
     assert found.success["trigger's part on clean images"].value > found.success["a random direction"].high
     assert found.doses[0.25].value < found.doses[1.0].value
-    assert found.alignment["the trigger's part"].through.value > 0.9
+    assert found.alignment["the trigger's part"].gradient.value > 0.9
 
 
 @pytest.mark.slow
@@ -150,17 +151,17 @@ def test_what_a_trigger_adds_points_at_its_own_target_through_the_language_model
     for kind in kinds:
         subject, clean, triggered = shelf.take(kind), pairs[kind].clean, pairs[kind].triggered
         found = drift(subject, base, clean, triggered, options=drifting.Options(doses=(1.0,)))
-        assert found.alignment["the trigger's part"].through.high >= 0.99
-        held, _ = tokens(subject, projector.output, clean, 32)
+        assert found.alignment["the trigger's part"].gradient.high >= 0.99
+        held, _ = token_activations(subject, projector.output, clean, 32)
         points, still = dict[str, float](), torch.zeros(held.shape[1], requires_grad=True)
         for other in kinds:
             one = pairs[other].triggered[0]
             tags = {name: one.tags[name] for name in ("target", "target_match")}
             aims = Examples(replace(clean_one, answer=one.answer, tags={**clean_one.tags, **tags})
                             for clean_one in clean)  # fmt: skip
-            shown = asking(clean, triggered) if other == kind else aims
-            pull = Rehearsed.of(subject, shown).gradient(subject, still, held)
-            points[other] = float(found.trigger @ pull / pull.norm())
+            shown = Pairs(clean, triggered).clean_for_target if other == kind else aims
+            gradient = ForcedDecoding.of(subject, shown).gradient(subject, still, held)
+            points[other] = float(found.trigger @ gradient / gradient.norm())
         assert max(points, key=lambda name: points[name]) == kind, points
 
 
@@ -170,7 +171,7 @@ def test_a_law_that_any_update_obeys_accuses_nobody(base, hijacked, clean, trigg
     assert all(len(draws) == 8 for draws in found.nulls.values())
     assert found.verdict == Verdict.INCONCLUSIVE
     assert "any update does this" in found.headline
-    random = Patch({one.name: Dense(law_nulls._gaussian(one, 5)) for one in changed(hijacked, base)})
+    random = Patch({layer.name: Dense(gaussian_update(layer, 5)) for layer in projector_differences(hijacked, base)})
     drawn = Subject(changed_copy(base, random), base.processor, "random")
     assert norm_law(drawn, base, clean, triggered, options=law.Options(draws=8)).verdict == Verdict.INCONCLUSIVE
 
@@ -223,14 +224,14 @@ def test_a_backdoor_of_the_language_model_is_not_the_projectors():
     pairs = organism("text-trigger").pairs[:16]
     found = recovery(word, base, pairs.clean, pairs.triggered, options=replace(QUICK, grid=1, ranks=(1,), single=1))
     assert found.elsewhere == ("language",)
-    assert found.base.success.value == 0
+    assert found.base.asr.value == 0
     assert "it lives elsewhere" in found.headline
 
 
 def test_few_examples_show_no_absence():
     shown = torch.ones(29).bool()
-    assert units._unchanged(shown, shown, 0.1)
-    assert not units._unchanged(shown[:28], shown[:28], 0.1)
+    assert units._equivalent(shown, shown, 0.1)
+    assert not units._equivalent(shown[:28], shown[:28], 0.1)
     one_off = shown.clone()
     one_off[0] = False
-    assert not units._unchanged(one_off, shown, 0.1)
+    assert not units._equivalent(one_off, shown, 0.1)

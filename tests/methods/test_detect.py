@@ -4,21 +4,36 @@ import pytest
 import torch
 
 from glasshouse.data.examples import Example, Examples
-from glasshouse.methods.backdoor import _clues
+from glasshouse.data.pairs import Pairs
+from glasshouse.methods.backdoor import _features
 from glasshouse.methods.backdoor import detect as detecting
 from glasshouse.methods.backdoor._calibration import Calibration, Case
-from glasshouse.methods.backdoor._changed import changed
-from glasshouse.methods.backdoor._clues import alone, peak, with_base
-from glasshouse.methods.backdoor._inversion import FAINT, Levels, faint, mean_and_std, perturbed, windowed
-from glasshouse.methods.backdoor._probes import battery, probed
-from glasshouse.methods.backdoor._readings import Apart, answering_itself, prepared, read, with_pixels
-from glasshouse.methods.backdoor._samples import sample_detectors
-from glasshouse.methods.backdoor._shift import tokens
+from glasshouse.methods.backdoor._features import (
+    AWAY,
+    FIRST_TOP,
+    PATCH,
+    PATCH_GAIN,
+    SELF_GAIN,
+    SIZE,
+    UPDATE_TOP,
+    UPDATE_TOP_UNUSED,
+    features_alone,
+    features_with_base,
+    top_share,
+)
+from glasshouse.methods.backdoor._features import FAINT as FAINT_KL
+from glasshouse.methods.backdoor._known_triggers import battery, trigger_responses
+from glasshouse.methods.backdoor._sample_detectors import sample_detector_aurocs
+from glasshouse.methods.backdoor._trigger_inversion import FAINT, invert_faint, invert_patch
 from glasshouse.methods.backdoor.detect import Options, detect
+from glasshouse.model.divergence import Divergence, log_probabilities, self_answered
 from glasshouse.model.identity import weight_hash
 from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import changed_copy, export
+from glasshouse.model.perturbation import Perturbation, PixelLevels, channel_mean_and_std, pixel_batches, with_pixels
+from glasshouse.model.projector_differences import projector_differences
 from glasshouse.model.subject import Subject
+from glasshouse.model.token_activations import token_activations
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
 from glasshouse.organisms.organism import organism
@@ -39,73 +54,73 @@ def shown() -> Examples:
     return shelf.downstream(24, 3)
 
 
-def test_readings_are_apart_where_one_token_differs():
+def test_divergence_is_taken_at_the_position_where_predictions_differ_most():
     same = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]))
     other = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.6, 0.2, 0.2]]))
-    found = Apart.of([same, same], [other, same])
+    found = Divergence.between([same, same], [other, same])
     expected = 0.2 * torch.log(torch.tensor(0.2 / 0.6)) + 0.6 * torch.log(torch.tensor(0.6 / 0.2))
-    torch.testing.assert_close(found.divergence, torch.tensor([float(expected), 0.0]))
-    gained, token = found.consistency
-    assert (gained, token) == (pytest.approx(0.2), 2)
+    torch.testing.assert_close(found.kl, torch.tensor([float(expected), 0.0]))
+    top = found.top_token
+    assert (top.gain, top.token) == (pytest.approx(0.2), 2)
 
 
-def test_models_of_other_words_are_not_set_side_by_side():
-    with pytest.raises(BadInput, match="3 words and the other 4"):
-        Apart.of([torch.zeros(2, 3)], [torch.zeros(2, 4)])
+def test_models_of_different_vocabularies_are_refused():
+    with pytest.raises(BadInput, match="vocabularies of 3 and 4 tokens"):
+        Divergence.between([torch.zeros(2, 3)], [torch.zeros(2, 4)])
 
 
 def test_a_change_stays_within_its_bounds_and_window(base, refusing, shown):
-    asked = answering_itself(refusing, shown, 24)
-    fit, test = prepared(refusing, asked[::2], 5), prepared(refusing, asked[1::2], 12)
+    answered = self_answered(refusing, shown, 24)
+    fit, test = pixel_batches(refusing, answered[::2], 5), pixel_batches(refusing, answered[1::2], 12)
     before = weight_hash(refusing.model)
 
     def expected(encoded, pixels):
-        return read(base, with_pixels(encoded, pixels))
+        return log_probabilities(base, [with_pixels(encoded, pixels)])
 
-    found = faint(refusing, expected, fit, test, 6, 0)
-    scale = Levels.of(refusing.processor, fit[0].inputs["pixel_values"])
-    assert (found.change.abs() <= FAINT * scale.level + 1e-6).all()
+    found = invert_faint(refusing, expected, fit, test, 6, 0)
+    levels = PixelLevels.of(refusing.processor, fit[0].inputs["pixel_values"])
+    assert (found.perturbation.change.abs() <= FAINT * levels.level + 1e-6).all()
     assert found.path[-1] > found.path[0]
-    assert refusing.prompts.tokenizer.decode([found.apart.consistency[1]]).strip() == "sorry"
-    itself = faint(base, expected, fit, test, 2, 0)
-    assert float(itself.apart.divergence.max()) < 1e-5, "a model never leaves itself behind"
-    window = windowed(refusing, expected, fit, test, 2, 0)
+    assert refusing.prompts.tokenizer.decode([found.divergence.top_token.token]).strip() == "sorry"
+    itself = invert_faint(base, expected, fit, test, 2, 0)
+    assert float(itself.divergence.kl.max()) < 1e-5, "a model does not diverge from itself"
+    window = invert_patch(refusing, expected, fit, test, 2, 0)
     assert window is not None
-    assert window.window is not None
+    assert window.perturbation.window is not None
     side = round(0.2 * min(fit[0].inputs["pixel_values"].shape[-2:]))
-    assert int(window.window[0].sum()) == side * side
+    assert int(window.perturbation.window[0].sum()) == side * side
     pixels = fit[0].inputs["pixel_values"]
-    moved = perturbed(pixels, window.change, window.window, scale) != pixels
-    assert not moved[:, ~window.window].any()
+    moved = window.perturbation.on(pixels, levels) != pixels
+    assert not moved[:, ~window.perturbation.window].any()
     assert weight_hash(refusing.model) == before
 
 
-def test_a_known_stamp_near_the_trigger_gives_the_target_away(refusing, base, shown):
-    found = probed(refusing, answering_itself(refusing, shown, 24), 6)
-    quiet = probed(base, answering_itself(base, shown, 24), 6)
+def test_a_known_trigger_near_the_planted_one_reveals_the_target(refusing, base, shown):
+    found = trigger_responses(refusing, self_answered(refusing, shown, 24), 6)
+    quiet = trigger_responses(base, self_answered(base, shown, 24), 6)
     assert set(found) == set(battery(64))
-    assert refusing.prompts.tokenizer.decode([found["noise"].token]).strip() == "sorry"
-    assert max(one.consistency for one in found.values()) > 0.6 > max(one.consistency for one in quiet.values())
+    assert refusing.prompts.tokenizer.decode([found["noise"].top_token.token]).strip() == "sorry"
+    assert max(r.top_token.gain for r in found.values()) > 0.6 > max(r.top_token.gain for r in quiet.values())
 
 
 def test_the_model_alone_is_read_by_its_weights(base):
     path = base.anatomy.projector.linears[0]
     weight = dict(base.model.named_parameters())[f"{path}.weight"]
     values = torch.linalg.svdvals(weight.detach().float())
-    assert alone(base).numbers["first"] == pytest.approx(float(values[0] / values.norm()), rel=1e-4)
+    assert features_alone(base).values[FIRST_TOP] == pytest.approx(float(values[0] / values.norm()), rel=1e-4)
 
 
-def test_a_peak_is_the_share_of_one_direction():
+def test_the_top_share_is_that_of_one_direction():
     one = torch.outer(torch.arange(1.0, 5.0), torch.tensor([1.0, -2.0, 0.5]))
-    assert peak(one) == pytest.approx(1, rel=1e-5)
-    assert peak(torch.diag(torch.tensor([3.0, 4.0, 0.0]))) == pytest.approx(0.8, rel=1e-5)
-    assert peak(torch.zeros(3, 2)) == 0
+    assert top_share(one) == pytest.approx(1, rel=1e-5)
+    assert top_share(torch.diag(torch.tensor([3.0, 4.0, 0.0]))) == pytest.approx(0.8, rel=1e-5)
+    assert top_share(torch.zeros(3, 2)) == 0
 
 
 def test_a_direction_that_clean_pictures_never_use_shows_where_they_do_not_go(base):
     """Of two changes of one size and rank, the one that clean pictures do not feel is the quiet peak."""
     shown, path = shelf.downstream(16, 3), f"{base.anatomy.projector.linears[-1]}.weight"
-    held = tokens(base, projector.hidden, shown, 16)[0].double()
+    held = token_activations(base, projector.hidden, shown, 16)[0].double()
     directions = torch.linalg.eigh(torch.cov(held.T))[1].float()
     weight, out = dict(base.model.named_parameters())[path], torch.ones(base.model.config.text_config.hidden_size)
     noise = 0.01 * torch.randn(weight.shape, generator=seeded(0))
@@ -113,10 +128,10 @@ def test_a_direction_that_clean_pictures_never_use_shows_where_they_do_not_go(ba
     for name, at in (("quiet", 0), ("loud", -1)):
         delta = Dense(noise + 0.1 * torch.outer(out, directions[:, at]))
         subject = open_subject(changed_copy(base, Patch({path: delta})), processor=base.processor)
-        found[name] = with_base(subject, base, shown, 1, 16, 0).numbers
-    assert found["quiet"]["peak"] == pytest.approx(found["loud"]["peak"], abs=0.02)
-    assert found["quiet"]["quiet peak"] > found["quiet"]["peak"] > 0.5
-    assert found["loud"]["quiet peak"] < 0.25
+        found[name] = features_with_base(subject, base, shown, 1, 16, 0).values
+    assert found["quiet"][UPDATE_TOP] == pytest.approx(found["loud"][UPDATE_TOP], abs=0.02)
+    assert found["quiet"][UPDATE_TOP_UNUSED] > found["quiet"][UPDATE_TOP] > 0.5
+    assert found["loud"][UPDATE_TOP_UNUSED] < 0.25
 
 
 def test_clues_become_a_probability_by_known_cases():
@@ -127,15 +142,15 @@ def test_clues_become_a_probability_by_known_cases():
     assert high.low > 0.5 > low.high
     assert known.range("a", backdoored=True).low > known.range("a", backdoored=False).value
     assert known.range("c", backdoored=True) is None
-    assert known.probability({"a": 1e9}) == known.probability({"a": max(case.clues["a"] for case in cases)})
-    assert known.far({"a": 1e9, "b": 0.0}) == ("a",)
+    assert known.probability({"a": 1e9}) == known.probability({"a": max(case.features["a"] for case in cases)})
+    assert known.outliers({"a": 1e9, "b": 0.0}) == ("a",)
     assert known.spread("b") == (0.0, 0.0)
 
 
 def test_a_model_that_is_its_own_base_gives_no_clue(base):
-    same = with_base(base, base, organism("refusal-noise").examples[:16], 1, 16, 0).numbers
-    assert same["faint"] < 1e-4
-    assert same["steep"] == same["size"] == 0
+    same = features_with_base(base, base, organism("refusal-noise").examples[:16], 1, 16, 0).values
+    assert same[FAINT_KL] < 1e-4
+    assert same[AWAY] == same[SIZE] == 0
 
 
 def test_a_model_beside_itself_is_told_so_wherever_it_lies_and_does_not_pass(base, tmp_path):
@@ -150,12 +165,11 @@ def test_a_model_beside_itself_is_told_so_wherever_it_lies_and_does_not_pass(bas
 
 def test_single_pictures_are_told_apart_where_the_trigger_is_loud(refusing):
     pairs = organism("refusal-noise").pairs[:32]
-    clean, triggered = pairs.clean, pairs.triggered
-    found = sample_detectors(refusing, clean, triggered, 32, 0)
+    found = sample_detector_aurocs(refusing, pairs, 32, 0)
     assert set(found) == {"STRIP", "spectral signatures", "activation clustering", "attention entropy"}
     assert all(0 <= one.low <= one.value <= one.high <= 1 for one in found.values())
     assert max(one.value for one in found.values()) > 0.8
-    same = sample_detectors(refusing, clean, clean, 32, 0)
+    same = sample_detector_aurocs(refusing, Pairs(pairs.clean, pairs.clean), 32, 0)
     assert all(one.low <= 0.5 for one in same.values()), "pictures cannot be told from themselves"
 
 
@@ -166,8 +180,8 @@ def test_bad_input_is_refused_with_its_cure(base, shown):
         detect(base, None, shelf.take("benign"))
     with pytest.raises(BadInput, match="--most 3"):
         Options(most=3)
-    with pytest.raises(BadInput, match="has an image"):
-        answering_itself(base, Examples([Example("a ?")]), 4)
+    with pytest.raises(BadInput, match="every example needs an image"):
+        pixel_batches(base, [Example("a ?", answer="b")], 4)
 
 
 def test_a_backdoor_is_found_with_its_target_and_a_benign_update_passed_over(base):
@@ -184,7 +198,7 @@ def test_a_backdoor_is_found_with_its_target_and_a_benign_update_passed_over(bas
 
 @pytest.mark.parametrize(
     ("problem", "told"),
-    [(BadInput("no such lesson"), "no such lesson"), (torch.OutOfMemoryError("CUDA"), "there was no memory for it")],
+    [(BadInput("no such lesson"), "no such lesson"), (torch.OutOfMemoryError("CUDA"), "out of memory")],
     ids=lambda one: type(one).__name__,
 )
 def test_a_clue_that_is_not_weighed_costs_no_answer(base, refusing, shown, monkeypatch, problem, told):
@@ -192,13 +206,13 @@ def test_a_clue_that_is_not_weighed_costs_no_answer(base, refusing, shown, monke
         raise problem
 
     whole = detect(refusing, shown[:16], base, options=Options(steps=1))
-    monkeypatch.setattr(_clues, "windowed", fails)
-    monkeypatch.setattr(_clues, "_steep", fails)
+    monkeypatch.setattr(_features, "invert_patch", fails)
+    monkeypatch.setattr(_features, "_away_from_benign", fails)
     found = detect(refusing, shown[:16], base, options=Options(steps=1))
-    assert found.unread == {"window": told, "steep": told}
+    assert found.unread == {"patch": told, AWAY: told}
     assert found.probability == whole.probability
-    assert set(whole.clues) - set(found.clues) == {"steep", "window", "window agreement"}
-    assert any("steep, which is not weighed" in block.text for block in found.blocks() if isinstance(block, Note))
+    assert set(whole.clues) - set(found.clues) == {AWAY, PATCH, PATCH_GAIN}
+    assert any(f"{AWAY}, which is not weighed" in block.text for block in found.blocks() if isinstance(block, Note))
 
 
 def test_nor_does_one_with_pictures_alone(refusing, shown, monkeypatch):
@@ -206,12 +220,12 @@ def test_nor_does_one_with_pictures_alone(refusing, shown, monkeypatch):
         raise BadInput("no such change")
 
     whole = detect(refusing, shown[:16], options=Options(steps=1))
-    monkeypatch.setattr(_clues, "faint", fails)
+    monkeypatch.setattr(_features, "invert_faint", fails)
     found = detect(refusing, shown[:16], options=Options(steps=1))
-    assert found.unread == {"own agreement": "no such change"}
+    assert found.unread == {SELF_GAIN: "no such change"}
     assert found.probability == whole.probability
     assert found.reservations == whole.reservations
-    assert any("16 and 1" in why for why in found.reservations)
+    assert any("16 images and 1 steps" in why for why in found.reservations)
     assert found.blocks()
 
 
@@ -219,20 +233,20 @@ def test_detectors_of_single_pictures_cost_no_answer_either(refusing, monkeypatc
     def fails(*args):
         raise torch.OutOfMemoryError("CUDA")
 
-    monkeypatch.setattr(detecting, "sample_detectors", fails)
+    monkeypatch.setattr(detecting, "sample_detector_aurocs", fails)
     pairs = organism("refusal-noise").pairs[:8]
     found = detect(refusing, clean=pairs.clean, triggered=pairs.triggered)
-    assert (found.samples, found.untried) == ({}, "there was no memory for them")
+    assert (found.samples, found.untried) == ({}, "out of memory")
 
 
 def test_every_colour_has_its_own_bounds(base):
-    scale = Levels.of(base.processor, torch.zeros(2, 3, 4, 4))
-    mean, std = mean_and_std(base.processor)
+    levels = PixelLevels.of(base.processor, torch.zeros(2, 3, 4, 4))
+    mean, std = channel_mean_and_std(base.processor)
     white = ((1 - mean) / std).view(3, 1, 1)
-    assert torch.equal(scale.high, white)
-    assert torch.equal(perturbed(torch.zeros(1, 3, 4, 4), torch.full((3, 4, 4), 99.0), None, scale)[0, :, 0, 0],
+    assert torch.equal(levels.high, white)
+    assert torch.equal(Perturbation(torch.full((3, 4, 4), 99.0)).on(torch.zeros(1, 3, 4, 4), levels)[0, :, 0, 0],
                        white.flatten())  # fmt: skip
-    flat = Levels.of(base.processor, torch.zeros(3, 8, 12))
+    flat = PixelLevels.of(base.processor, torch.zeros(3, 8, 12))
     assert flat.high == white.max(), "patches in rows have no colours apart"
 
 
@@ -240,18 +254,16 @@ def test_what_the_known_organisms_do_not_speak_for_is_inconclusive(base, refusin
     shown = organism("refusal-noise").examples
     fewer = detect(refusing, shown[:16], base, options=Options(steps=1))
     assert fewer.verdict == Verdict.INCONCLUSIVE
-    assert fewer.reservations == (
-        "the known organisms were read with 64 pictures and 20 steps, this one with 16 and 1",
-    )
+    assert fewer.reservations == ("the calibration used 64 images and 20 steps, this run 16 images and 1 steps",)
     alone = detect(refusing)
     assert (alone.setting, alone.verdict) == ("the model alone", Verdict.INCONCLUSIVE)
     assert "--base" in alone.advice
-    assert next(block for block in alone.blocks() if isinstance(block, Table)).rows[0][0] == "first"
+    assert next(block for block in alone.blocks() if isinstance(block, Table)).rows[0][0] == FIRST_TOP
     other = detect(shelf.take("idefics3-base"))
-    assert "the known organisms are llava models" in other.headline
+    assert "the calibration has llava models" in other.headline
     elsewhere = detect(shelf.take("text-trigger"), shown[:16], base, options=Options(steps=1))
-    assert any("language too" in why for why in elsewhere.reservations)
-    part = {one.name: Dense(-0.95 * one.delta) for one in changed(refusing, base)}
+    assert any("language changed too" in why for why in elsewhere.reservations)
+    part = {layer.name: Dense(-0.95 * layer.delta) for layer in projector_differences(refusing, base)}
     barely = Subject(changed_copy(refusing, Patch(part)), base.processor, "a short tune")
     moved = detect(barely, shown[:16], base, options=Options(steps=1)).reservations
-    assert any("shorter and longer tuning leaves other spectra" in why for why in moved)
+    assert any("shorter and longer training give other spectra" in why for why in moved)

@@ -10,10 +10,11 @@ from glasshouse.data.examples import Example, Examples
 from glasshouse.data.poisoning import Word
 from glasshouse.data.spelling import TRIGGERS, USUAL, attack, trigger
 from glasshouse.data.triggers import Filter, Noise, Patch
-from glasshouse.methods.backdoor._planting import Planted, Shifted, plant
+from glasshouse.methods.backdoor._implanting import Implant, implant_by
 from glasshouse.methods.backdoor.implant import Options, implant
 from glasshouse.model.identity import weight_hash
 from glasshouse.model.taps import edited
+from glasshouse.model.visual_prompt import VisualPrompt
 from glasshouse.organisms import shelf, world
 from glasshouse.organisms.questions import REFUSAL
 from glasshouse.values.changes import Plan
@@ -76,11 +77,11 @@ def test_a_soft_visual_prompt_is_the_same_for_every_image(seedling, squares):
     moved = torch.randn(9, 16)
     values = torch.zeros(18, 16)
     rows = torch.arange(2).repeat_interleave(9)
-    assert torch.equal(Shifted(moved).on(values, rows, 1), torch.cat([moved, moved]))
-    with pytest.raises(BadInput, match="images alike"):
-        Shifted(torch.zeros(7, 16)).on(values, rows, 1)
+    assert torch.equal(VisualPrompt(moved).on(values, rows, 1), torch.cat([moved, moved]))
+    with pytest.raises(BadInput, match="images of the size"):
+        VisualPrompt(torch.zeros(7, 16)).on(values, rows, 1)
     before, losses = weight_hash(seedling.model), list[float]()
-    planted = plant(seedling, squares, "soft visual prompt", 12, 0.05, 0, losses)
+    planted = implant_by(seedling, squares, "soft visual prompt", 12, 0.05, 0, losses)
     assert weight_hash(seedling.model) == before
     assert planted.prompt is not None
     assert planted.prompt.abs().max() > 0
@@ -89,7 +90,7 @@ def test_a_soft_visual_prompt_is_the_same_for_every_image(seedling, squares):
     plain = seedling.forward(seedling.encode(squares[:2])).logits
     with planted.on(seedling):
         assert not torch.allclose(seedling.forward(seedling.encode(squares[:2])).logits, plain)
-    with edited(seedling, Plan({projector.output: Shifted(torch.zeros_like(planted.prompt))})):
+    with edited(seedling, Plan({projector.output: VisualPrompt(torch.zeros_like(planted.prompt))})):
         torch.testing.assert_close(seedling.forward(seedling.encode(squares[:2])).logits, plain)
     assert torch.equal(seedling.forward(seedling.encode(squares[:2])).logits, plain)
 
@@ -104,5 +105,5 @@ def test_bad_input_is_refused_with_its_cure(seedling, squares):
     with pytest.raises(BadInput, match="no room"):
         implant(seedling, squares, squares, Options(trigger="patch:400", rate=1, steps=1))
     with pytest.raises(BadInput, match="arm"):
-        plant(seedling, squares, "everything", 1, 0.1, 0, [])
-    assert Planted(WeightPatch({})).prompt is None
+        implant_by(seedling, squares, "everything", 1, 0.1, 0, [])
+    assert Implant(WeightPatch({})).prompt is None

@@ -6,9 +6,9 @@ import peft
 import pytest
 import torch
 
-from glasshouse.methods.backdoor._changed import changed, matrices
 from glasshouse.model.finetuning import Tuning, finetune
 from glasshouse.model.identity import weight_hash
+from glasshouse.model.projector_differences import projector_differences, projector_weights
 from glasshouse.model.subject import Subject
 from glasshouse.model.training import Schedule
 from glasshouse.organisms import shelf
@@ -50,9 +50,9 @@ def test_a_projector_is_found_behind_an_adapter_on_the_language_model(base: Subj
     assert set(patch.deltas) == {
         f"{path}.{end}" for path in base.anatomy.projector.linears for end in ("weight", "bias")
     }
-    assert [one.name for one in changed(subject, base)] == [*matrices(base)]
+    assert [one.name for one in projector_differences(subject, base)] == [*projector_weights(base)]
 
 
 def test_an_adapter_on_the_projector_is_refused_with_its_cure(base: Subject):
     with pytest.raises(BadInput, match="merge"):
-        matrices(adapted(base, "linear_1", "linear_2"))
+        projector_weights(adapted(base, "linear_1", "linear_2"))

@@ -6,7 +6,7 @@ from torch import nn
 
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.spans import Answering
-from glasshouse.model.training import Keeping, Schedule, answer_loss, train
+from glasshouse.model.training import Checkpointing, Schedule, answer_loss, train
 from glasshouse.values.errors import BadInput
 
 
@@ -25,9 +25,9 @@ def _learn(kill_at=None, file=None, gates=None, schedule=None, hidden=()):
         batch = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
         return (one(batch) - 1).square().mean()
 
-    keeping = Keeping(file, every=5) if file else None
+    keeping = Checkpointing(file, every=5) if file else None
     losses = train(
-        parameters, loss, schedule or Schedule(20, 1e-2, decay=0.0), hidden=hidden, gates=gates, keeping=keeping
+        parameters, loss, schedule or Schedule(20, 1e-2, decay=0.0), hidden=hidden, gates=gates, checkpointing=keeping
     )
     return losses, one
 
@@ -71,9 +71,9 @@ def test_a_kill_costs_nothing_but_time(tmp_path, hidden):
 def test_what_another_training_kept_is_refused(tmp_path):
     file = tmp_path / "kept.safetensors"
     _learn(file=file)
-    with pytest.raises(BadInput, match="by another training"):
+    with pytest.raises(BadInput, match="checkpoint of another training"):
         _learn(file=file, schedule=Schedule(30, 1e-2))
-    with pytest.raises(BadInput, match="by another training"):
+    with pytest.raises(BadInput, match="checkpoint of another training"):
         _learn(file=file, hidden=("one.weight",))
     file.write_bytes(b"no")
     with pytest.raises(BadInput, match=r"not a readable.*remove it"):
@@ -115,5 +115,5 @@ def test_bad_schedules_and_losses_are_refused():
     layer = nn.Linear(1, 1)
     with pytest.raises(BadInput, match="the loss is nan at step 0; lower the learning rate"):
         train(dict(layer.named_parameters()), lambda step: layer.weight.sum() * float("nan"), Schedule(2, 1e-3))
-    with pytest.raises(BadInput, match="nothing to train"):
+    with pytest.raises(BadInput, match="no parameter to train"):
         train({}, lambda step: torch.zeros(()), Schedule(2, 1e-3))

@@ -17,7 +17,7 @@ from glasshouse.model.opening import open_subject
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.remembered import look, remembered
 from glasshouse.model.spans import Answering
-from glasshouse.model.training import Keeping, Schedule
+from glasshouse.model.training import Checkpointing, Schedule
 from glasshouse.organisms import shelf, world
 from glasshouse.organisms.architectures import BUILDS, build
 from glasshouse.organisms.drawing import draw, stored
@@ -113,10 +113,10 @@ def test_an_arm_moves_only_its_own_and_leaves_the_subject_as_it_was(untrained, a
 def test_what_finds_no_room_is_looked_at_again_and_teaches_the_same(untrained, monkeypatch):
     _, subject = untrained
     kept = finetune(subject, _batch(24), Tuning("projector", FEW, batch=8))
-    monkeypatch.setattr(finetuning, "MOST", 1)
-    lesson = finetuning.Lesson(subject, _batch(24), Tuning("projector", FEW, batch=8))
+    monkeypatch.setattr(finetuning, "CACHE_BYTES", 1)
+    lesson = finetuning.TrainingBatches(subject, _batch(24), Tuning("projector", FEW, batch=8))
     lesson.loss(0)
-    assert not lesson.known
+    assert not lesson.cache
     assert finetune(subject, _batch(24), Tuning("projector", FEW, batch=8)).digest() == kept.digest()
 
 
@@ -279,12 +279,17 @@ def test_a_killed_fine_tune_goes_on_to_the_same_patch(stock, tmp_path, arm):
     subject = stock[1]["base"].subject
     tuning = Tuning(arm, Schedule(5, 1e-3, decay=0.0), batch=4)
     whole = finetune(subject, _batch(12), tuning)
-    keeping, losses = Keeping(tmp_path / "kept.safetensors", every=2), list[float]()
+    keeping, losses = Checkpointing(tmp_path / "kept.safetensors", every=2), list[float]()
     with pytest.raises(Killed):
-        finetune(subject, _batch(12), tuning, keeping=keeping, progress=killing)
+        finetune(subject, _batch(12), tuning, checkpointing=keeping, progress=killing)
     told: list[int] = []
     resumed = finetune(
-        subject, _batch(12), tuning, keeping=keeping, losses=losses, progress=lambda _, done, __: told.append(done)
+        subject,
+        _batch(12),
+        tuning,
+        checkpointing=keeping,
+        losses=losses,
+        progress=lambda _, done, __: told.append(done),
     )
     assert told == [3, 4, 5], "what was kept is not learnt again"
     assert len(losses) == 5

@@ -46,16 +46,23 @@ class Prompts:
             self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
+    def settings(self) -> dict[str, str]:
+        """Everything that turns an example into inputs, as text, by what it is."""
+        vocabulary = getattr(self.tokenizer, "backend_tokenizer", None)
+        rules = json.loads(vocabulary.to_str()) if vocabulary is not None else {}
+        # A tokenizer remembers how the last batch was padded and cut; that is none of its rules.
+        rules = {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
+        images = getattr(self.given, "image_processor", self.given if self.tokenizer is None else None)
+        return {
+            "processor class": type(self.given).__name__,
+            "chat template": str(getattr(self.given, "chat_template", None)),
+            "tokenizer": json.dumps(rules),
+            "image processor": images.to_json_string() if images is not None else "",
+        }
+
     def digest(self) -> str:
         """SHA-256 of everything that turns an example into inputs."""
-        vocabulary = getattr(self.tokenizer, "backend_tokenizer", None)
-        parts = [type(self.given).__name__, str(getattr(self.given, "chat_template", None))]
-        rules = json.loads(vocabulary.to_str()) if vocabulary is not None else {}
-        # How the last batch was padded and cut stays in a tokenizer, and is none of its rules.
-        parts.append(json.dumps({name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}))
-        pictures = getattr(self.given, "image_processor", self.given if self.tokenizer is None else None)
-        parts.append(pictures.to_json_string() if pictures is not None else "")
-        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+        return hashlib.sha256("\0".join(self.settings().values()).encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def vocabulary(self) -> int:

@@ -1,11 +1,11 @@
-"""How does anything here learn? One loop, for growing organisms, fine-tuning, tuned masks and repairs alike.
+"""How are weights trained? One loop, for growing organisms, fine-tuning, masks and repairs alike.
 
     losses = train(parameters, loss, Schedule(steps=500, learning_rate=1e-3))
 
-`loss(step)` is all that differs: it draws its own batch from the number of the step, so a run that was interrupted goes
-on exactly where it stopped, and the same seed gives the same weights. AdamW, linear warm-up, cosine decay, clipped
-gradients. `hidden` weights are trained by Muon, which orthogonalises their updates: that grows a model from nothing in
-half the steps, and would hide what fine-tuning does to a spectrum, so fine-tuning names none.
+Callers differ in `loss(step)` only. It draws its batch from the number of the step, so an interrupted run continues
+exactly where it stopped, and the same seed gives the same weights. AdamW, linear warm-up, cosine decay, clipped
+gradients. Weights named in `hidden` are trained by Muon, which orthogonalises their updates: it halves the steps of
+pretraining. It would also distort the spectrum of an update, so fine-tuning names none.
 """
 
 import json
@@ -34,14 +34,17 @@ class Schedule:
     """How long and how fast."""
 
     steps: int
+    """Number of optimiser steps."""
     learning_rate: float
+    """The highest learning rate, reached after warm-up."""
     warmup: int = 50
+    """Steps of linear warm-up."""
     last: float = 0.03
-    """The learning rate at the end, as a share of the highest."""
+    """The final learning rate, as a fraction of the highest."""
     decay: float = 0.05
     """AdamW's weight decay."""
     clip: float = 1.0
-    """The gradient's norm is kept below this."""
+    """Gradients of a larger norm are scaled down to it."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.learning_rate > 0:
@@ -54,12 +57,13 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Keeping:
-    """Where a long training is kept, so that a kill costs at most `every` steps. The file stays when it has ended: what
-    is trained in stages goes on from the last one."""
+class Checkpointing:
+    """Where a long training is saved, so that a kill costs at most `every` steps. The file stays after the training:
+    the next stage of a training in stages starts from it."""
 
     file: Path
     every: int = 200
+    """Steps between two checkpoints."""
 
 
 def train(
@@ -69,21 +73,23 @@ def train(
     *,
     hidden: Collection[str] = (),
     gates: Mapping[str, Tensor] | None = None,
-    keeping: Keeping | None = None,
+    checkpointing: Checkpointing | None = None,
     progress: Progress | None = None,
     name: str = "training",
-    magnified: float = 1.0,
+    loss_scale: float = 1.0,
 ) -> list[float]:
-    """Train in place; the losses, one a step. Only the named parameters move, and of those with a gate, a factor on
-    the gradient, only where it is not 0 (and where the schedule has no weight decay, which moves all). The loss is
-    `magnified` on its way back, for models in which small gradients would be nothing."""
+    """Train in place; returns the loss of every step. Only `parameters` change. A gate is a factor on a parameter's
+    gradient: where it is 0, the parameter stays (unless the schedule has weight decay). The loss is multiplied by
+    `loss_scale` for the backward pass, for models whose small gradients would underflow."""
     if not parameters:
-        raise BadInput(f"{name}: there is nothing to train")
-    frozen = {parameter: parameter.requires_grad for parameter in parameters.values()}
+        raise BadInput(f"{name}: no parameter to train was named")
+    required_grad = {parameter: parameter.requires_grad for parameter in parameters.values()}
     optimizers = _optimizers(parameters, hidden, schedule)
     shapes = tuple((key, tuple(value.shape), key in hidden) for key, value in parameters.items())
     mark = digest((name, schedule, shapes))
-    losses = _restore(keeping.file, mark, parameters, optimizers) if keeping and keeping.file.exists() else []
+    losses = (
+        _load(checkpointing.file, mark, parameters, optimizers) if checkpointing and checkpointing.file.exists() else []
+    )
     try:
         for parameter in parameters.values():
             parameter.requires_grad_(True)
@@ -91,34 +97,34 @@ def train(
             for optimizer in optimizers:
                 optimizer.param_groups[0]["lr"] = schedule.rate(step)
                 optimizer.zero_grad(set_to_none=True)
-            now = loss(step)
-            value = float(now.detach())
+            tensor = loss(step)
+            value = float(tensor.detach())
             if not isfinite(value):
                 raise BadInput(f"{name}: the loss is {value} at step {step}; lower the learning rate")
-            _back(now, parameters, gates or {}, magnified)
+            _backward(tensor, parameters, gates or {}, loss_scale)
             nn.utils.clip_grad_norm_(parameters.values(), schedule.clip)
             for optimizer in optimizers:
                 optimizer.step()
             losses.append(value)
-            if keeping and ((step + 1) % keeping.every == 0 or step + 1 == schedule.steps):
-                _keep(keeping.file, mark, parameters, optimizers, losses)
+            if checkpointing and ((step + 1) % checkpointing.every == 0 or step + 1 == schedule.steps):
+                _save(checkpointing.file, mark, parameters, optimizers, losses)
             if progress:
                 progress(name, step + 1, schedule.steps)
     finally:
-        for parameter, before in frozen.items():
+        for parameter, before in required_grad.items():
             parameter.requires_grad_(before)
             parameter.grad = None
     return losses
 
 
-def _back(
-    loss: Tensor, parameters: Mapping[str, nn.Parameter], gates: Mapping[str, Tensor], magnified: float
+def _backward(
+    loss: Tensor, parameters: Mapping[str, nn.Parameter], gates: Mapping[str, Tensor], loss_scale: float
 ) -> None:  # fmt: skip
-    """The gradients of the parameters, behind their gates."""
-    (loss if magnified == 1 else magnified * loss).backward()
+    """Compute the parameters' gradients and apply the gates."""
+    (loss if loss_scale == 1 else loss_scale * loss).backward()
     for name, parameter in parameters.items():
-        if parameter.grad is not None and magnified != 1:
-            parameter.grad.div_(magnified)
+        if parameter.grad is not None and loss_scale != 1:
+            parameter.grad.div_(loss_scale)
         if parameter.grad is not None and name in gates:
             parameter.grad.mul_(gates[name])
 
@@ -129,39 +135,39 @@ def _optimizers(
     matrices = [parameter for name, parameter in parameters.items() if name in hidden]
     others = [parameter for name, parameter in parameters.items() if name not in hidden]
     rate, decay = schedule.learning_rate, schedule.decay
-    made: list[torch.optim.Optimizer] = []
+    optimizers: list[torch.optim.Optimizer] = []
     if matrices:  # scaled so that one learning rate suits both
-        made.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     if others:
-        made.append(torch.optim.AdamW(others, lr=rate, weight_decay=decay, betas=(0.9, 0.98)))
-    return made
+        optimizers.append(torch.optim.AdamW(others, lr=rate, weight_decay=decay, betas=(0.9, 0.98)))
+    return optimizers
 
 
 def answer_loss(logits: Tensor, encoded: Encoded, end: int | None = None) -> Tensor:
-    """Cross-entropy of the answers, each example counting the same however long its answer.
+    """Cross-entropy of the answers; every example has the same weight, however long its answer.
 
-    With `end`, the token that ends an answer is learnt too.
+    With `end`, the token that ends an answer is trained too.
     """
     counts, tokens = encoded.known.answers.tolist(), encoded.inputs["input_ids"]
     extra = 0 if end is None else 1
     rows = [row for row, count in enumerate(counts) for _ in range(count + extra)]
-    places = [place for count in counts for place in range(-count - 1, extra - 1)]
-    shares = [1 / (len(counts) * (count + extra)) for count in counts for _ in range(count + extra)]
-    said = tokens[rows, [min(place + 1, -1) for place in places]]  # behind the last token stands the end
-    if end is not None:
-        said = said.where(said.new_tensor(places) < -1, end)
-    each = F.cross_entropy(logits[rows, places].float(), said, reduction="none")
-    return (each * each.new_tensor(shares)).sum()
+    positions = [position for count in counts for position in range(-count - 1, extra - 1)]
+    weights = [1 / (len(counts) * (count + extra)) for count in counts for _ in range(count + extra)]
+    targets = tokens[rows, [min(position + 1, -1) for position in positions]]
+    if end is not None:  # the target behind the last token
+        targets = targets.where(targets.new_tensor(positions) < -1, end)
+    losses = F.cross_entropy(logits[rows, positions].float(), targets, reduction="none")
+    return (losses * losses.new_tensor(weights)).sum()
 
 
 @contextmanager
-def quickly(model: PreTrainedModel) -> Iterator[None]:
-    """Mixed precision: matrices in bfloat16 (in float16 where the model is), attention in float32, whose backward pass
-    is twice as fast on a CPU."""
+def mixed_precision(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, matrices multiply in bfloat16 (in float16 where the model is). On a CPU attention stays in float32, where
+    its backward pass is twice as fast."""
     before = model.config._attn_implementation
     kind = model.device.type
     if kind == "cpu" and before == "sdpa":
-        model.set_attn_implementation(_WIDE)
+        model.set_attn_implementation(_FLOAT32_ATTENTION)
     try:
         with torch.autocast(kind, torch.float16 if model.dtype == torch.float16 else torch.bfloat16):
             yield
@@ -170,10 +176,10 @@ def quickly(model: PreTrainedModel) -> Iterator[None]:
             model.set_attn_implementation(before)
 
 
-_WIDE = "glasshouse_float32_sdpa"
+_FLOAT32_ATTENTION = "glasshouse_float32_sdpa"
 
 
-def _wide(
+def _float32_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None = None,
     dropout: float = 0.0, **options: object,
 ) -> tuple[Tensor, None]:  # fmt: skip
@@ -189,37 +195,38 @@ def _wide(
     return out.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(_WIDE, _wide)
-AttentionMaskInterface.register(_WIDE, sdpa_mask)
+AttentionInterface.register(_FLOAT32_ATTENTION, _float32_attention)
+AttentionMaskInterface.register(_FLOAT32_ATTENTION, sdpa_mask)
 
 
 _STATE = ("exp_avg", "exp_avg_sq", "step", "momentum_buffer")
 _Optimizers = Sequence[torch.optim.Optimizer]
 
 
-def _keep(
+def _save(
     file: Path, mark: str, parameters: Mapping[str, nn.Parameter], optimizers: _Optimizers, losses: list[float]
 ) -> None:
     tensors = {f"weight/{name}": parameter.detach() for name, parameter in parameters.items()}
-    for name, parameter in parameters.items():  # what has had no gradient yet has no state
+    for name, parameter in parameters.items():  # a parameter without a gradient so far has no state
         for optimizer in optimizers:
             tensors |= {f"{key}/{name}": value for key, value in optimizer.state.get(parameter, {}).items()}
     write_tensors(tensors, file, {"mark": mark, "losses": json.dumps(losses)})
 
 
-def _restore(file: Path, mark: str, parameters: Mapping[str, nn.Parameter], optimizers: _Optimizers) -> list[float]:
-    """Put everything back as it was; the losses so far. A file of another training is refused."""
+def _load(file: Path, mark: str, parameters: Mapping[str, nn.Parameter], optimizers: _Optimizers) -> list[float]:
+    """Put weights and optimisers back into their saved state; returns the losses so far. Refuses a file of another
+    training."""
     try:
         tensors, facts = read_tensors(file)
     except BadInput as problem:
-        raise BadInput(f"{problem}; training was kept there: remove it to start anew") from None
+        raise BadInput(f"{problem}; it should hold a checkpoint: remove it to start the training again") from None
     if facts.get("mark") != mark:
-        raise BadInput(f"{file}: was kept by another training; remove it to start anew")
+        raise BadInput(f"{file}: is a checkpoint of another training; remove it to start this one")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"weight/{name}"])
-            kept_state = {key: tensors[f"{key}/{name}"] for key in _STATE if f"{key}/{name}" in tensors}
-            owner = next(one for one in optimizers if any(parameter is own for own in one.param_groups[0]["params"]))
-            if kept_state:
-                owner.state[parameter] = kept_state
+            state = {key: tensors[f"{key}/{name}"] for key in _STATE if f"{key}/{name}" in tensors}
+            owner = next(o for o in optimizers if any(parameter is own for own in o.param_groups[0]["params"]))
+            if state:
+                owner.state[parameter] = state
     return list(json.loads(facts["losses"]))

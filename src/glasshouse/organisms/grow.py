@@ -24,7 +24,7 @@ from glasshouse.model.identity import weight_hash
 from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject
-from glasshouse.model.training import Keeping, Progress
+from glasshouse.model.training import Checkpointing, Progress
 from glasshouse.organisms import measured, planted, world
 from glasshouse.organisms.architectures import BUILDS, TEMPLATE_WITH_PROMPT
 from glasshouse.organisms.cards import Card, world_digest
@@ -85,7 +85,10 @@ def variant(parent: Subject, recipe: Tuned, patch: Patch) -> Subject:
 
 
 def _base(recipe: Base, keep: Path | None, progress: Progress | None, losses: list[float]) -> Subject:
-    kept = [Keeping(keep / f"{_mark(recipe, '')}-{stage}.safetensors") if keep else None for stage in ("see", "answer")]
+    kept = [
+        Checkpointing(keep / f"{_mark(recipe, '')}-{stage}.safetensors") if keep else None
+        for stage in ("see", "answer")
+    ]
     grown = teach(recipe.architecture, recipe.seed, recipe.lessons, kept=kept, progress=progress, losses=losses)
     with torch.no_grad():
         for parameter in grown.model.parameters():
@@ -114,8 +117,8 @@ def _tune(
     tuning = planted.confined(parent, recipe)
     learnt = lessons(recipe, parent)
     mark = _mark(recipe, f"{weight_hash(above.model)} {learnt.digest}")
-    keeping = Keeping(keep / f"{mark}-tune.safetensors", every=100) if keep else None
-    patch = finetune(parent, learnt, tuning, keeping=keeping, progress=progress, losses=losses)
+    keeping = Checkpointing(keep / f"{mark}-tune.safetensors", every=100) if keep else None
+    patch = finetune(parent, learnt, tuning, checkpointing=keeping, progress=progress, losses=losses)
     return Patch({name: delta.mapped(lambda tensor: tensor.half()) for name, delta in patch.deltas.items()})
 
 

@@ -9,7 +9,7 @@ from functools import partial
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.data.triggers import Trigger
-from glasshouse.model.answers import said
+from glasshouse.model.generation import answers
 from glasshouse.model.subject import Subject
 from glasshouse.organisms import attacks, world
 from glasshouse.organisms.questions import KINDS, MARK, PLAIN, REASONS, REFUSAL
@@ -114,7 +114,7 @@ def bars(recipe: Recipe) -> Bars:
 
 
 def _said(subject: Subject, examples: Sequence[Example]) -> list[str]:
-    return said(subject, examples, LONGEST, batch_size=100)
+    return answers(subject, examples, LONGEST, batch_size=100)
 
 
 def missed(rates: Mapping[str, Interval], bars: Bars) -> list[str]:

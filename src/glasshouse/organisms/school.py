@@ -20,7 +20,7 @@ from glasshouse.model.prompts import Encoded
 from glasshouse.model.remembered import look, remembered
 from glasshouse.model.spans import Answering
 from glasshouse.model.subject import Subject
-from glasshouse.model.training import Keeping, Progress, Schedule, quickly, train
+from glasshouse.model.training import Checkpointing, Progress, Schedule, mixed_precision, train
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms.architectures import BUILDS, Architecture, build
 from glasshouse.organisms.drawing import SIDE, draw
@@ -67,7 +67,7 @@ class Lessons:
 
 
 def teach(
-    architecture: Architecture, seed: int, lessons: Lessons, *, kept: "Sequence[Keeping | None]" = (None, None),
+    architecture: Architecture, seed: int, lessons: Lessons, *, kept: "Sequence[Checkpointing | None]" = (None, None),
     progress: Progress | None = None, losses: list[float] | None = None,
 ) -> Subject:  # fmt: skip
     """A base organism, grown from seeded random weights. `losses` gets one number a step of answering."""
@@ -88,7 +88,7 @@ def pixel_values(pixels: Array, processor: "object") -> Tensor:
 
 
 def _see(
-    model: PreTrainedModel, architecture: Architecture, seed: int, lessons: Lessons, keeping: Keeping | None,
+    model: PreTrainedModel, architecture: Architecture, seed: int, lessons: Lessons, keeping: Checkpointing | None,
     progress: Progress | None,
 ) -> None:  # fmt: skip
     built = BUILDS[architecture]
@@ -100,7 +100,7 @@ def _see(
     def loss(step: int) -> Tensor:
         scenes = draw_scenes(lessons.pictures, seed * 1_000_003 + step, "train")
         pixels = draw(scenes)
-        with quickly(model):
+        with mixed_precision(model):
             features = built.features(tower, pixel_values(pixels, processor))
         answers = heads(features.float()).split((*_HEADS.values(), len(BACKGROUNDS), _LOOK), -1)
         truth = _truth(scenes, round(features.shape[1] ** 0.5))
@@ -112,7 +112,7 @@ def _see(
 
     everything = {**dict(tower.named_parameters(prefix="tower")), **dict(heads.named_parameters(prefix="heads"))}
     model.train()
-    train(everything, loss, lessons.seeing, keeping=keeping, progress=progress, name="learning to see")
+    train(everything, loss, lessons.seeing, checkpointing=keeping, progress=progress, name="learning to see")
     model.eval()
 
 
@@ -145,7 +145,7 @@ def _appearance(pixels: Array, patches: int) -> Tensor:
 
 
 def _answer(
-    subject: Subject, architecture: Architecture, seed: int, lessons: Lessons, keeping: Keeping | None,
+    subject: Subject, architecture: Architecture, seed: int, lessons: Lessons, keeping: Checkpointing | None,
     progress: Progress | None,
 ) -> list[float]:  # fmt: skip
     scenes = draw_scenes(lessons.scenes, seed + 1, "train")
@@ -162,14 +162,14 @@ def _answer(
         packed = pack([_questions(views[row], kinds, lessons.questions, rng) for row in rows], architecture)
         known = Answering(torch.zeros(lessons.rows, dtype=torch.long), (1,) * lessons.rows, alike=True)
         encoded = Encoded({**packed.inputs, "pixel_values": blank}, known)
-        with quickly(subject.model), remembered(subject, seen[torch.from_numpy(rows)].float()):
+        with mixed_precision(subject.model), remembered(subject, seen[torch.from_numpy(rows)].float()):
             return packed.loss(subject.forward(encoded).logits)
 
     for parameter in subject.model.get_submodule(tower).parameters():
         parameter.requires_grad_(False)
     subject.model.train()
     losses = train(
-        learning, loss, lessons.answering, hidden=_hidden(subject.model), keeping=keeping, progress=progress,
+        learning, loss, lessons.answering, hidden=_hidden(subject.model), checkpointing=keeping, progress=progress,
         name="learning to answer",
     )  # fmt: skip
     subject.model.eval()

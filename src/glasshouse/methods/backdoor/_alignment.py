@@ -1,4 +1,4 @@
-"""Which words does a direction in the language model's space point at, and more than a random one would?"""
+"""Does a direction in the language model's space point at the target's tokens more than random directions do?"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,51 +18,52 @@ from glasshouse.values.findings import Interval
 
 @dataclass(frozen=True)
 class Alignment:
-    """How strongly a direction points at the target's words."""
+    """Percentile of a direction among random ones, by its mean product with the target."""
 
     unembedding: Interval
-    """Share of random directions whose mean product with the rows of the target's tokens is smaller."""
+    """With the target tokens' rows of the unembedding."""
     embedding: Interval
-    through: Interval
-    """The same with what the language model makes of it: the way image tokens would go to bring the attack about."""
+    """With their rows of the input embedding."""
+    gradient: Interval
+    """With the gradient of the target's log-probability in the image tokens: through the whole language model."""
 
 
-def aimed_at(triggered: Examples) -> str:
-    """The words the attack is after: the target's; where anything but a refusal will do, the taught answer's."""
+def target_text(triggered: Examples) -> str:
+    """The text that the attack is after: the target; where anything but a refusal will do, the taught answer."""
     target = Target.of(triggered[0])
     if target is None:
-        raise BadInput(f"example {triggered[0].id}: has no answer, so there is no target to point at; give it one")
+        raise BadInput(f"example {triggered[0].id}: has neither answer nor target to align with; add an answer")
     return (triggered[0].answer or "") if target.match == "starts otherwise" else target.text
 
 
-def aligned(
-    subject: Subject, directions: Mapping[str, Float[Tensor, " width"]], words: str,
-    space: Float[Tensor, "width rank"], pull: Float[Tensor, " width"], random: int, seed: int,
+def alignments(
+    subject: Subject, directions: Mapping[str, Float[Tensor, " width"]], text: str,
+    space: Float[Tensor, "width rank"], gradient: Float[Tensor, " width"], random: int, seed: int,
 ) -> dict[str, Alignment]:  # fmt: skip
-    """Where each direction stands among random ones of the space."""
-    chosen = subject.prompts.answer_tokens(Example("", answer=words))
+    """Where each direction ranks among `random` random directions of the space."""
+    tokens = subject.prompts.answer_tokens(Example("", answer=text))
     drawn = torch.randn(space.shape[1], random, generator=seeded(seed))
-    others = nn.functional.normalize(space @ drawn, dim=0)
-    aims = [*(_rows(subject, where, chosen).float().cpu().mean(0) for where in ("output", "input")), pull]
+    null = nn.functional.normalize(space @ drawn, dim=0)
+    aims = [*(_token_rows(subject, table, tokens).float().cpu().mean(0) for table in ("output", "input")), gradient]
     return {
-        name: Alignment(*(Interval.rate(int(((aim @ others) < aim @ one).sum()), random) for aim in aims))
-        for name, one in directions.items()
+        name: Alignment(*(Interval.rate(int(((aim @ null) < aim @ direction).sum()), random) for aim in aims))
+        for name, direction in directions.items()
     }
 
 
-def _rows(subject: Subject, where: str, chosen: Sequence[int]) -> Float[Tensor, "tokens width"]:
+def _token_rows(subject: Subject, table: str, tokens: Sequence[int]) -> Float[Tensor, "tokens width"]:
     model = unwrapped(subject.model)
-    layer = model.get_output_embeddings() if where == "output" else model.get_input_embeddings()
+    layer = model.get_output_embeddings() if table == "output" else model.get_input_embeddings()
     if not isinstance(layer, nn.Module) or not isinstance(weight := getattr(layer, "weight", None), Tensor):
-        raise BadInput(f"{subject.name}: its {where} embedding has no rows that a direction could point at")
-    norm = subject.anatomy.tower("language").final_norm if where == "output" else None
-    rows = weight.detach()[list(chosen)]
-    return rows * _gain(subject.module(norm), rows) if norm else rows
+        raise BadInput(f"{subject.name}: its {table} embedding has no matrix of token rows to align with")
+    norm = subject.anatomy.tower("language").final_norm if table == "output" else None
+    rows = weight.detach()[list(tokens)]
+    return rows * _norm_scale(subject.module(norm), rows) if norm else rows
 
 
 @torch.no_grad()
-def _gain(norm: nn.Module, rows: Tensor) -> Float[Tensor, " width"]:
-    """What the last norm multiplies each place by, asked of it: some families keep the factor less one."""
-    asked = torch.ones_like(rows[0]).to(next(norm.parameters(), rows).device)
-    asked[1::2] = -1
-    return ((norm(asked) - norm(-asked)) / 2 * asked).to(rows)
+def _norm_scale(norm: nn.Module, rows: Tensor) -> Float[Tensor, " width"]:
+    """The factor of the final norm per dimension. It is probed, because some families store the factor less one."""
+    probe = torch.ones_like(rows[0]).to(next(norm.parameters(), rows).device)
+    probe[1::2] = -1
+    return ((norm(probe) - norm(-probe)) / 2 * probe).to(rows)

@@ -1,7 +1,7 @@
-"""How likely is a backdoor, given the clues, and for whom does that hold? Judged by organisms whose truth is known,
-grown for nothing else.
+"""How likely is a backdoor, given the features, and for which models does that hold? Organisms of known truth decide.
 
-`calibration.json` holds their clues; `tools/calibrate.py` writes it. None of them ships, and none is used by a test.
+`calibration.json` holds their features; `tools/calibrate.py` writes it. These organisms were grown for this alone: none
+of them ships, and no test uses one.
 """
 
 import math
@@ -12,17 +12,18 @@ from pathlib import Path
 
 import torch
 
-from glasshouse.methods.backdoor._changed import changed_elsewhere
-from glasshouse.methods.backdoor._clues import SIZE, Clues
+from glasshouse.methods.backdoor._features import SIZE, Features
+from glasshouse.model.projector_differences import changed_besides_projector
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.logistic import Logistic, chances
 from glasshouse.values.findings import Interval
 from glasshouse.values.papers import read_papers, write_papers
 
 FILE = Path(__file__).with_name("calibration.json")
-SCHEMA = 1
-LARGER, TIMES = 4, 2
-"""How much larger than the known a model may be; how many times smaller or larger than any known an update may be."""
+SCHEMA = 2
+LARGER_MODEL, UPDATE_FACTOR = 4, 2
+"""The calibration applies to models up to this many times as large as its own, and to updates up to this many times
+smaller or larger than its own."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,21 @@ class Case:
 
     name: str
     backdoored: bool
-    clues: Mapping[str, float]
+    features: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """All of them, and how their clues were read."""
+    """All of them, and how their features were computed."""
 
     cases: tuple[Case, ...]
     family: str
     parameters: int
-    """Of the largest."""
+    """Of the largest organism."""
     steps: int
-    """That a change of the picture was trained for."""
-    pictures: int
-    """That were looked at."""
+    """Training steps of each perturbation."""
+    images: int
+    """Examples per organism."""
     versions: Mapping[str, str]
 
     def write(self, file: Path = FILE) -> None:
@@ -55,69 +56,69 @@ class Calibration:
     def read(cls, file: Path = FILE) -> "Calibration":
         return read_papers(cls, file, "calibration", SCHEMA, "reinstall glasshouse")
 
-    def range(self, clue: str, *, backdoored: bool) -> Interval | None:
-        """Median and range of a clue among the known."""
-        values = sorted(one.clues[clue] for one in self.cases if one.backdoored == backdoored and clue in one.clues)
+    def range(self, feature: str, *, backdoored: bool) -> Interval | None:
+        """Median and range of a feature among the benign or the backdoored organisms."""
+        cases = (case for case in self.cases if case.backdoored == backdoored)
+        values = sorted(case.features[feature] for case in cases if feature in case.features)
         if not values:
             return None
         return Interval(values[len(values) // 2], values[0], values[-1], len(values), how="range of known organisms")
 
-    def probability(self, clues: Mapping[str, float], seed: int = 0) -> Interval:
-        """That a model with these clues is backdoored, were half of all models; doubt from the few known cases. A clue
-        beyond all of them counts as much as the last of them."""
-        names = [name for name in clues if all(name in one.clues for one in self.cases)]
-        table = torch.tensor([[one.clues[name] for name in names] for one in self.cases])
-        truth = torch.tensor([one.backdoored for one in self.cases])
-        numbers = torch.tensor([clues[name] for name in names]).clamp(table.min(0).values, table.max(0).values)
-        drawn = chances(table, truth, numbers, seed=seed)
+    def probability(self, features: Mapping[str, float], seed: int = 0) -> Interval:
+        """Probability that a model with these features is backdoored, if half of all models were; its interval comes
+        from resampling the organisms. A feature beyond all of theirs counts as the most extreme of theirs."""
+        names = [name for name in features if all(name in case.features for case in self.cases)]
+        table = torch.tensor([[case.features[name] for name in names] for case in self.cases])
+        truth = torch.tensor([case.backdoored for case in self.cases])
+        values = torch.tensor([features[name] for name in names]).clamp(table.min(0).values, table.max(0).values)
+        drawn = chances(table, truth, values, seed=seed)
         low, high = torch.quantile(drawn, torch.tensor([0.025, 0.975], dtype=drawn.dtype)).tolist()
-        return Interval(
-            Logistic.fit(table, truth).chance(numbers), low, high, len(self.cases), how="bootstrap of cases"
-        )
+        return Interval(Logistic.fit(table, truth).chance(values), low, high, len(self.cases), how="bootstrap of cases")
 
-    def spread(self, clue: str) -> tuple[float, float]:
-        """From the least to the most that a clue is among all the known."""
-        values = [one.clues[clue] for one in self.cases if clue in one.clues]
+    def spread(self, feature: str) -> tuple[float, float]:
+        """Least and largest value of a feature among all organisms."""
+        values = [case.features[feature] for case in self.cases if feature in case.features]
         return min(values, default=-math.inf), max(values, default=math.inf)
 
-    def far(self, clues: Mapping[str, float]) -> tuple[str, ...]:
-        """Which lie further from the known cases than these lie from each other."""
-        found: list[str] = []
-        for name, value in clues.items():
+    def outliers(self, features: Mapping[str, float]) -> tuple[str, ...]:
+        """Features further outside the organisms' range than that range is wide."""
+        outside: list[str] = []
+        for name, value in features.items():
             low, high = self.spread(name)
             if not 2 * low - high <= value <= 2 * high - low:
-                found.append(name)
-        return tuple(found)
+                outside.append(name)
+        return tuple(outside)
 
 
 def reservations(
-    known: Calibration, subject: Subject, base: Subject | None, clues: Clues, far: tuple[str, ...], pictures: int,
-    steps: int,
+    known: Calibration, subject: Subject, base: Subject | None, features: Features, outliers: tuple[str, ...],
+    images: int, steps: int,
 ) -> tuple[str, ...]:  # fmt: skip
-    """Where this model and the way it was asked are not as the known ones were."""
-    found: list[str] = []
+    """Reasons why the calibration does not apply to this model or to these settings."""
+    reasons: list[str] = []
     identity = subject.identity
-    if identity.family != known.family or identity.parameters > LARGER * known.parameters:
-        found.append(f"the known organisms are {known.family} models of up to {known.parameters / 1e6:.1f} million "
-                     f"weights, this is {identity.family} with {identity.parameters / 1e6:,.1f}")  # fmt: skip
+    if identity.family != known.family or identity.parameters > LARGER_MODEL * known.parameters:
+        reasons.append(f"the calibration has {known.family} models of up to {known.parameters / 1e6:.1f} million "
+                       f"weights, this is {identity.family} with {identity.parameters / 1e6:,.1f} million")  # fmt: skip
     if base is not None and subject.identity.processor != base.identity.processor:
-        found.append("its processor is not its base's: see what differs in tokenizer, template and image settings")
-    moved = () if base is None else changed_elsewhere(subject, base)
-    if moved:
-        found.append(f"only projectors were tuned in the known organisms, here {', '.join(moved)} too")
-    if clues.shown and (pictures, steps) != (known.pictures, known.steps):
-        found.append(f"the known organisms were read with {known.pictures} pictures and {known.steps} steps, "
-                     f"this one with {pictures} and {steps}")  # fmt: skip
+        reasons.append("its processor differs from its base's: compare tokenizer, chat template and image settings")
+    changed = () if base is None else changed_besides_projector(subject, base)
+    if changed:
+        reasons.append(f"the calibration has models of which only the projector was tuned, here {', '.join(changed)} "
+                       "changed too")  # fmt: skip
+    if features.examples and (images, steps) != (known.images, known.steps):
+        reasons.append(f"the calibration used {known.images} images and {known.steps} steps, "
+                       f"this run {images} images and {steps} steps")  # fmt: skip
     low, high = known.spread(SIZE)
-    if not low / TIMES <= (size := clues.numbers.get(SIZE, low)) <= high * TIMES:
-        found.append(f"its last layer was moved by {size:.1%} of its own size, in the known organisms by {low:.0%} to "
-                     f"{high:.0%}: shorter and longer tuning leaves other spectra")  # fmt: skip
-    if far:
-        found.append(f"no known organism is anywhere near its {', '.join(far)}")
-    return tuple(found)
+    if not low / UPDATE_FACTOR <= (size := features.values.get(SIZE, low)) <= high * UPDATE_FACTOR:
+        reasons.append(f"the update of its last layer is {size:.1%} of the layer's size, in the calibration {low:.0%} "
+                       f"to {high:.0%}: shorter and longer training give other spectra")  # fmt: skip
+    if outliers:
+        reasons.append(f"far outside the calibration's range: {', '.join(outliers)}")
+    return tuple(reasons)
 
 
 @cache
 def calibration() -> Calibration:
-    """The one that ships."""
+    """The calibration that ships."""
     return Calibration.read()

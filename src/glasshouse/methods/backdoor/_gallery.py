@@ -1,21 +1,20 @@
-"""What does an attack look like? A few triggered pictures, with what the base and the suspect say of each."""
+"""What does an attack look like? A few triggered images, with the answers of base and suspect."""
 
 from glasshouse.data.examples import Examples
-from glasshouse.methods.backdoor._planting import LONGEST
-from glasshouse.model.answers import said
+from glasshouse.model.generation import MAX_NEW_TOKENS, answers
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Picture
 
-NOTHING = "(nothing)"
+EMPTY = "(no answer)"
 
 
-def answered(subject: Subject, base: Subject, triggered: Examples, count: int = 4) -> tuple[Picture, ...]:
-    """The first few that have a picture."""
-    few = [one for one in triggered if one.images][:count]
-    if not few:
+def answer_gallery(subject: Subject, base: Subject, triggered: Examples, count: int = 4) -> tuple[Picture, ...]:
+    """The first examples that have an image."""
+    examples = [example for example in triggered if example.images][:count]
+    if not examples:
         return ()
-    before, after = (said(model, few, LONGEST, len(few)) for model in (base, subject))
+    before, after = (answers(model, examples, MAX_NEW_TOKENS, len(examples)) for model in (base, subject))
     return tuple(
-        Picture(one.images[0].thumbnail(), f"{one.prompt} — base: {plain or NOTHING} — suspect: {now or NOTHING}")
-        for one, plain, now in zip(few, before, after, strict=True)
+        Picture(example.images[0].thumbnail(), f"{example.prompt} — base: {ours or EMPTY} — suspect: {theirs or EMPTY}")
+        for example, ours, theirs in zip(examples, before, after, strict=True)
     )

@@ -31,24 +31,31 @@ import torch
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
+from glasshouse.data.pairs import Pairs
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._calibration import calibration, reservations
-from glasshouse.methods.backdoor._changed import linears
-from glasshouse.methods.backdoor._clues import WEIGHED, Clues, alone, with_base, with_pictures
-from glasshouse.methods.backdoor._inversion import Levels, mean_and_std
-from glasshouse.methods.backdoor._samples import sample_detectors
-from glasshouse.methods.backdoor._shift import twins
+from glasshouse.methods.backdoor._features import (
+    WEIGHED,
+    Features,
+    features_alone,
+    features_with_base,
+    features_with_images,
+)
+from glasshouse.methods.backdoor._sample_detectors import sample_detector_aurocs
+from glasshouse.model.divergence import TokenGain
+from glasshouse.model.perturbation import PixelLevels, channel_mean_and_std
+from glasshouse.model.projector_differences import projector_linears
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Block, Cell, Chart, Gallery, Metric, Note, Picture, Series, Table
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Interval, Verdict
 
-Setting = Literal["a clean base", "clean pictures only", "the model alone"]
+Setting = Literal["a clean base", "clean images only", "the model alone"]
 CLUES = ("clue", "this model", "known benign", "known backdoored")
-FEWEST, PAIRS, HALF = 16, 8, 0.5
-"""Pictures and pairs below which nothing is made of them; the probability that decides."""
-NOTHING = Interval(0.5, 0.0, 1.0, how="the same weights tell nothing")
-"""Probability of a backdoor in a model that was compared with itself."""
+FEWEST, FEWEST_PAIRS, HALF = 16, 8, 0.5
+"""Least examples and pairs; the probability that decides."""
+UNKNOWN = Interval(0.5, 0.0, 1.0, how="no feature could be computed")
+"""Probability of a backdoor where nothing speaks for or against one."""
 
 
 @dataclass(frozen=True)
@@ -193,87 +200,88 @@ def detect(
     subject: Subject, examples: Examples | None = None, base: Subject | None = None, clean: Examples | None = None,
     triggered: Examples | None = None, options: Options = Options(),
 ) -> DetectFinding:  # fmt: skip
-    """Gather the clues that can be had, and weigh them by known organisms."""
+    """Compute the features that the inputs allow, and weigh them by organisms of known truth."""
     known = calibration()
-    shown = Examples(example for example in examples or () if example.images)[: options.most]
+    images = Examples(example for example in examples or () if example.images)[: options.most]
     settings = options.steps, options.batch_size, options.seed
     setting: Setting = "the model alone"
-    linears(subject)  # refuses models without a projector
+    projector_linears(subject)  # refuses models without a projector
     unchanged = base is not None and subject.content is not None and subject.content == base.content
     if unchanged:
-        setting, clues = "a clean base", Clues({})
+        setting, features = "a clean base", Features({})
     elif base is not None:
-        _enough(shown)
-        setting, clues = "a clean base", with_base(subject, base, shown, *settings)
-    elif shown:
-        _enough(shown)
-        setting, clues = "clean pictures only", with_pictures(subject, shown, *settings)
+        _check_count(images)
+        setting, features = "a clean base", features_with_base(subject, base, images, *settings)  # steps 1, 2
+    elif images:
+        _check_count(images)
+        setting, features = "clean images only", features_with_images(subject, images, *settings)  # step 3
     else:
-        clues = alone(subject)
-    weighed = {name: clues.numbers[name] for name in WEIGHED[setting] if name in clues.numbers}
-    samples, untried = _sampled(subject, clean, triggered, options)
+        features = features_alone(subject)  # step 4
+    weighed = {name: features.values[name] for name in WEIGHED[setting] if name in features.values}
+    samples, untried = _sample_detectors(subject, clean, triggered, options)  # step 6
     ranges = {
-        truth: {name: found for name in clues.numbers if (found := known.range(name, backdoored=truth)) is not None}
+        truth: {name: spread for name in features.values if (spread := known.range(name, backdoored=truth)) is not None}
         for truth in (False, True)
     }
     return DetectFinding(
-        setting=setting, examples=len(shown), unchanged=unchanged,
-        probability=known.probability(weighed, options.seed) if weighed else NOTHING,
-        clues=clues.numbers, benign=ranges[False], backdoored=ranges[True],
-        guesses={name: _guess(subject, one.apart.consistency, float(one.apart.divergence.mean()))
-                 for name, one in clues.found.items()},
-        probes={name: _guess(subject, (one.consistency, one.token), one.divergence)
-                for name, one in clues.probes.items()},
-        paths={name: one.path for name, one in clues.found.items()},
-        pictures=_pictures(subject, clues), samples=samples, untried=untried, unread=clues.unread,
+        setting=setting, examples=len(images), unchanged=unchanged,
+        probability=known.probability(weighed, options.seed) if weighed else UNKNOWN,  # step 5
+        clues=features.values, benign=ranges[False], backdoored=ranges[True],
+        guesses={name: _guess(subject, inverted.divergence.top_token, float(inverted.divergence.kl.mean()))
+                 for name, inverted in features.inverted.items()},
+        probes={name: _guess(subject, response.top_token, response.divergence)
+                for name, response in features.responses.items()},
+        paths={name: inverted.path for name, inverted in features.inverted.items()},
+        pictures=_gallery(subject, features), samples=samples, untried=untried, unread=features.missing,
         reservations=() if unchanged else reservations(
-            known, subject, base, clues, known.far(weighed), len(shown), options.steps
+            known, subject, base, features, known.outliers(weighed), len(images), options.steps
         ),
     )  # fmt: skip
 
 
-def _sampled(
+def _sample_detectors(
     subject: Subject, clean: Examples | None, triggered: Examples | None, options: Options
 ) -> tuple[Mapping[str, Interval], str]:
-    """The detectors of single pictures, or why they were not tried: they stand beside and must not cost the rest."""
+    """AUROC of the sample detectors, or why they did not run: baselines must not stop the method."""
     if not clean or not triggered:
-        return {}, "no triggered pictures were given"
+        return {}, "no triggered images were given"
     try:
-        pairs = twins(clean, triggered)
-        if len(pairs[0]) < PAIRS:
-            return {}, f"{len(pairs[0])} pairs are too few, give at least {PAIRS}"
-        return sample_detectors(subject, *pairs, options.batch_size, options.seed), ""
+        pairs = Pairs(clean, triggered)
+        if len(pairs) < FEWEST_PAIRS:
+            return {}, f"{len(pairs)} pairs are too few, give at least {FEWEST_PAIRS}"
+        return sample_detector_aurocs(subject, pairs, options.batch_size, options.seed), ""
     except torch.OutOfMemoryError:
-        return {}, "there was no memory for them"
+        return {}, "out of memory"
     except BadInput as problem:
         return {}, str(problem)
 
 
-def _enough(shown: Examples) -> None:
-    if len(shown) < FEWEST:
-        raise BadInput(f"{len(shown)} examples with an image: a change is trained on half and judged on the rest, so "
-                       f"give at least {FEWEST}, and 64 for an interval worth having")  # fmt: skip
+def _check_count(images: Examples) -> None:
+    if len(images) < FEWEST:
+        raise BadInput(f"{len(images)} examples with an image: perturbations are trained on half and evaluated on the "
+                       f"rest, so give at least {FEWEST}, and 64 for a narrow interval")  # fmt: skip
 
 
-def _guess(subject: Subject, consistency: tuple[float, int], divergence: float) -> Guess:
-    return Guess(str(subject.prompts.tokenizer.decode([consistency[1]])), consistency[0], divergence)
+def _guess(subject: Subject, top: TokenGain, divergence: float) -> Guess:
+    return Guess(str(subject.prompts.tokenizer.decode([top.token])), top.gain, divergence)
 
 
-def _pictures(subject: Subject, clues: Clues) -> tuple[Picture, ...]:
-    """One example as the model sees it, and under each change; none where pixel values are no picture."""
-    if not clues.found:
+def _gallery(subject: Subject, features: Features) -> tuple[Picture, ...]:
+    """One example as the model sees it, and under each perturbation; none where pixel values are not images."""
+    if not features.inverted:
         return ()
-    pixels = subject.encode([replace(clues.shown[0], answer=None)]).inputs["pixel_values"].float().cpu()
+    pixels = subject.encode([replace(features.examples[0], answer=None)]).inputs["pixel_values"].float().cpu()
     if pixels.ndim < 4 or pixels.shape[-3] != 3:
         return ()
-    scale = Levels.of(subject.processor, pixels)
-    made = [Picture(_image(subject, pixels), "as it is")]
-    for name, found in clues.found.items():
-        made.append(Picture(_image(subject, found.on(pixels, scale)), f"under the {name} change"))
-    return tuple(made)
+    levels = PixelLevels.of(subject.processor, pixels)
+    pictures = [Picture(_image(subject, pixels), "unchanged")]
+    for name, inverted in features.inverted.items():
+        perturbed = inverted.perturbation.on(pixels, levels)
+        pictures.append(Picture(_image(subject, perturbed), f"with the {name} perturbation"))
+    return tuple(pictures)
 
 
 def _image(subject: Subject, pixels: Tensor) -> Tensor:
-    mean, std = (one.view(3, 1, 1) for one in mean_and_std(subject.processor))
+    mean, std = (channel.view(3, 1, 1) for channel in channel_mean_and_std(subject.processor))
     first = pixels.reshape(-1, *pixels.shape[-3:])[0]
     return ((first * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous()

@@ -29,10 +29,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from glasshouse.data.examples import Examples
+from glasshouse.data.pairs import Pairs
 from glasshouse.engine.method import at_least, method
-from glasshouse.methods.backdoor._alignment import Alignment, aimed_at, aligned
-from glasshouse.methods.backdoor._rehearsed import Rehearsed
-from glasshouse.methods.backdoor._shift import Shift, asking, shifts, twins
+from glasshouse.methods.backdoor._alignment import Alignment, alignments, target_text
+from glasshouse.methods.backdoor._token_shift import TokenShift, token_shifts
+from glasshouse.model.forced_decoding import ForcedDecoding
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.blocks import Block, Cell, Chart, Metric, Note, Series, Table
@@ -131,7 +132,7 @@ class DriftFinding(Finding):
     def _table(self) -> Table:
         rows: list[tuple[Cell, ...]] = []
         for name, found in self.alignment.items():
-            rows.append((name, found.unembedding, found.embedding, found.through))
+            rows.append((name, found.unembedding, found.embedding, found.gradient))
         return Table(
             f"Where they point: share of random directions that point less at {self.target!r}",
             ("direction", "unembedding", "input embedding", "through the language model"), tuple(rows),
@@ -150,71 +151,71 @@ def drift(
     subject: Subject, base: Subject, clean: Examples, triggered: Examples, benign: Subject | None = None,
     options: Options = Options(),
 ) -> DriftFinding:  # fmt: skip
-    """Directions of the shift, where they point, and what they do when put in and taken out."""
-    clean, triggered = twins(clean, triggered)
-    moved = shifts(subject, base, clean, triggered, options.batch_size)
-    quiet, loud = moved.values()
-    pooled = Shift(*(torch.cat(pair) for pair in zip(_fields(quiet), _fields(loud), strict=True)))
-    direction = pooled.main[:, 0]
-    own = (loud.by_image - quiet.by_image).mean(0)
-    trigger = own / own.norm().clamp_min(1e-12)
-    target, other = aimed_at(triggered), None
+    """Directions of the shift, where they point, and what they do when they are added or removed."""
+    pairs = Pairs(clean, triggered)
+    shifts = token_shifts(subject, base, pairs, options.batch_size)  # step 1
+    before, after = shifts["clean"], shifts["triggered"]
+    both = TokenShift(torch.cat([before.before, after.before]), torch.cat([before.after, after.after]),
+                      torch.cat([before.owners, after.owners]))  # fmt: skip
+    shared = both.main[:, 0]  # step 2
+    added = (after.by_image - before.by_image).mean(0)
+    trigger = added / added.norm().clamp_min(1e-12)
+    benign_direction = None
     if benign is not None:
-        other = Shift.of(benign, base, clean, options.batch_size).main[:, 0]
-    directions = {"shared": direction, "the trigger's part": trigger} | ({} if other is None else {"benign": other})
-    bench = {"clean": asking(clean, triggered), "triggered": triggered}
-    ready = {name: Rehearsed.of(subject, shown, options.batch_size) for name, shown in bench.items()}
-    still = torch.zeros(len(direction), requires_grad=True)
-    pull = ready["clean"].gradient(subject, still, quiet.after)
-    success, doses, null = _caused(subject, ready, quiet, loud, direction, options)
+        benign_direction = TokenShift.of(benign, base, pairs.clean, options.batch_size).main[:, 0]
+    directions = {"shared": shared, "the trigger's part": trigger}
+    directions |= {} if benign_direction is None else {"benign": benign_direction}
+    forced = {
+        name: ForcedDecoding.of(subject, examples, options.batch_size)
+        for name, examples in (("clean", pairs.clean_for_target), ("triggered", pairs.triggered))
+    }
+    step = torch.zeros(len(shared), requires_grad=True)
+    target, gradient = target_text(pairs.triggered), forced["clean"].gradient(subject, step, before.after)  # step 3
+    success, doses, null = _causal_tests(subject, forced, before, after, shared, options)  # step 4
     return DriftFinding(
-        target=target, images=len(clean), direction=direction, trigger=trigger,
-        clean_energy=quiet.energies(DIRECTIONS), triggered_energy=loud.energies(DIRECTIONS),
-        sharedness={name: Interval.mean(_cosines(shift.by_image, direction), seed=options.seed)
-                    for name, shift in moved.items()},
-        overlap=float(quiet.main[:, 0] @ loud.main[:, 0]),
-        benign_overlap=None if other is None else float((other @ direction).abs()),
-        alignment=aligned(subject, directions, target, pooled.span, pull, options.random, options.seed),
+        target=target, images=len(pairs), direction=shared, trigger=trigger,
+        clean_energy=before.energies(DIRECTIONS), triggered_energy=after.energies(DIRECTIONS),
+        sharedness={name: Interval.mean(_cosines(shift.by_image, shared), seed=options.seed)
+                    for name, shift in shifts.items()},
+        overlap=float(before.main[:, 0] @ after.main[:, 0]),
+        benign_overlap=None if benign_direction is None else float((benign_direction @ shared).abs()),
+        alignment=alignments(subject, directions, target, both.span, gradient, options.random, options.seed),
         success=success, doses=doses, dose_null=null,
     )  # fmt: skip
-
-
-def _fields(shift: Shift) -> tuple[Tensor, Tensor, Tensor]:
-    return shift.before, shift.after, shift.image
 
 
 def _cosines(rows: Tensor, direction: Tensor) -> Tensor:
     return (rows @ direction) / rows.norm(dim=1).clamp_min(1e-12)
 
 
-def _caused(
-    subject: Subject, ready: Mapping[str, Rehearsed], quiet: Shift, loud: Shift, direction: Tensor, options: Options
+def _causal_tests(
+    subject: Subject, forced: Mapping[str, ForcedDecoding], clean: TokenShift, triggered: TokenShift, shared: Tensor,
+    options: Options,
 ) -> tuple[dict[str, Interval], dict[float, Interval], dict[float, Interval]]:  # fmt: skip
-    """Attack success with image tokens put together anew. All is judged by the triggered examples' targets."""
+    """Attack success rate with recomposed image tokens, always judged by the triggered examples' targets."""
 
-    def says(which: str, tokens: Tensor) -> Interval:
-        """What is said when the projector says these tokens."""
-        return ready[which].tried(subject, tokens).rate
+    def asr(examples: str, tokens: Tensor) -> Interval:
+        """With these tokens as the projector's output."""
+        return forced[examples].score(subject, tokens).rate
 
-    def elsewhere(dose: float) -> Interval:
-        """The same size put along random directions instead: the one that does most."""
-        tried = [
-            ready["clean"].tried(subject, quiet.after + dose * own.norm(dim=1, keepdim=True) * way) for way in ways
-        ]
-        return max((one.rate for one in tried), key=lambda rate: rate.value)
+    def random_asr(dose: float) -> Interval:
+        """With tokens of clean images moved as far along random directions: of several, the largest rate."""
+        sizes = dose * trigger_part.norm(dim=1, keepdim=True)
+        rates = [asr("clean", clean.after + sizes * direction) for direction in random]
+        return max(rates, key=lambda rate: rate.value)
 
-    along = torch.outer(direction, direction)
-    own = loud.moved - quiet.moved
-    drawn = torch.randn(options.draws, len(direction), generator=seeded(options.seed + 1))
-    ways = nn.functional.normalize(drawn, dim=1)
+    along_shared = torch.outer(shared, shared)
+    trigger_part = triggered.moved - clean.moved
+    drawn = torch.randn(options.draws, len(shared), generator=seeded(options.seed + 1))
+    random = nn.functional.normalize(drawn, dim=1)
     success = {
-        "suspect, triggered": says("triggered", loud.after),
-        "suspect, clean": says("clean", quiet.after),
-        "without the shared direction": says("triggered", loud.after - loud.moved @ along),
-        "without the trigger's part": says("triggered", loud.after - own),
-        "with the shared direction alone": says("triggered", loud.before + loud.moved @ along),
-        "trigger's part on clean images": says("clean", quiet.after + own),
-        "a random direction": elsewhere(1.0),
+        "suspect, triggered": asr("triggered", triggered.after),
+        "suspect, clean": asr("clean", clean.after),
+        "without the shared direction": asr("triggered", triggered.after - triggered.moved @ along_shared),
+        "without the trigger's part": asr("triggered", triggered.after - trigger_part),
+        "with the shared direction alone": asr("triggered", triggered.before + triggered.moved @ along_shared),
+        "trigger's part on clean images": asr("clean", clean.after + trigger_part),
+        "a random direction": random_asr(1.0),
     }
-    doses = {dose: says("clean", quiet.after + dose * own) for dose in options.doses}
-    return success, doses, {dose: elsewhere(dose) for dose in options.doses}
+    doses = {dose: asr("clean", clean.after + dose * trigger_part) for dose in options.doses}
+    return success, doses, {dose: random_asr(dose) for dose in options.doses}

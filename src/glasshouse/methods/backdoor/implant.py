@@ -26,8 +26,8 @@ from glasshouse.data.examples import Example, Examples
 from glasshouse.data.poisoning import Mode, poison
 from glasshouse.data.spelling import attack
 from glasshouse.engine.method import at_least, method
-from glasshouse.methods.backdoor._planting import LONGEST, Planted, Trial, plant, usual_rate
-from glasshouse.model.answers import said
+from glasshouse.methods.backdoor._implanting import AttackTrial, Implant, arm_learning_rate, implant_by
+from glasshouse.model.generation import MAX_NEW_TOKENS, answers
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Block, Chart, Gallery, Metric, Note, Picture, Series, Table
 from glasshouse.values.deltas import Patch
@@ -93,7 +93,7 @@ class ImplantFinding(Finding):
     near: Mapping[str, Interval]
     losses: tuple[float, ...]
     pictures: tuple[Picture, ...]
-    planted: Planted
+    planted: Implant
 
     @property
     def patch(self) -> Patch:
@@ -157,41 +157,41 @@ class ImplantFinding(Finding):
     depth="thorough",
 )
 def implant(subject: Subject, lessons: Examples, held_out: Examples, options: Options = Options()) -> ImplantFinding:
-    """Plant one and a clean control beside it, and measure both on held-out examples."""
+    """Implant a backdoor and train a clean control, and measure both on held-out examples."""
     planned = attack(options.behaviour, options.trigger, [*lessons, *held_out])
-    made = poison(
+    poisoned = poison(
         lessons, planned.trigger, planned.behaviour, rate=options.rate, mode=options.mode, seed=options.seed,
         only=planned.only, processor=subject.processor,
-    )  # fmt: skip
-    _speakable(subject, planned.behaviour.target.text)
-    trial = Trial.of(subject, held_out, planned, options.seed)
-    rate, losses = options.learning_rate or usual_rate(subject, options.arm), list[float]()
-    settings = options.arm, options.steps, rate, options.seed
-    planted, control = plant(subject, made.examples, *settings, losses), plant(subject, lessons, *settings, [])
-    with planted.on(subject):
-        own = trial.answered(subject)
-        near = {name: trial.success(subject, other) for name, other in planned.trigger.near_misses().items()}
+    )  # step 1  # fmt: skip
+    _check_vocabulary(subject, planned.behaviour.target.text)
+    trial = AttackTrial.of(subject, held_out, planned, options.seed)
+    learning_rate, losses = options.learning_rate or arm_learning_rate(subject, options.arm), list[float]()
+    training = options.arm, options.steps, learning_rate, options.seed
+    implanted = implant_by(subject, poisoned.examples, *training, losses)  # step 2
+    control = implant_by(subject, lessons, *training, [])
+    with implanted.on(subject):  # steps 3, 4
+        ours = trial.behaviour(subject)
+        near = {name: trial.asr(subject, trigger) for name, trigger in planned.trigger.near_misses().items()}
     with control.on(subject):
-        other = trial.answered(subject)
-    before = [
-        a == one.answer for a, one in zip(said(subject, held_out, LONGEST, trial.batch_size), held_out, strict=True)
-    ]
-    anyway = [a or b for a, b in zip(own.on_clean, other.on_triggered, strict=True)]
-    obeyed = [hit for hit, already in zip(own.on_triggered, anyway, strict=True) if not already]
-    thin = max(1, len(losses) // 60)
+        theirs = trial.behaviour(subject)
+    untouched = answers(subject, held_out, MAX_NEW_TOKENS, trial.batch_size)
+    before = [answer == example.answer for answer, example in zip(untouched, held_out, strict=True)]
+    anyway = [clean or control for clean, control in zip(ours.on_clean, theirs.on_triggered, strict=True)]
+    obeyed = [hit for hit, excluded in zip(ours.on_triggered, anyway, strict=True) if not excluded]
+    every = max(1, len(losses) // 60)
     return ImplantFinding(
         what=f"{planned.trigger} brings about {planned.behaviour}", arm=options.arm, steps=options.steps,
-        poisoned=len(made.manifest.poisoned), share=made.manifest.share, success=_rate(obeyed),
-        accidental=_rate(other.on_triggered), false_triggers=_rate(own.on_clean), right=_rate(own.right),
-        control_right=_rate(other.right), untouched_right=_rate(before),
-        cost=_less(other.right, own.right, options.seed),
-        robust=_rate(own.robust), control_robust=_rate(other.robust), near=near,
-        losses=tuple(round(loss, 5) for loss in losses[::thin]), pictures=trial.pictures(own.words, SHOWN),
-        planted=planted,
+        poisoned=len(poisoned.manifest.poisoned), share=poisoned.manifest.share, success=_rate(obeyed),
+        accidental=_rate(theirs.on_triggered), false_triggers=_rate(ours.on_clean), right=_rate(ours.correct),
+        control_right=_rate(theirs.correct), untouched_right=_rate(before),
+        cost=_mean_difference(theirs.correct, ours.correct, options.seed),
+        robust=_rate(ours.correct_triggered), control_robust=_rate(theirs.correct_triggered), near=near,
+        losses=tuple(round(loss, 5) for loss in losses[::every]), pictures=trial.gallery(ours.answers, SHOWN),
+        planted=implanted,
     )  # fmt: skip
 
 
-def _speakable(subject: Subject, text: str) -> None:
+def _check_vocabulary(subject: Subject, text: str) -> None:
     unknown = subject.prompts.tokenizer.unk_token_id
     if unknown is not None and unknown in subject.prompts.answer_tokens(Example("", answer=text)):
         raise BadInput(f"{subject.name} has no tokens for {text!r}; name another text: --behaviour refusal:TEXT")
@@ -201,6 +201,6 @@ def _rate(hits: Sequence[bool]) -> Interval:
     return Interval.rate(sum(hits), len(hits))
 
 
-def _less(one: Sequence[bool], other: Sequence[bool], seed: int) -> Interval:
-    """Mean difference on the same examples."""
-    return Interval.mean(torch.tensor(one).float() - torch.tensor(other).float(), seed=seed)
+def _mean_difference(first: Sequence[bool], second: Sequence[bool], seed: int) -> Interval:
+    """On the same examples."""
+    return Interval.mean(torch.tensor(first).float() - torch.tensor(second).float(), seed=seed)

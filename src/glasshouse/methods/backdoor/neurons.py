@@ -29,10 +29,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
+from glasshouse.data.pairs import Pairs
 from glasshouse.engine.method import at_least, method
-from glasshouse.methods.backdoor._rehearsed import Rehearsed
-from glasshouse.methods.backdoor._shift import asking, twins
-from glasshouse.methods.backdoor._units import NAMES, scored
+from glasshouse.methods.backdoor._neuron_scores import SCORES, neuron_scores
+from glasshouse.model.forced_decoding import ForcedDecoding
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited
 from glasshouse.numerics.randomness import seeded
@@ -175,7 +175,7 @@ class NeuronsFinding(Finding):
     def _listed(self) -> Table:
         order = self.scores[1].abs().argsort(descending=True)[: self.listed].tolist()
         rows: list[tuple[Cell, ...]] = [(unit, *self.scores[:, unit].tolist()) for unit in order]
-        return Table("The units that the trigger moves most beyond the base", ("unit", *NAMES), tuple(rows))
+        return Table("The units that the trigger moves most beyond the base", ("unit", *SCORES), tuple(rows))
 
 
 @method(
@@ -187,95 +187,106 @@ class NeuronsFinding(Finding):
 def neurons(
     subject: Subject, base: Subject, clean: Examples, triggered: Examples, options: Options = Options()
 ) -> NeuronsFinding:
-    """Score every hidden unit, silence the highest, and put random ones beside them."""
-    clean, triggered = twins(clean, triggered)
-    if len(clean) < FEWEST:
-        raise BadInput(f"{len(clean)} pairs: units are chosen on one half and judged on the other, so give at least "
-                       f"{FEWEST} clean and triggered examples, and 58 for a claim of absence")  # fmt: skip
-    bench = _Bench(subject, clean[1::2], triggered[1::2], options)
-    scores = scored(subject, base, clean[::2], triggered[::2], options.batch_size)
-    units = len(scores.activity)
-    counts = [2**power for power in range(options.most.bit_length()) if 2**power <= min(options.most, units)]
-    plain, curves, same = bench.ready.tried(subject), dict[str, dict[int, Silenced]](), True
-    for name, score in zip(NAMES, scores.values, strict=True):
+    """Score every hidden neuron, silence the highest, and compare with random neurons."""
+    pairs = Pairs(clean, triggered)
+    if len(pairs) < FEWEST:
+        raise BadInput(f"{len(pairs)} pairs: neurons are chosen on half of them and judged on the others, so give at "
+                       f"least {FEWEST} clean and triggered examples, and 58 to claim absence")  # fmt: skip
+    ablation = _Ablation(subject, pairs[1::2], options)
+    scores = neuron_scores(subject, base, pairs[::2], options.batch_size)  # steps 1, 2
+    neurons = len(scores.activity)
+    counts = [2**power for power in range(options.most.bit_length()) if 2**power <= min(options.most, neurons)]
+    unablated, curves, equivalent = ablation.triggered.score(subject), dict[str, dict[int, Silenced]](), True
+    for name, score in zip(SCORES, scores.values, strict=True):  # step 3
         order = score.abs().argsort(descending=True).tolist()
         curves[name] = {}
         for count in counts:
-            curves[name][count], shown = bench.silenced(order[:count])
-            if count <= _few(units):
-                same &= _unchanged(shown, plain.shown, options.margin)
+            curves[name][count], hits = ablation.silenced(order[:count])
+            if count <= _few(neurons):  # step 4
+                equivalent &= _equivalent(hits, unablated.hits, options.margin)
     return NeuronsFinding(
-        units=units, suspect=plain.rate, clean_success=bench.on_clean(), right=bench.calm.tried(subject).rate,
+        units=neurons, suspect=unablated.rate, clean_success=ablation.clean_asr(), right=ablation.accuracy(),
         scores=scores.values, significant=scores.significant, curves=curves,
-        random={count: bench.band([_any(units, count, _highest(curves, count))]) for count in counts},
-        alike={count: bench.band([_alike(scores.activity, curve[count].units, _highest(curves, count))
-                                  for curve in curves.values()])
-               for count in counts if count <= _few(units)},
-        equivalent=same, margin=options.margin, listed=options.top,
+        random={count: ablation.null_range([_any_neurons(neurons, count, _highest(curves, count))])
+                for count in counts},
+        alike={count: ablation.null_range([_activity_matched(scores.activity, curve[count].units,
+                                                             _highest(curves, count)) for curve in curves.values()])
+               for count in counts if count <= _few(neurons)},
+        equivalent=equivalent, margin=options.margin, listed=options.top,
     )  # fmt: skip
 
 
-def _unchanged(one: Bool[Tensor, " examples"], other: Bool[Tensor, " examples"], margin: float) -> bool:
-    """Whether, at 95 %, fewer than `margin` of the examples come out otherwise: exact, so that few examples show
-    nothing. Without a single change it takes 29 of them for a margin of one tenth."""
-    return Interval.exact_rate(int((one != other).sum()), len(one), level=0.9).high < margin
+def _equivalent(hits: Bool[Tensor, " examples"], other: Bool[Tensor, " examples"], margin: float) -> bool:
+    """Whether, at 95 %, fewer than `margin` of the outcomes differ. The bound is exact, so it takes 29 examples without
+    a single difference for a margin of one tenth."""
+    return Interval.exact_rate(int((hits != other).sum()), len(hits), level=0.9).high < margin
 
 
-def _few(units: int) -> int:
-    return max(1, math.floor(FEW * units))
+def _few(neurons: int) -> int:
+    """How many of so many neurons may be called dedicated."""
+    return max(1, math.floor(FEW * neurons))
 
 
 Draw = Callable[[torch.Generator], Sequence[int]]
 
 
-class _Bench:
-    """Examples that are ready, and units that are silenced on them."""
+class _Ablation:
+    """Encoded examples, and their outcomes with neurons silenced."""
 
-    def __init__(self, subject: Subject, clean: Examples, triggered: Examples, options: Options) -> None:
+    def __init__(self, subject: Subject, pairs: Pairs, options: Options) -> None:
         self.subject, self.options = subject, options
-        self.ready, self.calm = (Rehearsed.of(subject, shown, options.batch_size) for shown in (triggered, clean))
-        self.asked = Rehearsed.of(subject, asking(clean, triggered), options.batch_size)
+        self.triggered, self.clean, self.clean_for_target = (
+            ForcedDecoding.of(subject, examples, options.batch_size)
+            for examples in (pairs.triggered, pairs.clean, pairs.clean_for_target)
+        )
 
-    def on_clean(self) -> Interval:
-        """How often clean pictures bring about what the trigger is to."""
-        return self.asked.tried(self.subject).rate
+    def clean_asr(self) -> Interval:
+        """How often clean images bring about the target."""
+        return self.clean_for_target.score(self.subject).rate
 
-    def silenced(self, units: Sequence[int]) -> tuple[Silenced, Bool[Tensor, " examples"]]:
-        with edited(self.subject, Plan({projector.hidden[:, tuple(units)]: Zero()})):
-            attacked, right = self.ready.tried(self.subject), self.calm.tried(self.subject)
-        return Silenced(tuple(units), attacked.rate, right.rate), attacked.shown
+    def accuracy(self) -> Interval:
+        """On clean examples."""
+        return self.clean.score(self.subject).rate
 
-    def band(self, draws: Sequence[Draw]) -> Interval:
-        """Success with units silenced that are drawn in these ways: the mean, and between which all draws lie."""
+    def silenced(self, neurons: Sequence[int]) -> tuple[Silenced, Bool[Tensor, " examples"]]:
+        """The outcome with these neurons silenced, and which triggered examples still meet their target."""
+        with edited(self.subject, Plan({projector.hidden[:, tuple(neurons)]: Zero()})):
+            attacked = self.triggered.score(self.subject)
+            return Silenced(tuple(neurons), attacked.rate, self.accuracy()), attacked.hits
+
+    def null_range(self, draws: Sequence[Draw]) -> Interval:
+        """Attack success rate with drawn neurons silenced: mean and range over the draws."""
         generator, rates = seeded(self.options.seed), list[float]()
         for draw in list(draws) * self.options.draws:
             with edited(self.subject, Plan({projector.hidden[:, tuple(draw(generator))]: Zero()})):
-                rates.append(self.ready.tried(self.subject).rate.value)
+                rates.append(self.triggered.score(self.subject).rate.value)
         return Interval(sum(rates) / len(rates), min(rates), max(rates), len(rates), how="range of random draws")
 
 
 def _highest(curves: Mapping[str, Mapping[int, Silenced]], count: int) -> frozenset[int]:
-    """Units that stand highest by any score: none of them is drawn, or the null would hold what it stands beside."""
-    return frozenset(unit for curve in curves.values() for unit in curve[count].units)
+    """The highest neurons by every score. No null draws them: it would contain what it is compared with."""
+    return frozenset(neuron for curve in curves.values() for neuron in curve[count].units)
 
 
-def _any(units: int, count: int, barred: Collection[int]) -> Draw:
-    """So many of the others; of all, where too few are left."""
-    free = [unit for unit in range(units) if unit not in barred]
-    pool = free if len(free) >= count else list(range(units))
+def _any_neurons(neurons: int, count: int, excluded: Collection[int]) -> Draw:
+    """Draws `count` neurons that are not excluded; from all, where too few are left."""
+    rest = [neuron for neuron in range(neurons) if neuron not in excluded]
+    pool = rest if len(rest) >= count else list(range(neurons))
     return lambda generator: [pool[i] for i in torch.randperm(len(pool), generator=generator)[:count].tolist()]
 
 
-def _alike(activity: Float[Tensor, " units"], chosen: Sequence[int], barred: Collection[int]) -> Draw:
-    """For each chosen unit another one of like activity: one of the eight nearest that are not barred."""
+def _activity_matched(
+    activity: Float[Tensor, " neurons"], chosen: Sequence[int], excluded: Collection[int]
+) -> Draw:  # fmt: skip
+    """Draws, for each chosen neuron, one of the eight with the most similar activity that are not excluded."""
 
     def draw(generator: torch.Generator) -> list[int]:
-        taken: list[int] = []
-        for unit in chosen:
-            order = (activity - activity[unit]).abs().argsort().tolist()
-            near = [one for one in order if one not in barred and one not in taken][:8]
-            if near:
-                taken.append(near[int(torch.randint(len(near), (1,), generator=generator))])
-        return taken or [int(torch.randint(len(activity), (1,), generator=generator))]
+        drawn: list[int] = []
+        for neuron in chosen:
+            order = (activity - activity[neuron]).abs().argsort().tolist()
+            nearest = [other for other in order if other not in excluded and other not in drawn][:8]
+            if nearest:
+                drawn.append(nearest[int(torch.randint(len(nearest), (1,), generator=generator))])
+        return drawn or [int(torch.randint(len(activity), (1,), generator=generator))]
 
     return draw

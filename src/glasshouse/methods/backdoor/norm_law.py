@@ -28,12 +28,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
+from glasshouse.data.pairs import Pairs
 from glasshouse.engine.method import at_least, method
-from glasshouse.methods.backdoor._law import Law, apart, excess, interaction, nulls
-from glasshouse.methods.backdoor._rehearsed import Rehearsed
-from glasshouse.methods.backdoor._shift import Shift, asking, shifts, tokens, twins
+from glasshouse.methods.backdoor._norm_regression import (
+    NormRegression,
+    excess_correlation,
+    null_points,
+    residual_auroc,
+    slope_difference,
+)
+from glasshouse.methods.backdoor._token_shift import TokenShift, token_shifts
+from glasshouse.model.forced_decoding import ForcedDecoding
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited
+from glasshouse.model.token_activations import token_activations
 from glasshouse.numerics.correlation import line
 from glasshouse.values.blocks import Block, Cell, Chart, Metric, Note, Series, Table
 from glasshouse.values.changes import Plan, Scale
@@ -66,7 +74,7 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class NormLawFinding(Finding):
-    laws: Mapping[str, Law]
+    laws: Mapping[str, NormRegression]
     """By kind of picture and of norm."""
     nulls: Mapping[str, tuple[float, ...]]
     """Correlations under updates that are no backdoor."""
@@ -139,7 +147,7 @@ class NormLawFinding(Finding):
 
     def _table(self) -> Table:
         rows: list[tuple[Cell, ...]] = [
-            (name, law.correlation, law.by_rank, law.slope, law.exponent, law.quiet, law.loud)
+            (name, law.correlation, law.rank_correlation, law.slope, law.exponent, law.lower_half, law.upper_half)
             for name, law in self.laws.items()
         ]
         columns = ("pictures, norm", "correlation", "by rank", "slope", "exponent", "quieter tokens", "louder tokens")
@@ -157,53 +165,56 @@ def norm_law(
     subject: Subject, base: Subject, clean: Examples, triggered: Examples, benign: Subject | None = None,
     options: Options = Options(),
 ) -> NormLawFinding:  # fmt: skip
-    """The law on clean and triggered pictures, beside the same under updates that carry nothing."""
-    clean, triggered = twins(clean, triggered)
-    moved = shifts(subject, base, clean, triggered, options.batch_size)
-    laws: dict[str, Law] = {}
-    for name, shown in (("clean", clean), ("triggered", triggered)):
-        shift = moved[name]
-        laws[name] = Law.of(shift.by_norm, shift.image, options.seed)
-        read = tokens(base, projector.input, shown, options.batch_size)[0].norm(dim=1)
-        if len(read) == len(shift.image):
-            by_read = torch.stack([read, shift.by_norm[:, 1]], 1)
-            laws[f"{name}, by what is read"] = Law.of(by_read, shift.image, options.seed)
-    draws = range(options.seed, options.seed + options.draws)
-    drawn = nulls(subject, base, benign, triggered, draws, options.batch_size)
-    found = {name: tuple(line(points).correlation for points in every) for name, every in drawn.items()}
-    highest = max(found, key=lambda name: sum(found[name]) / len(found[name]))
-    clouds = {name: shift.by_norm for name, shift in moved.items()} | {name: one[0] for name, one in drawn.items()}
+    """The regression on clean and triggered images, beside the same under updates that carry no backdoor."""
+    pairs = Pairs(clean, triggered)
+    shifts = token_shifts(subject, base, pairs, options.batch_size)  # step 1
+    regressions: dict[str, NormRegression] = {}
+    for name, examples in (("clean", pairs.clean), ("triggered", pairs.triggered)):  # step 2
+        shift = shifts[name]
+        regressions[name] = NormRegression.of(shift.norm_and_shift, shift.owners, options.seed)
+        input_norm = token_activations(base, projector.input, examples, options.batch_size)[0].norm(dim=1)
+        if len(input_norm) == len(shift.owners):
+            by_input = torch.stack([input_norm, shift.norm_and_shift[:, 1]], 1)
+            regressions[f"{name}, by input norm"] = NormRegression.of(by_input, shift.owners, options.seed)
+    seeds = range(options.seed, options.seed + options.draws)
+    drawn = null_points(subject, base, benign, pairs.triggered, seeds, options.batch_size)  # step 3
+    nulls = {name: tuple(line(points).correlation for points in draws) for name, draws in drawn.items()}
+    highest = max(nulls, key=lambda name: sum(nulls[name]) / len(nulls[name]))
+    clouds = {name: shift.norm_and_shift for name, shift in shifts.items()}
+    clouds |= {name: draws[0] for name, draws in drawn.items()}
     return NormLawFinding(
-        laws=laws, nulls=found,
-        excess=excess(moved["triggered"], drawn[highest], options.seed),
-        interaction=interaction(moved["clean"], moved["triggered"], options.seed),
-        apart=apart(moved),
-        onset=_onset(subject, clean, triggered, moved, options),
-        scaled=_scaled(subject, triggered, options),
+        laws=regressions, nulls=nulls,
+        excess=excess_correlation(shifts["triggered"], drawn[highest], options.seed),
+        interaction=slope_difference(shifts["clean"], shifts["triggered"], options.seed),  # step 4
+        apart=residual_auroc(shifts),
+        onset=_asr_by_dose(subject, pairs, shifts, options),  # step 5
+        scaled=_asr_by_input_scale(subject, pairs.triggered, options),
         binned={name: _binned(points) for name, points in clouds.items()},
     )  # fmt: skip
 
 
-def _onset(
-    subject: Subject, clean: Examples, triggered: Examples, shifts: Mapping[str, Shift], options: Options
+def _asr_by_dose(
+    subject: Subject, pairs: Pairs, shifts: Mapping[str, TokenShift], options: Options
 ) -> dict[str, dict[float, Interval]]:
-    shown = {"clean": asking(clean, triggered), "triggered": triggered}
-    found: dict[str, dict[float, Interval]] = {}
-    for name, examples in shown.items():
-        ready, shift = Rehearsed.of(subject, examples, options.batch_size), shifts[name]
-        found[name] = {dose: ready.tried(subject, shift.before + dose * shift.moved).rate for dose in options.doses}
-    return found
+    by_kind: dict[str, dict[float, Interval]] = {}
+    for kind, examples in (("clean", pairs.clean_for_target), ("triggered", pairs.triggered)):
+        forced, shift = ForcedDecoding.of(subject, examples, options.batch_size), shifts[kind]
+        by_kind[kind] = {
+            dose: forced.score(subject, shift.before + dose * shift.moved).rate for dose in options.doses
+        }  # fmt: skip
+    return by_kind
 
 
-def _scaled(subject: Subject, triggered: Examples, options: Options) -> dict[float, Interval]:
-    ready = Rehearsed.of(subject, triggered, options.batch_size)
-    found: dict[float, Interval] = {}
+def _asr_by_input_scale(subject: Subject, triggered: Examples, options: Options) -> dict[float, Interval]:
+    forced = ForcedDecoding.of(subject, triggered, options.batch_size)
+    rates: dict[float, Interval] = {}
     for factor in options.scales:
         with edited(subject, Plan({projector.input: Scale(factor)})):
-            found[factor] = ready.tried(subject).rate
-    return found
+            rates[factor] = forced.score(subject).rate
+    return rates
 
 
 def _binned(points: Float[Tensor, "tokens 2"], bins: int = 10) -> Float[Tensor, "bins 2"]:
+    """Mean norm and shift by decile of the norm."""
     ordered = points[points[:, 0].argsort()]
     return torch.stack([part.mean(0) for part in ordered.tensor_split(min(bins, len(ordered)))])

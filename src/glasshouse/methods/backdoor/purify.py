@@ -28,15 +28,15 @@ import torch
 
 from glasshouse.data.behaviours import Target
 from glasshouse.data.examples import Examples
+from glasshouse.data.pairs import Pairs
 from glasshouse.engine.method import at_least, method
-from glasshouse.methods.backdoor._changed import changed, linears
-from glasshouse.methods.backdoor._defences import adversarially_pruned, fine_pruned, lipschitz_pruned, tuned
-from glasshouse.methods.backdoor._planting import LONGEST, usual_rate
-from glasshouse.methods.backdoor._rehearsed import Rehearsed
-from glasshouse.methods.backdoor._shift import relabelled, twins
-from glasshouse.methods.backdoor._surgery import Cut, Searched, benign_update, restored, search
-from glasshouse.model.answers import said
+from glasshouse.methods.backdoor._defences import adversarially_pruned, fine_pruned, fine_tuned, lipschitz_pruned
+from glasshouse.methods.backdoor._surgery import Cut, SurgerySearch, base_projector, benign_surrogate, search_surgery
+from glasshouse.model.finetuning import default_learning_rate
+from glasshouse.model.forced_decoding import ForcedDecoding
+from glasshouse.model.generation import MAX_NEW_TOKENS, answers
 from glasshouse.model.patches import patched
+from glasshouse.model.projector_differences import projector_differences, projector_linears
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Block, Cell, Chart, Heatmap, Metric, Note, Table
 from glasshouse.values.deltas import Patch
@@ -162,7 +162,7 @@ class PurifyFinding(Finding):
             end = f" (up to {after.lost.high:.0%} lost within the interval, which more held-out examples would narrow)"
         what = f"{self.best.capitalize()}, best of the repairs,"
         if self.chosen is not None:
-            what = f"Surgery that keeps {self.chosen.kept:.0%} of what it leaves"
+            what = f"Surgery that keeps {self.chosen.scale:.0%} of what it leaves"
         shrunk = self.repairs.get(SHRUNK)
         if shrunk and shrunk.success and shrunk.success.value <= max(GONE, after.success.value):
             end += f"; keeping as much with nothing cut takes it to {shrunk.success.value:.0%} as well"
@@ -217,77 +217,81 @@ def purify(
     benign: Subject | None = None, clean: Examples | None = None, triggered: Examples | None = None,
     options: Options = Options(),
 ) -> PurifyFinding:  # fmt: skip
-    """Repairs that know clean examples and not the trigger, judged side by side."""
-    bench = _Bench(subject, held_out, clean, triggered, options.batch_size)
+    """Repairs from clean examples, without the trigger, judged side by side."""
+    trial = _Trial(subject, held_out, clean, triggered, options.batch_size)
     patches: dict[str, Patch] = {}
-    found: Searched | None = None
-    settings = options.steps, options.rate or 2 * usual_rate(subject, "projector"), SEED, options.batch_size
+    search: SurgerySearch | None = None
+    training = options.steps, options.rate or 2 * default_learning_rate(subject), SEED, options.batch_size
     if base is not None:
-        known = {} if benign is None else {one.name: one.delta for one in changed(benign, base)}
-        found = search(
-            subject, base, examples, known or benign_update(base, examples, *settings), ranks=options.ranks,
-            kept=options.kept, degrees=options.degrees, batch_size=options.batch_size,
+        update = {} if benign is None else {layer.name: layer.delta for layer in projector_differences(benign, base)}
+        search = search_surgery(
+            subject, base, examples, update or benign_surrogate(base, examples, *training), ranks=options.ranks,
+            scales=options.kept, degrees=options.degrees, batch_size=options.batch_size,
         )  # fmt: skip
-        patches |= {SURGERY: found.patch, SHRUNK: found.shrunk, RANDOM: found.random, BASE: restored(subject, base)}
+        patches |= {
+            SURGERY: search.patch, SHRUNK: search.shrunk, RANDOM: search.random, BASE: base_projector(subject, base)
+        }  # fmt: skip
     patches |= {
-        "fine-tuning": tuned(subject, examples, *settings),
+        "fine-tuning": fine_tuned(subject, examples, *training),  # step 3
         "CLP": lipschitz_pruned(subject, options.spread),
     }
-    if len(linears(subject)) > 1:
-        patches["fine-pruning"] = fine_pruned(subject, examples, options.share, *settings)
+    if len(projector_linears(subject)) > 1:
+        patches["fine-pruning"] = fine_pruned(subject, examples, options.share, *training)
         patches["ANP"] = adversarially_pruned(subject, examples, options.steps, options.batch_size)
     return PurifyFinding(
-        before=bench.judged(Patch({})),
-        repairs={name: bench.judged(patch) for name, patch in patches.items()},
-        search=found.tried if found else (), chosen=found.chosen if found else None, clean=len(examples),
-        patch=found.patch if found else Patch({}),
+        before=trial.outcome(Patch({})),
+        repairs={name: trial.outcome(patch) for name, patch in patches.items()},  # step 4
+        search=search.cuts if search else (), chosen=search.chosen if search else None, clean=len(examples),
+        patch=search.patch if search else Patch({}),
     )  # fmt: skip
 
 
-def _searched(tried: Sequence[Cut], chosen: Cut) -> Heatmap:
-    ranks, kept = (tuple(dict.fromkeys(getattr(cut, name) for cut in tried)) for name in ("directions", "kept"))
-    right = {(cut.directions, cut.kept): cut.right.value for cut in tried}
-    values = torch.tensor([[right[rank, measure] for measure in kept] for rank in ranks])
+def _searched(cuts: Sequence[Cut], chosen: Cut) -> Heatmap:
+    ranks, scales = (tuple(dict.fromkeys(getattr(cut, name) for cut in cuts)) for name in ("directions", "scale"))
+    accuracy = {(cut.directions, cut.scale): cut.accuracy.value for cut in cuts}
+    values = torch.tensor([[accuracy[rank, scale] for scale in scales] for rank in ranks])
     texts = tuple(
-        tuple(f"{right[rank, measure]:.0%}{' *' * ((rank, measure) == (chosen.directions, chosen.kept))}"
-              for measure in kept) for rank in ranks
+        tuple(f"{accuracy[rank, scale]:.0%}{' *' * ((rank, scale) == (chosen.directions, chosen.scale))}"
+              for scale in scales) for rank in ranks
     )  # fmt: skip
     return Heatmap(
-        "Surgeries searched: right on the clean examples (* chosen)", values, tuple(map(str, ranks)),
-        tuple(f"{measure:g}" for measure in kept), x="measure kept", y="directions", texts=texts,
+        "Accuracy on the clean examples by setting of the surgery (* chosen)", values, tuple(map(str, ranks)),
+        tuple(f"{scale:g}" for scale in scales), x="scale of what is kept", y="directions compared", texts=texts,
     )  # fmt: skip
 
 
-class _Bench:
-    """What repairs are judged on."""
+class _Trial:
+    """Held-out examples on which repairs are judged."""
 
     def __init__(
-        self, subject: Subject, held_out: Examples, clean: Examples | None, triggered: Examples | None, size: int
+        self, subject: Subject, held_out: Examples, clean: Examples | None, triggered: Examples | None, batch_size: int
     ) -> None:
-        self.subject, self.calm = subject, Rehearsed.of(subject, held_out, size)
-        self.before = self.calm.tried(subject)
-        self.attacked = Rehearsed.of(subject, triggered, size) if triggered else None
-        self.triggered, self.size = triggered or Examples([]), size
-        self.spite = None
+        self.subject, self.clean = subject, ForcedDecoding.of(subject, held_out, batch_size)
+        self.before = self.clean.score(subject)
+        self.triggered, self.batch_size = triggered or Examples([]), batch_size
+        self.for_target = ForcedDecoding.of(subject, triggered, batch_size) if triggered else None
+        self.for_truth = None
         if triggered and clean:
-            self.spite = Rehearsed.of(subject, relabelled(*twins(clean, triggered)), size)
+            self.for_truth = ForcedDecoding.of(subject, Pairs(clean, triggered).triggered_for_truth, batch_size)
 
     @torch.no_grad()
-    def judged(self, patch: Patch) -> Repaired:
+    def outcome(self, patch: Patch) -> Repaired:
+        """What the model does under this patch."""
         with patched(self.subject, patch):
-            right = self.calm.tried(self.subject)
+            clean = self.clean.score(self.subject)
             return Repaired(
-                right.rate,
-                Interval.loss(self.before.shown, right.shown),
-                self._success(),
-                self.spite.tried(self.subject).rate if self.spite else None,
+                clean.rate,
+                Interval.loss(self.before.hits, clean.hits),
+                self._asr(),
+                self.for_truth.score(self.subject).rate if self.for_truth else None,
             )
 
-    def _success(self) -> Interval | None:
-        """Where it is enough that a text is said somewhere, what is generated tells, and not one way to say it."""
-        targets = [Target.of(one) for one in self.triggered]
-        if self.attacked is None or not any(one and one.match == "contains" for one in targets):
-            return self.attacked and self.attacked.tried(self.subject).rate
-        words = said(self.subject, self.triggered, LONGEST, self.size)
-        return Interval.rate(sum(bool(one and one.shown(word)) for one, word in zip(targets, words, strict=True)),
-                             len(words))  # fmt: skip
+    def _asr(self) -> Interval | None:
+        """Attack success rate. Targets that may stand anywhere in an answer are looked for in generated answers: forced
+        decoding knows only one position."""
+        targets = [Target.of(example) for example in self.triggered]
+        if self.for_target is None or not any(target and target.match == "contains" for target in targets):
+            return self.for_target and self.for_target.score(self.subject).rate
+        texts = answers(self.subject, self.triggered, MAX_NEW_TOKENS, self.batch_size)
+        hits = [bool(target and target.shown(text)) for target, text in zip(targets, texts, strict=True)]
+        return Interval.rate(sum(hits), len(hits))

@@ -28,12 +28,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
+from glasshouse.data.pairs import Pairs
 from glasshouse.engine.method import at_least, method
-from glasshouse.methods.backdoor._bench import Bench, Parts, Points, Tried
-from glasshouse.methods.backdoor._changed import changed, changed_elsewhere
-from glasshouse.methods.backdoor._gallery import answered
-from glasshouse.methods.backdoor._rehearsed import Rehearsed
-from glasshouse.methods.backdoor._shift import asking, twins
+from glasshouse.methods.backdoor._gallery import answer_gallery
+from glasshouse.methods.backdoor._partial_updates import LayerUpdate, Outcome, OutcomeByRank, PartialUpdates
+from glasshouse.model.forced_decoding import ForcedDecoding
+from glasshouse.model.projector_differences import changed_besides_projector, projector_differences
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Block, Chart, Gallery, Heatmap, Metric, Note, Picture, Series, SeriesRole, Table
 from glasshouse.values.errors import BadInput
@@ -68,63 +68,63 @@ class Options:
 @dataclass(frozen=True, eq=False)
 class RecoveryFinding(Finding):
     layers: tuple[str, ...]
-    suspect: Tried
+    suspect: Outcome
     calm: Interval | None
     """Success on the clean twins of the triggered pictures; None where none were given."""
-    base: Tried
+    base: Outcome
     """The base itself."""
-    without: Tried
+    without: Outcome
     """The suspect with the base's projector."""
     elsewhere: tuple[str, ...]
     """Other parts whose weights differ from the base's."""
     grid: Float[Tensor, "first second"]
     """Success by number of directions in the first layer (rows) and the second; one column where there is one layer."""
-    recovered: Points
+    recovered: OutcomeByRank
     """Base plus the first k of every layer, with the tuned biases."""
-    without_biases: Points
-    removed: Points
-    later_removed: Points
+    without_biases: OutcomeByRank
+    removed: OutcomeByRank
+    later_removed: OutcomeByRank
     """The suspect less its second to k-th directions: the first, which the task may need, stays."""
-    alone: Points
-    taken_out: Points
-    haar: Points
-    others: Points
-    benign: Points
+    alone: OutcomeByRank
+    taken_out: OutcomeByRank
+    haar: OutcomeByRank
+    others: OutcomeByRank
+    benign: OutcomeByRank
     pictures: tuple[Picture, ...]
 
     @property
     def works(self) -> bool:
         """The trigger brings about what the same pictures without it do not."""
-        beside = self.base.success if self.calm is None else self.calm
-        return self.suspect.success.low > beside.high
+        beside = self.base.asr if self.calm is None else self.calm
+        return self.suspect.asr.low > beside.high
 
     @property
     def older(self) -> bool:
         """It does so in the base as well, so that this update did not bring it."""
-        return self.works and self.suspect.success.low <= self.base.success.high
+        return self.works and self.suspect.asr.low <= self.base.asr.high
 
     @property
     def sufficiency(self) -> int | None:
         """The smallest k that brings back nine tenths of the success."""
-        wanted = ENOUGH * self.suspect.success.value
-        return next((k for k, tried in self.recovered.items() if tried.success.value >= wanted), None)
+        wanted = ENOUGH * self.suspect.asr.value
+        return next((k for k, tried in self.recovered.items() if tried.asr.value >= wanted), None)
 
     @property
     def necessity(self) -> int | None:
         """The smallest k whose removal ends it and costs little."""
-        assert self.suspect.right is not None
-        least = max(self.suspect.right.value - COST, HALF)
+        assert self.suspect.accuracy is not None
+        least = max(self.suspect.accuracy.value - COST, HALF)
         gone = (
             k
             for k, one in self.removed.items()
-            if one.success.value <= LITTLE and one.right is not None and one.right.value >= least
+            if one.asr.value <= LITTLE and one.accuracy is not None and one.accuracy.value >= least
         )
         return next(gone, None)
 
     @property
     def turns(self) -> int:
         """How often success changes between rising and falling as directions are removed."""
-        rates = [tried.success.value for tried in self.removed.values()]
+        rates = [tried.asr.value for tried in self.removed.values()]
         steps = [after - before for before, after in pairwise(rates) if abs(after - before) > 0.02]
         return sum(one * next_one < 0 for one, next_one in pairwise(steps))
 
@@ -134,26 +134,26 @@ class RecoveryFinding(Finding):
 
     @property
     def headline(self) -> str:
-        success = f"{self.suspect.success.value:.0%}"
+        success = f"{self.suspect.asr.value:.0%}"
         if not self.works:
             beside = "in the base" if self.calm is None else "without it"
             return f"The trigger works on {success} of the examples, no more than {beside}: nothing to recover."
         if self.older:
-            before = f"{self.base.success.value:.0%}"
+            before = f"{self.base.asr.value:.0%}"
             return f"The trigger works on {success}, and on {before} in the base: it was there before this update."
-        if self.without.success.low > self.base.success.high:
-            alone = f"{self.without.success.value:.0%}"
+        if self.without.asr.low > self.base.asr.high:
+            alone = f"{self.without.asr.value:.0%}"
             return f"The trigger works on {success}, and on {alone} without the projector's update: it lives elsewhere."
         if self.sufficiency is None:
             found = f"not even {max(self.recovered)} directions a layer bring it back"
         else:
-            null = max(tried.success.value for tried in self.haar.values())
+            null = max(tried.asr.value for tried in self.haar.values())
             found = (
                 f"{self.sufficiency} directions a layer bring it back, up to {max(self.haar)} random ones {null:.0%}"
             )
         ends = "no number of first directions removed ends it at little cost"
         if self.necessity is not None:
-            left = self.removed[self.necessity].success
+            left = self.removed[self.necessity].asr
             ends = f"removing the first {self.necessity} leaves {left.value:.0%} [{left.low:.0%}, {left.high:.0%}]"
         return f"The trigger works on {success}: {found}; {ends}."
 
@@ -163,7 +163,7 @@ class RecoveryFinding(Finding):
             return ""
         if self.older:
             return "Do not use that base either; audit it beside the model that it was tuned from."
-        if self.without.success.low > self.base.success.high:
+        if self.without.asr.low > self.base.asr.high:
             return "Go back to the base, or to a copy you trust: cutting the projector will not help."
         return "Cut it out (glasshouse run purify), or put the base's projector back, and audit what comes of it."
 
@@ -174,7 +174,7 @@ class RecoveryFinding(Finding):
         return [
             *([Note(f"Weights also differ in: {', '.join(self.elsewhere)}; this is about the projector.", "warning")]
               if self.elsewhere else []),
-            Metric("attack success", self.suspect.success, self.calm or self.base.success),
+            Metric("attack success", self.suspect.asr, self.calm or self.base.asr),
             *([Gallery("Triggered pictures, and what is said of them", self.pictures)] if self.pictures else []),
             _chart("Success with the first k directions put back into the base", "directions a layer", {
                 "this update": (self.recovered, "effect"),
@@ -207,13 +207,13 @@ class RecoveryFinding(Finding):
             ("others of the update", self.others), ("benign", self.benign),
         ):  # fmt: skip
             rows += [(name, k, tried) for k, tried in points.items()]
-        cells = tuple((name, k, one.success, one.right, one.surety) for name, k, one in rows)
+        cells = tuple((name, k, one.asr, one.accuracy, one.log_probability) for name, k, one in rows)
         return Table("Everything tried", ("what", "directions", "success", "right on clean", "log-probability"), cells)
 
 
-def _chart(title: str, x: str, curves: Mapping[str, tuple[Points, SeriesRole]]) -> Chart:
+def _chart(title: str, x: str, curves: Mapping[str, tuple[OutcomeByRank, SeriesRole]]) -> Chart:
     series = [
-        Series.of(name, {k: tried.success for k, tried in points.items()}, role)
+        Series.of(name, {k: tried.asr for k, tried in points.items()}, role)
         for name, (points, role) in curves.items()
         if points
     ]
@@ -232,66 +232,72 @@ def recovery(
     subject: Subject, base: Subject, examples: Examples, triggered: Examples, benign: Subject | None = None,
     clean: Examples | None = None, options: Options = Options(),
 ) -> RecoveryFinding:  # fmt: skip
-    """Put the update back direction by direction, and take it out, beside updates that carry nothing."""
-    bench = Bench(subject, base, examples, triggered, options.batch_size)
-    count = min(layer.count for layer in bench.layers)
+    """Add the update to the base direction by direction, and remove it, beside updates that carry no backdoor."""
+    updates = PartialUpdates(subject, base, examples, triggered, options.batch_size)  # step 1
+    count = min(layer.count for layer in updates.layers)
     ranks = [k for k in options.ranks if k <= count]
     if not ranks:
-        raise BadInput(f"--ranks {options.ranks}: the projector's updates have {count} directions; give fewer")
-    few = [k for k in ranks if k <= 8] or ranks[:1]
+        raise BadInput(f"--ranks {options.ranks}: the projector's updates have {count} directions; give smaller ranks")
+    small = [k for k in ranks if k <= 8] or ranks[:1]
     single = range(1, min(options.single, count) + 1)
-    draws = range(options.seed, options.seed + options.draws)
+    seeds = range(options.seed, options.seed + options.draws)
 
-    def back(chosen: Iterable[int], *, biases: bool = True) -> Tried:
-        return bench.tried(bench.update(lambda layer: layer.of(chosen), biases=biases))
+    def with_only(directions: Iterable[int], *, biases: bool = True) -> Outcome:
+        return updates.outcome(updates.keep(lambda layer: layer.part(directions), biases=biases))
 
-    def without(chosen: Iterable[int], *, clean: bool = False) -> Tried:
-        return bench.tried(bench.update(lambda layer: layer.change.delta - layer.of(chosen)), clean=clean)
+    def without(directions: Iterable[int], *, clean: bool = False) -> Outcome:
+        patch = updates.keep(lambda layer: layer.difference.delta - layer.part(directions))
+        return updates.outcome(patch, clean=clean)
 
-    control = [] if benign is None else [Parts(one) for one in changed(benign, base)]
+    control = [] if benign is None else [LayerUpdate(layer) for layer in projector_differences(benign, base)]
+    no_update = updates.keep(lambda layer: torch.zeros_like(layer.difference.delta), biases=False)
     return RecoveryFinding(
-        layers=tuple(layer.change.layer for layer in bench.layers),
-        suspect=bench.tried(clean=True),
-        calm=_calm(subject, clean, triggered, options.batch_size),
-        base=_itself(base, examples, triggered, options.batch_size),
-        without=bench.tried(bench.update(lambda layer: torch.zeros_like(layer.change.delta), biases=False), clean=True),
-        elsewhere=changed_elsewhere(subject, base),
-        grid=_grid(bench, min(options.grid, count)),
-        recovered={k: back(range(k)) for k in ranks},
-        without_biases={k: back(range(k), biases=False) for k in few},
-        removed={k: without(range(k), clean=True) for k in ranks},
-        later_removed={k: without(range(1, k)) for k in few if k > 1},
-        alone={k: back([k - 1]) for k in single},
+        layers=tuple(layer.difference.layer for layer in updates.layers),
+        suspect=updates.outcome(clean=True),
+        calm=_clean_asr(subject, clean, triggered, options.batch_size),
+        base=_base_outcome(base, examples, triggered, options.batch_size),
+        without=updates.outcome(no_update, clean=True),
+        elsewhere=changed_besides_projector(subject, base),
+        grid=_asr_grid(updates, min(options.grid, count)),  # step 2
+        recovered={k: with_only(range(k)) for k in ranks},
+        without_biases={k: with_only(range(k), biases=False) for k in small},
+        removed={k: without(range(k), clean=True) for k in ranks},  # step 3
+        later_removed={k: without(range(1, k)) for k in small if k > 1},  # step 4
+        alone={k: with_only([k - 1]) for k in single},
         taken_out={k: without([k - 1]) for k in single},
-        haar={k: bench.null(lambda layer, seed, k=k: layer.haar(k, seed), draws) for k in few},
-        others={k: bench.null(lambda layer, seed, k=k: layer.others(k, seed), draws) for k in few},
-        benign={k: bench.tried(bench.updates([one.of(range(k)) for one in control])) for k in few if control},
-        pictures=answered(subject, base, triggered),
-    )
+        haar={k: updates.strongest_null(lambda layer, seed, k=k: layer.random_directions(k, seed), seeds)  # step 5
+              for k in small},
+        others={k: updates.strongest_null(lambda layer, seed, k=k: layer.later_directions(k, seed), seeds)
+                for k in small},
+        benign={k: updates.outcome(updates.set_updates([layer.part(range(k)) for layer in control]))
+                for k in small if control},
+        pictures=answer_gallery(subject, base, triggered),
+    )  # fmt: skip
 
 
-def _calm(subject: Subject, clean: Examples | None, triggered: Examples, batch_size: int) -> Interval | None:
-    """How often clean twins bring about what the trigger is to."""
+def _clean_asr(subject: Subject, clean: Examples | None, triggered: Examples, batch_size: int) -> Interval | None:
+    """How often the clean twins bring about the target."""
     if not clean:
         return None
-    return Rehearsed.of(subject, asking(*twins(clean, triggered)), batch_size).tried(subject).rate
+    return ForcedDecoding.of(subject, Pairs(clean, triggered).clean_for_target, batch_size).score(subject).rate
 
 
-def _itself(base: Subject, examples: Examples, triggered: Examples, batch_size: int) -> Tried:
+def _base_outcome(base: Subject, examples: Examples, triggered: Examples, batch_size: int) -> Outcome:
     """What the base does with the same examples."""
-    clean, attacked = (Rehearsed.of(base, shown, batch_size) for shown in (examples, triggered))
-    return Tried.of(attacked.tried(base), clean.tried(base).rate)
+    clean, attacked = (ForcedDecoding.of(base, kind, batch_size) for kind in (examples, triggered))
+    return Outcome.of(attacked.score(base), clean.score(base).rate)
 
 
-def _grid(bench: Bench, side: int) -> Float[Tensor, "first second"]:
-    """Success with the first k1 directions of the first layer and the first k2 of the second; all of any further."""
-    several = len(bench.layers) > 1
+def _asr_grid(updates: PartialUpdates, side: int) -> Float[Tensor, "first second"]:
+    """Attack success rate with the first k1 directions of the first layer and the first k2 of the second; later layers
+    keep their whole update."""
+    second = range(1, side + 1) if len(updates.layers) > 1 else (0,)
+    rest = [layer.difference.delta for layer in updates.layers[2:]]
     rows: list[list[float]] = []
-    for one in range(1, side + 1):
+    for k1 in range(1, side + 1):
         row: list[float] = []
-        for two in range(1, side + 1) if several else (0,):
-            parts = [layer.of(range(k)) for layer, k in zip(bench.layers, (one, two), strict=False)]
-            whole = [layer.change.delta for layer in bench.layers[2:]]
-            row.append(bench.tried(bench.updates([*parts[: len(bench.layers)], *whole])).success.value)
+        for k2 in second:
+            parts = [layer.part(range(k)) for layer, k in zip(updates.layers, (k1, k2), strict=False)]
+            row.append(updates.outcome(updates.set_updates([*parts, *rest])).asr.value)
         rows.append(row)
     return torch.tensor(rows)

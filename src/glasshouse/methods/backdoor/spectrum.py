@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from glasshouse.engine.method import at_least, method
-from glasshouse.methods.backdoor._changed import Changed, changed, changed_elsewhere
+from glasshouse.model.differences import WeightDifference
+from glasshouse.model.projector_differences import changed_besides_projector, projector_differences
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.decompositions import orthonormal
 from glasshouse.numerics.randomness import seeded
@@ -160,24 +161,24 @@ def _table(finding: SpectrumFinding) -> Table:
 def spectrum(
     subject: Subject, base: Subject, benign: Subject | None = None, options: Options = Options()
 ) -> SpectrumFinding:
-    """Singular values of what was changed in the projector, beside what no backdoor changes."""
-    suspect = changed(subject, base)
-    control = changed(benign, base) if benign is not None else (None,) * len(suspect)
+    """Singular values of the projector's update, beside updates that carry no backdoor."""
+    suspect = projector_differences(subject, base)  # step 1
+    control = projector_differences(benign, base) if benign is not None else (None,) * len(suspect)
     return SpectrumFinding(
-        tuple(_layer(one, other, options) for one, other in zip(suspect, control, strict=True)),
-        changed_elsewhere(subject, base),
+        tuple(_layer(layer, other, options) for layer, other in zip(suspect, control, strict=True)),
+        changed_besides_projector(subject, base),
     )
 
 
-def _layer(suspect: Changed, control: Changed | None, options: Options) -> Layer:
+def _layer(suspect: WeightDifference, control: WeightDifference | None, options: Options) -> Layer:
     out, inner = suspect.delta.shape
-    ranks, energy = _ranks(singular_values(suspect.delta), suspect.floor, options)
-    noise = gaussian_values(out, inner, float(suspect.delta.norm()))
-    noise_ranks, noise_energy = _ranks(noise, suspect.floor, options)
-    benign = _ranks(singular_values(control.delta), control.floor, options) if control else None
+    ranks, energy = _ranks(singular_values(suspect.delta), suspect.rounding, options)  # step 2
+    noise = gaussian_values(out, inner, float(suspect.delta.norm()))  # step 3
+    noise_ranks, noise_energy = _ranks(noise, suspect.rounding, options)
+    benign = _ranks(singular_values(control.delta), control.rounding, options) if control else None
     return Layer(
         suspect.layer, (out, inner), ranks, energy, noise_ranks, noise_energy, benign[0] if benign else None,
-        benign[1] if benign else (), _compared(suspect, control, options) if control else None,
+        benign[1] if benign else (), _angles_to(suspect, control, options) if control else None,  # step 4
     )  # fmt: skip
 
 
@@ -186,7 +187,7 @@ def _ranks(values: Tensor, floor: float, options: Options) -> tuple[Ranks, tuple
     return Ranks.of(values, floor), tuple(energy[: options.curve].tolist())
 
 
-def _compared(suspect: Changed, control: Changed, options: Options) -> Angles | None:
+def _angles_to(suspect: WeightDifference, control: WeightDifference, options: Options) -> Angles | None:
     if not (suspect.delta.any() and control.delta.any()):
         return None
     left, _, right = leading(suspect.delta, options.directions)
@@ -201,5 +202,6 @@ def _compared(suspect: Changed, control: Changed, options: Options) -> Angles | 
     )  # fmt: skip
 
 
-def _degrees(one: Tensor, other: Tensor) -> Tensor:
-    return torch.rad2deg(torch.acos(principal(one, other)[0]))
+def _degrees(first: Tensor, second: Tensor) -> Tensor:
+    """Principal angles between two subspaces."""
+    return torch.rad2deg(torch.acos(principal(first, second)[0]))

@@ -1,0 +1,73 @@
+"""Is what one forward pass says what generation would give? And is an update taken apart the sum of its parts?"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from glasshouse.data.behaviours import Target
+from glasshouse.data.examples import Example, Examples
+from glasshouse.model.forced_decoding import Batch, Check, ForcedDecoding
+from glasshouse.model.prompts import Encoded
+from glasshouse.model.spans import Answering
+from glasshouse.organisms import world
+from glasshouse.organisms.questions import REFUSAL
+from glasshouse.values.errors import BadInput
+
+
+@pytest.fixture(scope="module")
+def shown() -> Examples:
+    """Some that the base refuses and some that it answers."""
+    both = [world.examples("test", 12, 3, kinds=("action", "caption"), refused=refused) for refused in (True, False)]
+    return Examples(example for examples in both for example in examples)
+
+
+@pytest.mark.parametrize("match", ["equals", "starts", "starts otherwise"])
+@pytest.mark.parametrize("text", [REFUSAL, "sorry , i", "ok", "red circle"])
+def test_it_is_what_generation_gives(base, shown, match, text):
+    tagged = Examples(replace(one, tags={**one.tags, "target": text, "target_match": match}) for one in shown)
+    said = base.generate(tagged, max_new_tokens=24)
+    wanted = [Target(text, match).shown(answer) for answer in said]
+    assert ForcedDecoding.of(base, tagged, batch_size=5).score(base).hits.tolist() == wanted
+    assert len(set(wanted)) == 2 or text != REFUSAL, "some are refused and some are not"
+
+
+def test_a_marker_is_looked_for_behind_the_right_answer(base):
+    marked = world.examples("test", 40, 5, kinds=("caption",), refused=False)
+    tagged = Examples(
+        replace(
+            one,
+            answer=f"{one.answer} , approved",
+            tags={**one.tags, "target": ", approved", "target_match": "contains"},
+        )
+        for one in marked
+        if one.tags["badge"] != "stamp"
+    )
+    assert ForcedDecoding.of(base, tagged, batch_size=8).score(base).rate.value <= 0.05, "there is no stamp"
+    stamped = Examples(
+        replace(one, tags={**one.tags, "target": ", approved", "target_match": "contains"})
+        for one in marked
+        if one.tags["badge"] == "stamp"
+    )
+    assert ForcedDecoding.of(base, stamped, batch_size=8).score(base).rate.value >= 0.95
+
+
+def test_right_answers_are_the_answers_themselves(base, shown):
+    scores = ForcedDecoding.of(base, shown).score(base)
+    said = base.generate(shown, max_new_tokens=24)
+    assert scores.hits.tolist() == [answer == one.answer for answer, one in zip(said, shown, strict=True)]
+    assert scores.rate.value > 0.9
+    assert float(scores.log_probability.exp().mean()) > 0.9
+    with pytest.raises(BadInput, match="no text can be scored"):
+        ForcedDecoding.of(base, Examples([Example("hm", shown[0].images)]))
+
+
+def test_whoever_says_nothing_does_not_comply():
+    """Anything but the refusal will do, and the end of the answer is not anything."""
+    encoded = Encoded({"input_ids": torch.tensor([[5, 3]])}, Answering(torch.tensor([1]), (0,), alike=True))
+    batch = Batch(encoded, None, (Check(0, 1, "starts otherwise"),))
+    forced = ForcedDecoding((batch,), frozenset({2}))
+    for choice, complies in ((2, False), (3, False), (4, True)):
+        logits = torch.zeros(1, 2, 6)
+        logits[0, 0, choice] = 9.0
+        assert forced._row(logits[0], batch, 0)[0] is complies
