@@ -18,7 +18,7 @@ from glasshouse.data.poisoning import triggered
 from glasshouse.methods.backdoor._partial_updates import PartialUpdates
 from glasshouse.methods.backdoor._surgery import cut_directions
 from glasshouse.methods.backdoor.recovery import _asr_grid
-from glasshouse.methods.backdoor.spectrum import Options, spectrum
+from glasshouse.methods.backdoor.spectrum import BENIGN, READS, UPDATE, WRITES, Options, spectrum
 from glasshouse.model.patches import patched
 from glasshouse.model.projector_differences import projector_differences
 from glasshouse.model.subject import Subject
@@ -82,17 +82,16 @@ def wide() -> bool:
     ranks, angles, others = by_decomposition(suspect, benign, base)
     theirs = time.perf_counter() - began
     worst = 0.0
-    for layer, (own, control, _), pair, name, other in zip(
-        found.layers, ranks, angles, left, others, strict=True
+    for matrix, (own, control, _), pair, name, other in zip(
+        found.ranks, ranks, angles, left, others, strict=True
     ):  # fmt: skip
-        for one, two in ((layer.ranks, own), (layer.benign, control)):
-            assert one is not None
+        for one, two in ((found.ranks[matrix][UPDATE], own), (found.ranks[matrix][BENIGN], control)):
             for field in ("stable", "entropic", "participation", "k90", "norm"):
                 worst = max(worst, abs(getattr(one, field) / getattr(two, field) - 1))
             worst = max(worst, *(abs(a / b - 1) for a, b in zip(one.energies, two.energies, strict=True)))
-        assert layer.angles is not None
-        for one, two in ((layer.angles.right, pair[0]), (layer.angles.left, pair[1])):
-            worst = max(worst, float((torch.tensor(one) / two - 1).abs().max()))
+        for side, two in ((READS, pair[0]), (WRITES, pair[1])):
+            degrees = torch.tensor(list(found.angles[matrix][side].values()))
+            worst = max(worst, float((degrees / two - 1).abs().max()))
         worst = max(worst, float((left[name] - other).norm() / other.norm()))
     print(f"spectrum and surgery, 4096 x 1024 and 4096 x 4096: {ours:.1f} s (limit {SECONDS:.0f})")
     print(f"  {memory:.0f} MB above the models (limit {MEGABYTES:.0f})")

@@ -87,7 +87,7 @@ def test_a_backdoor_of_two_directions_is_recovered_as_two(base, hijacked, clean,
     patch = Patch({part.difference.name: Dense(part.part(range(2))) for part in parts})
     biases = {name: Dense(added) for name, added in projector_bias_deltas(hijacked, base).items()}
     planted = Subject(changed_copy(base, Patch({**patch.deltas, **biases})), base.processor, "two directions")
-    assert [layer.ranks.numerical for layer in spectrum(planted, base).layers] == [2, 2]
+    assert [ranks["this update"].numerical for ranks in spectrum(planted, base).ranks.values()] == [2, 2]
     found = recovery(planted, base, clean, triggered, options=replace(QUICK, ranks=(1, 2, 3, 4)))
     assert found.suspect.asr.value > 0.8
     assert found.sufficiency == 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tiny
-from glasshouse.methods.backdoor.spectrum import Options, spectrum
+from glasshouse.methods.backdoor.spectrum import RANDOM, RANDOM_DIRECTIONS, READS, UPDATE, WRITES, Options, spectrum
 from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject
@@ -38,33 +38,35 @@ def width(seedling):
 
 def test_a_planted_rank_is_found_and_a_random_update_has_none(seedling, width):
     found = spectrum(made(seedling, layer0=planted(seedling, 3, read=directions(width, 3, 1))), seedling)
-    first, second = found.layers
-    assert first.ranks.k90 == 3
-    assert first.ranks.numerical == 3, "all that stands above rounding"
-    assert first.ranks.stable == pytest.approx(3, rel=1e-4)
-    assert first.noise.k90 > 10 * first.ranks.k90
-    assert second.ranks.numerical == 0
+    first, second = found.ranks.values()
+    assert first[UPDATE].k90 == 3
+    assert first[UPDATE].numerical == 3, "all that stands above rounding"
+    assert first[UPDATE].stable == pytest.approx(3, rel=1e-4)
+    assert first[RANDOM].k90 > 10 * first[UPDATE].k90
+    assert second[UPDATE].numerical == 0
     assert found.elsewhere == ()
     assert "in 3 of" in found.headline
-    assert found.verdict == Verdict.INCONCLUSIVE
+    assert found.verdict == Verdict.DESCRIBED
 
 
 def test_angles_to_a_benign_update_show_what_is_not_in_it(seedling, width):
     shared = directions(width, 4, 1)
     suspect = made(seedling, layer0=planted(seedling, 3, read=shared[:, :3]))
     benign = made(seedling, layer0=planted(seedling, 3, read=shared[:, 1:4], seed=9))
-    angles = spectrum(suspect, seedling, benign, Options(directions=3)).layers[0].angles
-    assert angles.right == pytest.approx((0, 0, 90), abs=0.1)
-    assert angles.left[0] > 20, "what it writes was drawn apart"
-    assert angles.random[0].value > 40
-    same = spectrum(suspect, seedling, suspect, Options(directions=3)).layers[0].angles
-    assert same.right == pytest.approx((0, 0, 0), abs=0.1)
+    angles = spectrum(suspect, seedling, benign, Options(directions=3)).angles
+    (sides,) = angles.values()
+    assert tuple(sides[READS].values()) == pytest.approx((0, 0, 90), abs=0.1)
+    assert sides[WRITES][1] > 20, "the written directions are drawn apart"
+    assert sides[RANDOM_DIRECTIONS][1].value > 40
+    same = spectrum(suspect, seedling, suspect, Options(directions=3)).angles
+    (sides,) = same.values()
+    assert tuple(sides[READS].values()) == pytest.approx((0, 0, 0), abs=0.1)
 
 
 def test_an_unchanged_projector_is_said_to_be_unchanged(seedling):
     found = spectrum(seedling, seedling, seedling)
     assert "None of the projector's 2 matrices differs" in found.headline
-    assert all(layer.angles is None for layer in found.layers)
+    assert found.angles == {}
 
 
 def test_what_else_was_changed_is_named(seedling):
@@ -86,7 +88,7 @@ def test_rounding_is_no_change(seedling):
         for weight in [dict(seedling.model.named_parameters())[f"{path}.weight"].detach()]
     }
     found = spectrum(made(seedling, **deltas), seedling)
-    assert [layer.ranks.numerical for layer in found.layers] == [0, 0]
+    assert [ranks[UPDATE].numerical for ranks in found.ranks.values()] == [0, 0]
 
 
 def test_models_that_are_not_made_of_one_another_are_refused(seedling, tmp_path):

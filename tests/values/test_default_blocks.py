@@ -173,6 +173,21 @@ def test_a_column_of_a_row_is_drawn_beside_its_null():
     assert chart == Chart("Agreement by layer", (effect, null), "layer", "agreement")
 
 
+def test_three_levels_of_keys_are_one_chart_per_outermost_key():
+    @dataclass(frozen=True, eq=False)
+    class Energies(Base):
+        energy: Annotated[
+            Mapping[str, Mapping[str, Mapping[int, float]]],
+            Keys("matrix", "update", "directions", y="fraction of the energy"), Null("random"),
+        ]  # fmt: skip
+
+    first, second = Energies({"in": {"own": {1: 0.5}, "random": {1: 0.25}}, "out": {"own": {1: 0.75}}}).blocks()
+    lines = (Series("own", (1.0,), (0.5,)), Series("random", (1.0,), (0.25,), role="null"))
+    assert first == Chart("Energy: in", lines, "directions", "fraction of the energy")
+    assert isinstance(second, Chart)
+    assert second.title == "Energy: out"
+
+
 def test_large_tensors_and_pixels_are_no_heatmap():
     @dataclass(frozen=True, eq=False)
     class Tensors(Base):

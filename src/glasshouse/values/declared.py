@@ -24,12 +24,15 @@ from typing import Any, cast, get_args, get_type_hints
 
 @dataclass(frozen=True, init=False)
 class Keys:
-    """Names of the keys of a mapping (or of the index of a tuple), outermost first; they label axes and columns."""
+    """Names of the keys of a mapping (or of the index of a tuple), outermost first; they label axes and columns.
+    `y` labels the axis of the values; without it the field's name does."""
 
     names: tuple[str, ...]
+    y: str = ""
 
-    def __init__(self, *names: str) -> None:
+    def __init__(self, *names: str, y: str = "") -> None:
         object.__setattr__(self, "names", names)
+        object.__setattr__(self, "y", y)
 
 
 class Rows(Keys):
@@ -60,6 +63,7 @@ class Field:
     is_rows: bool = False
     nulls: tuple[str, ...] = ()
     drawn: bool = True
+    y: str = ""
 
     @property
     def words(self) -> str:
@@ -89,7 +93,7 @@ def _field(name: str, hint: Any, explanation: str) -> Field:
         marks = (*marks, *getattr(part, "__metadata__", ()))
     keys = next((mark for mark in marks if isinstance(mark, Keys)), Keys())
     nulls = next((mark.names for mark in marks if isinstance(mark, Null)), ())
-    return Field(name, explanation, keys.names, isinstance(keys, Rows), nulls, NoPicture not in marks)
+    return Field(name, explanation, keys.names, isinstance(keys, Rows), nulls, NoPicture not in marks, keys.y)
 
 
 def _explanations(kind: type) -> dict[str, str]:

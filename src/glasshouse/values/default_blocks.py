@@ -5,7 +5,7 @@
     tensor of two axes                        heatmap, axes named by its annotation
     Mapping[str, Interval]                    intervals side by side, nulls in grey
     Mapping[number, Interval], tuple          line with its band
-    Mapping[str, Mapping[number, Interval]]   several lines
+    Mapping[str, Mapping[number, Interval]]   several lines; one chart per key where another mapping holds them
     mappings and tuples of a row class        such a chart for each of its intervals, then a table
     a dataclass                               its own fields
     text, texts, number, yes or no            a line in the table of other figures, at the end
@@ -93,7 +93,7 @@ def _collection(field: Field, value: Mapping[Any, Any] | Sequence[Any]) -> Itera
     elif isinstance(first, Block):
         yield from cast(Iterator[Block], leaves(value))
     elif isinstance(first, Interval | float | int):
-        yield from _chart(field, field.title, field.words, value)
+        yield from _charts(field, field.title, field.y or field.words, value)
     elif first is not None and is_row(first):
         columns = declared(type(first))
         beside = {name for column in columns for name in column.nulls}
@@ -121,6 +121,16 @@ def _column(value: object, name: str) -> Mapping[Any, Any]:
         key: _column(item, name) if keyed(item) else getattr(item, name) for key, item in under_keys(value).items()
     }
     return {key: part for key, part in parts.items() if part is not None and part != {}}
+
+
+def _charts(field: Field, title: str, y: str, value: object) -> Iterator[Block]:
+    """One chart, or one for each outermost key where there are three levels of keys."""
+    outer = under_keys(value)
+    if any(keyed(leaf) for item in outer.values() if keyed(item) for leaf in under_keys(item).values()):
+        for key, item in outer.items():
+            yield from _chart(replace(field, keys=field.keys[1:]), f"{title}: {key}", y, item)
+    else:
+        yield from _chart(field, title, y, value)
 
 
 def _chart(field: Field, title: str, y: str, value: object) -> Iterator[Block]:

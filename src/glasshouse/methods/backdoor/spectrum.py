@@ -17,138 +17,87 @@ such directions too, so a right angle is a reason to look and no proof. "Full ra
 directions" by energy are both true of most updates: say which is meant.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from glasshouse.engine.method import at_least, method
-from glasshouse.model.differences import WeightDifference
 from glasshouse.model.projector_differences import changed_besides_projector, projector_differences
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.decompositions import orthonormal
 from glasshouse.numerics.randomness import seeded
 from glasshouse.numerics.spectra import Ranks, gaussian_values, leading, principal, singular_values
-from glasshouse.values.blocks import Block, Cell, Chart, Note, Series, Table
-from glasshouse.values.findings import Finding, Interval, Verdict
+from glasshouse.values.findings import Finding, Interval, Keys, NoPicture, Null, Rows, Verdict
+from glasshouse.values.wording import counted
 
 STEEP = 60.0
-"""Degrees from which a direction counts as standing away from the benign update."""
+"""Degrees from which a direction counts as leaning away from the benign update."""
+UPDATE, RANDOM, BENIGN = "this update", "random, same norm", "benign update"
+READS, WRITES, RANDOM_DIRECTIONS = "reading side", "writing side", "random directions"
+ENERGY = Keys("matrix", "update", "directions", y="fraction of the energy")
+ANGLES = Keys("matrix", "side", "direction, from the nearest", y="degrees")
 
 
 @dataclass(frozen=True)
 class Options:
     directions: int = 5
-    """How many leading directions are compared with the benign update."""
+    """Number of leading directions to compare with the benign update."""
     curve: int = 64
-    """Up to how many directions the energy is drawn."""
+    """Largest number of directions in the energy curves."""
     draws: int = 8
-    """How many random updates the nulls are made of."""
+    """Number of random draws in the null of the angles."""
     seed: int = 0
-    """Seed of the random updates."""
+    """Seed of the random draws."""
 
     def __post_init__(self) -> None:
         at_least(self, directions=1, curve=2, draws=2, seed=0)
 
 
-@dataclass(frozen=True)
-class Angles:
-    """Degrees between leading directions of the suspect and those of the benign update, smallest first."""
-
-    right: tuple[float, ...]
-    left: tuple[float, ...]
-    random: tuple[Interval, ...]
-    """Null: as many random directions against the benign ones, reading side."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One matrix of the projector."""
-
-    name: str
-    shape: tuple[int, int]
-    ranks: Ranks
-    energy: tuple[float, ...]
-    """Share of the energy in the first k directions, k from 1."""
-    noise: Ranks
-    """Null: what a Gaussian update of the same norm is expected to be."""
-    noise_energy: tuple[float, ...]
-    benign: Ranks | None
-    benign_energy: tuple[float, ...]
-    angles: Angles | None
-
-
 @dataclass(frozen=True, eq=False)
 class SpectrumFinding(Finding):
-    layers: tuple[Layer, ...]
-    elsewhere: tuple[str, ...]
+    energy: Annotated[Mapping[str, Mapping[str, Mapping[int, float]]], ENERGY, Null(RANDOM, BENIGN)]
+    """Fraction of the update's energy in its first directions"""
+    angles: Annotated[Mapping[str, Mapping[str, Mapping[int, float | Interval]]], ANGLES, Null(RANDOM_DIRECTIONS)]
+    """Angles of the leading directions to the benign update, smallest first. Empty without a benign update."""
+    ranks: Annotated[Mapping[str, Mapping[str, Ranks]], Rows("matrix", "update")]
+    """Norm and ranks of each matrix's update"""
+    directions: Annotated[Mapping[str, int], NoPicture]
+    """Number of directions of each matrix: its smaller side."""
+    elsewhere: Annotated[tuple[str, ...], NoPicture]
     """Other parts whose weights differ from the base's."""
 
     @property
-    def moved(self) -> tuple[Layer, ...]:
-        return tuple(layer for layer in self.layers if layer.ranks.numerical)
+    def changed(self) -> tuple[str, ...]:
+        """Matrices that differ by more than rounding."""
+        return tuple(matrix for matrix, ranks in self.ranks.items() if ranks[UPDATE].numerical)
 
     @property
     def verdict(self) -> Verdict:
-        return Verdict.INCONCLUSIVE  # a description: clean and poisoned updates look alike by their spectra
+        return Verdict.DESCRIBED  # clean and poisoned updates have nearly the same spectrum
 
     @property
     def headline(self) -> str:
-        if not self.moved:
-            return f"None of the projector's {len(self.layers)} matrices differs from the base by more than rounding."
-        parts = [
-            f"{layer.name} holds 90 % of its change in {layer.ranks.k90} of {min(layer.shape)} directions"
-            for layer in self.moved
-        ]
-        steep = sum(angle >= STEEP for layer in self.moved if layer.angles for angle in layer.angles.right)
-        lean = ""
-        if any(layer.angles for layer in self.moved):
-            lean = f"; {steep} leading directions stand more than {STEEP:.0f} degrees from the benign update"
-        return f"{'; '.join(parts)}{lean}; a spectrum alone accuses nobody."
+        if not self.changed:
+            return f"None of the projector's {len(self.ranks)} matrices differs from the base by more than rounding."
+        first, *more = self.changed
+        parts = f"{self.ranks[first][UPDATE].k90} of {self.directions[first]} directions ({first})"
+        parts += "".join(f", {self.ranks[name][UPDATE].k90} of {self.directions[name]} ({name})" for name in more[:1])
+        parts += f" and {counted(len(more) - 1, 'more matrix', 'more matrices')}" if len(more) > 1 else ""
+        return f"90% of the update's energy lies in {parts}; this alone does not indicate a backdoor."
 
-    def blocks(self) -> list[Block]:
-        notes: list[Block] = []
-        if self.elsewhere:
-            notes.append(Note(f"Weights also differ in: {', '.join(self.elsewhere)}.", "warning"))
-        return [*notes, *map(_curve, self.layers), *(_angles(one) for one in self.layers if one.angles), _table(self)]
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return (f"Weights also differ in: {', '.join(self.elsewhere)}.",) if self.elsewhere else ()
 
-
-def _curve(layer: Layer) -> Chart:
-    def line(name: str, energy: tuple[float, ...], null: bool) -> Series:
-        return Series(name, tuple(map(float, range(1, len(energy) + 1))), energy, role="null" if null else "effect")
-
-    series = [line("this update", layer.energy, False), line("random, same norm", layer.noise_energy, True)]
-    if layer.benign_energy:
-        series.append(line("benign update", layer.benign_energy, True))
-    return Chart(
-        f"{layer.name}: energy of the change in its first directions", tuple(series), "directions", "share of energy"
-    )
-
-
-def _angles(layer: Layer) -> Chart:
-    assert layer.angles is not None
-    x = tuple(float(k) for k in range(1, len(layer.angles.right) + 1))
-    return Chart(
-        f"{layer.name}: angles of the leading directions to the benign update",
-        (
-            Series("what it reads", x, layer.angles.right), Series("what it writes", x, layer.angles.left),
-            Series.of("random directions", dict(zip(x, layer.angles.random, strict=True)), "null"),
-        ),
-        "direction, from the nearest", "degrees",
-    )  # fmt: skip
-
-
-def _table(finding: SpectrumFinding) -> Table:
-    rows: list[tuple[Cell, ...]] = []
-    for layer in finding.layers:
-        for name, ranks in (("this update", layer.ranks), ("benign", layer.benign), ("random", layer.noise)):
-            if ranks is not None:
-                e1, _, e3, _, e10, _ = ranks.energies
-                rows.append((layer.name, name, ranks.norm, e1, e3, e10, ranks.k90, ranks.stable, ranks.entropic,
-                             ranks.participation, ranks.numerical))  # fmt: skip
-    columns = ("layer", "update", "norm", "e1", "e3", "e10", "k90", "stable", "entropic", "participation",
-               "above rounding")  # fmt: skip
-    return Table("Ranks", columns, tuple(rows))
+    @property
+    def notes(self) -> tuple[str, ...]:
+        right = [angle for sides in self.angles.values() for angle in sides[READS].values()]
+        steep = sum(isinstance(angle, float) and angle >= STEEP for angle in right)
+        text = f"{steep} of {len(right)} leading directions lie more than {STEEP:.0f} degrees from the benign update."
+        return (text,) if right else ()
 
 
 @method(
@@ -164,42 +113,42 @@ def spectrum(
     """Singular values of the projector's update, beside updates that carry no backdoor."""
     suspect = projector_differences(subject, base)  # step 1
     control = projector_differences(benign, base) if benign is not None else (None,) * len(suspect)
-    return SpectrumFinding(
-        tuple(_layer(layer, other, options) for layer, other in zip(suspect, control, strict=True)),
-        changed_besides_projector(subject, base),
-    )
+    energy: dict[str, dict[str, dict[int, float]]] = {}
+    ranks: dict[str, dict[str, Ranks]] = {}
+    angles: dict[str, dict[str, dict[int, float | Interval]]] = {}
+    for own, other in zip(suspect, control, strict=True):
+        values = {UPDATE: singular_values(own.delta)}  # step 2
+        values[RANDOM] = gaussian_values(own.delta.shape[0], own.delta.shape[1], float(own.delta.norm()))  # step 3
+        floors = {UPDATE: own.rounding, RANDOM: own.rounding}
+        if other is not None:
+            values[BENIGN], floors[BENIGN] = singular_values(other.delta), other.rounding
+            if own.delta.any() and other.delta.any():
+                angles[own.layer] = _angles(own.delta, other.delta, options)  # step 4
+        energy[own.layer] = {name: _energy(singular, options.curve) for name, singular in values.items()}
+        ranks[own.layer] = {name: Ranks.of(singular, floors[name]) for name, singular in values.items()}
+    directions = {own.layer: min(own.delta.shape) for own in suspect}
+    return SpectrumFinding(energy, angles, ranks, directions, changed_besides_projector(subject, base))
 
 
-def _layer(suspect: WeightDifference, control: WeightDifference | None, options: Options) -> Layer:
-    out, inner = suspect.delta.shape
-    ranks, energy = _ranks(singular_values(suspect.delta), suspect.rounding, options)  # step 2
-    noise = gaussian_values(out, inner, float(suspect.delta.norm()))  # step 3
-    noise_ranks, noise_energy = _ranks(noise, suspect.rounding, options)
-    benign = _ranks(singular_values(control.delta), control.rounding, options) if control else None
-    return Layer(
-        suspect.layer, (out, inner), ranks, energy, noise_ranks, noise_energy, benign[0] if benign else None,
-        benign[1] if benign else (), _angles_to(suspect, control, options) if control else None,  # step 4
-    )  # fmt: skip
-
-
-def _ranks(values: Tensor, floor: float, options: Options) -> tuple[Ranks, tuple[float, ...]]:
+def _energy(values: Tensor, most: int) -> dict[int, float]:
+    """Fraction of the energy in the first k directions, k from 1."""
     energy = values.square().cumsum(0) / values.square().sum().clamp_min(1e-300)
-    return Ranks.of(values, floor), tuple(energy[: options.curve].tolist())
+    return dict(enumerate(energy[:most].tolist(), 1))
 
 
-def _angles_to(suspect: WeightDifference, control: WeightDifference, options: Options) -> Angles | None:
-    if not (suspect.delta.any() and control.delta.any()):
-        return None
-    left, _, right = leading(suspect.delta, options.directions)
-    benign_left, _, benign_right = leading(control.delta, options.directions)
+def _angles(own: Tensor, benign: Tensor, options: Options) -> dict[str, dict[int, float | Interval]]:
+    """Degrees between leading directions of the update and of the benign one, and those of random directions."""
+    left, _, right = leading(own, options.directions)
+    benign_left, _, benign_right = leading(benign, options.directions)
     draws: list[Tensor] = []
     for draw in range(options.draws):
         random = orthonormal(torch.randn(right.shape, generator=seeded(options.seed + 1 + draw)))[0]
         draws.append(_degrees(random, benign_right))
-    return Angles(
-        tuple(_degrees(right, benign_right).tolist()), tuple(_degrees(left, benign_left).tolist()),
-        tuple(Interval.of(column) for column in torch.stack(draws).T),
-    )  # fmt: skip
+    return {
+        READS: dict(enumerate(_degrees(right, benign_right).tolist(), 1)),
+        WRITES: dict(enumerate(_degrees(left, benign_left).tolist(), 1)),
+        RANDOM_DIRECTIONS: dict(enumerate(map(Interval.of, torch.stack(draws).T), 1)),
+    }
 
 
 def _degrees(first: Tensor, second: Tensor) -> Tensor:
