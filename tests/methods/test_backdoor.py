@@ -100,12 +100,14 @@ def test_a_planted_neuron_is_found_and_none_is_claimed_where_none_is(base, hijac
     pairs = organism(named).pairs[:40]
     found = neurons(shelf.take(named), base, pairs.clean, pairs.triggered, units.Options(most=4, draws=4))
     assert found.verdict == Verdict.CONCERN
-    assert found.dedicated == (5,), "the one that its recipe names"
-    assert "Silencing unit 5" in found.headline
-    assert set(found.alike) == {count for count in found.random if count <= found.few} != set(found.random)
-    assert found.alike[1].n == 4 * 4, "as many draws for each score's highest unit"
+    assert found.dedicated is not None
+    assert found.dedicated.neurons == (5,), "its recipe names it"
+    assert "Silencing neuron 5" in found.headline
+    random, matched = found.ablations[units.RANDOM], found.ablations[units.MATCHED]
+    assert set(matched) == {size for size in random if size <= found.silenced} != set(random)
+    assert matched[1].asr.n == 4 * 4, "as many draws for each score's highest unit"
     spread = neurons(hijacked, base, clean, triggered, units.Options(most=2, draws=3))
-    assert spread.dedicated == ()
+    assert spread.dedicated is None
     assert spread.verdict == Verdict.INCONCLUSIVE
 
 
@@ -127,19 +129,20 @@ def test_the_control_shows_nothing_to_the_same_trigger(base, benign, clean, trig
     assert "nothing to recover" in found.headline
     moved = drift(benign, base, clean, triggered)
     assert moved.verdict == Verdict.INCONCLUSIVE
-    assert "brings nothing about" in moved.headline
+    assert "does not work" in moved.headline
     assert norm_law(benign, base, clean, triggered, options=law.Options(draws=2)).verdict == Verdict.INCONCLUSIVE
     quiet = neurons(benign, base, clean, triggered, units.Options(most=2, draws=3))
     assert quiet.verdict == Verdict.INCONCLUSIVE
-    assert quiet.dedicated == ()
+    assert quiet.dedicated is None
 
 
 def test_the_triggers_part_of_the_shift_carries_it(base, hijacked, benign, clean, triggered):
     found = drift(hijacked, base, clean, triggered, benign, drifting.Options(doses=(0.25, 1.0)))
     assert found.verdict == Verdict.CONCERN
-    assert found.success["without the trigger's part"].value <= 0.1
-    assert found.success["trigger's part on clean images"].value > found.success["a random direction"].high
-    assert found.doses[0.25].value < found.doses[1.0].value
+    assert found.asr["without the trigger's part"].value <= 0.1
+    assert found.asr[drifting.TRANSPLANTED].value > found.asr[drifting.RANDOM].high
+    by_dose = found.doses[drifting.TRANSPLANTED]
+    assert by_dose[0.25].value < by_dose[1.0].value
     assert found.alignment["the trigger's part"].gradient.value > 0.9
 
 

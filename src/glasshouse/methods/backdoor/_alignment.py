@@ -21,11 +21,12 @@ class Alignment:
     """Percentile of a direction among random ones, by its mean product with the target."""
 
     unembedding: Interval
-    """With the target tokens' rows of the unembedding."""
+    """Percentile by the unembedding. By the mean product with the target tokens' rows."""
     embedding: Interval
-    """With their rows of the input embedding."""
+    """Percentile by the input embedding. By the mean product with the target tokens' rows."""
     gradient: Interval
-    """With the gradient of the target's log-probability in the image tokens: through the whole language model."""
+    """Percentile by the gradient. By the product with the gradient of the target's log-probability in the image tokens,
+    which passes through the whole language model."""
 
 
 def target_text(triggered: Examples) -> str:

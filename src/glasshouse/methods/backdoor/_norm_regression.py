@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +20,7 @@ from glasshouse.numerics.randomness import seeded
 from glasshouse.numerics.spectra import rotated, singular_values
 from glasshouse.numerics.statistics import auroc
 from glasshouse.values.deltas import Dense, Patch
-from glasshouse.values.findings import Interval
+from glasshouse.values.findings import Interval, NoPicture
 from glasshouse.values.sites import projector
 
 RESAMPLES = 200
@@ -31,12 +32,12 @@ NormAndShift = Float[Tensor, "tokens 2"]
 class NormRegression:
     """Shift against norm, under one update."""
 
-    correlation: Interval
-    """Pearson's."""
-    rank_correlation: Interval
-    """Spearman's."""
-    slope: Interval
-    exponent: Interval
+    correlation: Annotated[Interval, NoPicture]
+    """Pearson correlation of shift and norm."""
+    rank_correlation: Annotated[Interval, NoPicture]
+    """Spearman correlation of shift and norm."""
+    slope: Annotated[Interval, NoPicture]
+    exponent: Annotated[Interval, NoPicture]
     """Slope of the logarithms; 1 where the shift is proportional to the norm."""
     lower_half: float
     """Correlation among the tokens of lower norm alone."""

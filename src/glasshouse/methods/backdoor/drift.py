@@ -2,27 +2,27 @@
 
 Papers: ProjLens (arXiv:2604.19083), section 6; the nulls and the causal tests are ours.
 
-1. What the update adds to every image token: the projector's output in the suspect minus that in the base, on clean
-   images and on their triggered twins.
-2. The shared direction: the first eigenvector of all that is added, turned so that tokens move along it on the whole;
-   how much of it the first few directions hold; how nearly each image's own mean shift points that way. The same for
-   what the trigger adds to the shift (triggered less clean twin).
-3. Where both point: the mean product with the rows of the target's tokens, in the unembedding and in the input
-   embedding, and with the gradient of the target's log-probability by one step of all image tokens of clean pictures
-   (what the language model makes of them), among 1,000 random directions of the same space, and beside a benign
-   update's where one is given.
-4. What they do: the update without the direction; with that direction alone; the trigger's own part put on clean
-   images, at several doses, beside random directions of the same size.
+1. The shift: the projector's output in the suspect minus that in the base, for every image token of clean images and of
+   their triggered twins.
+2. The shared direction: the first eigenvector of all shifts, with the sign along which tokens move on average; the
+   fraction of the energy in the first few directions; the cosine of each image's mean shift with the shared direction.
+   The same for the trigger's part of the shift (triggered minus clean twin).
+3. Where both point: the mean product with the target tokens' rows of the unembedding and of the input embedding, and
+   with the gradient of the target's log-probability in the image tokens of clean images, each ranked among 1,000 random
+   directions of the same space, and beside a benign update's if one is supplied.
+4. What both do: the update without the shared direction; with it alone; the trigger's part added to clean images at
+   several doses, beside random directions of the same size.
 
-How to read it: that clean and triggered tokens share a direction is true of *every* fine-tune and says nothing by
-itself. A backdoor shows where the trigger's own part of the shift, put on clean images, brings the attack about, and
-taking it out ends it. When it misleads: alignment with rows of the vocabulary is only meaningful for what the language
-model copies through; the gradient speaks of small steps; a direction may be unaligned and still work, so the causal
-tests decide.
+How to read it: clean and triggered tokens share a direction under *every* fine-tune, so that alone is no evidence. A
+backdoor shows where the trigger's part of the shift, added to clean images, brings the attack about, and removing it
+ends the attack. When it misleads: alignment with rows of the vocabulary is only meaningful for tokens that the language
+model copies; the gradient holds for small steps; a direction may be unaligned and still work, so the causal tests
+decide.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -36,62 +36,69 @@ from glasshouse.methods.backdoor._token_shift import TokenShift, token_shifts
 from glasshouse.model.forced_decoding import ForcedDecoding
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
-from glasshouse.values.blocks import Block, Cell, Chart, Metric, Note, Series, Table
+from glasshouse.values.blocks import Block, Metric
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Finding, Interval, Verdict
+from glasshouse.values.findings import Finding, Interval, Keys, Null, Rows, Verdict
+from glasshouse.values.wording import percent
 
 DIRECTIONS = 5
+"""Number of directions whose energy is reported."""
+TRIGGERED, CLEAN = "suspect, triggered", "suspect, clean"
+TRANSPLANTED, RANDOM = "trigger's part on clean images", "random direction on clean images"
 
 
 @dataclass(frozen=True)
 class Options:
     random: int = 1000
-    """How many random directions the alignment is placed among."""
+    """Number of random directions among which a direction's alignment is ranked."""
     draws: int = 3
-    """How many random directions are put on clean images in place of the trigger's part."""
+    """Number of random directions to add to clean images as the null of the trigger's part."""
     doses: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
-    """How much of the trigger's part of the shift is put on clean images; 1 is as much as the trigger does."""
+    """Multiples of the trigger's part of the shift to add to clean images; 1 is the trigger's own size."""
     batch_size: int = 32
-    """How many examples are shown to the model at once."""
+    """Number of examples per forward pass; a larger batch needs more memory."""
     seed: int = 0
     """Seed of the random directions and of the bootstrap."""
 
     def __post_init__(self) -> None:
         at_least(self, random=20, draws=1, batch_size=1)
         if not self.doses:
-            raise BadInput("--doses: give at least one")
+            raise BadInput("--doses: empty; give at least one number, for instance 1.0")
 
 
 @dataclass(frozen=True, eq=False)
 class DriftFinding(Finding):
-    target: str
-    images: int
-    direction: Float[Tensor, " width"]
-    """The shared one."""
-    trigger: Float[Tensor, " width"]
-    """Of what the trigger adds to the shift."""
-    clean_energy: tuple[float, ...]
-    """Share of what is added to clean images' tokens, in the first directions."""
-    triggered_energy: tuple[float, ...]
-    sharedness: Mapping[str, Interval]
-    """Cosine of each image's mean shift with the shared direction."""
+    asr: Annotated[Mapping[str, Interval], Rows("intervention", y="ASR"), Null(CLEAN, RANDOM)]
+    """Attack success rate by what is done to the image tokens"""
+    doses: Annotated[Mapping[str, Mapping[float, Interval]], Keys("direction", "dose", y="ASR"), Null(RANDOM)]
+    """Attack success rate with the trigger's part of the shift added to clean images"""
+    energy: Annotated[Mapping[str, Mapping[int, float]], Keys("images", "directions", y="fraction"), Null("clean")]
+    """Fraction of the shift's energy in its first directions"""
+    sharedness: Annotated[Mapping[str, Interval], Keys("images", y="cosine")]
+    """Cosine of each image's mean shift with the shared direction"""
+    alignment: Annotated[Mapping[str, Alignment], Keys("direction"), Null("benign")]
+    """Alignment with the target: percentile among random directions"""
     overlap: float
-    """Cosine between the clean images' own shared direction and the triggered ones'."""
+    """Cosine of the shared direction of clean images with that of triggered images"""
     benign_overlap: float | None
-    alignment: Mapping[str, Alignment]
-    success: Mapping[str, Interval]
-    """Attack success by what was done."""
-    doses: Mapping[float, Interval]
-    dose_null: Mapping[float, Interval]
-
-    @property
-    def carried(self) -> bool:
-        """Putting the trigger's part on clean images brings the attack about, and random directions do not."""
-        return self.success["trigger's part on clean images"].low > self.success["a random direction"].high
+    """Cosine of the shared direction with that of the benign update"""
+    target: str
+    """Target text"""
+    images: int
+    """Pairs of images"""
+    direction: Float[Tensor, " width"]
+    """The shared direction."""
+    trigger: Float[Tensor, " width"]
+    """The direction of what the trigger adds to the shift."""
 
     @property
     def works(self) -> bool:
-        return self.success["suspect, triggered"].low > self.success["suspect, clean"].high
+        return self.asr[TRIGGERED].low > self.asr[CLEAN].high
+
+    @property
+    def carried(self) -> bool:
+        """The trigger's part added to clean images brings the attack about, and random directions do not."""
+        return self.asr[TRANSPLANTED].low > self.asr[RANDOM].high
 
     @property
     def verdict(self) -> Verdict:
@@ -99,44 +106,22 @@ class DriftFinding(Finding):
 
     @property
     def headline(self) -> str:
-        shared = self.sharedness["clean"].value
-        start = f"Image tokens of {self.images} pictures move one way to a cosine of {shared:.2f}"
+        triggered, clean, moved, random = (self.asr[name] for name in (TRIGGERED, CLEAN, TRANSPLANTED, RANDOM))
         if not self.works:
-            return f"{start}; the trigger brings nothing about here."
-        put = self.success["trigger's part on clean images"].value
-        random = self.success["a random direction"].value
+            return f"The trigger does not work: ASR {percent(triggered)} with it, {percent(clean)} without it."
+        if not self.carried:
+            return (
+                f"The trigger works (ASR {percent(triggered)}), but its shift added to clean images does not "
+                f"({percent(moved)}, random {percent(random)})."
+            )
         return (
-            f"{start}; what the trigger adds, put on clean pictures, brings the attack about in {put:.0%} "
-            f"({random:.0%} along a random direction)."
+            f"The trigger's shift added to clean images attacks in {percent(moved)} of cases, random directions in "
+            f"{percent(random.value)}: this shift carries the backdoor."
         )
 
     def blocks(self) -> list[Block]:
-        x = tuple(map(float, range(1, len(self.clean_energy) + 1)))
-        nulls = [name for name in self.success if "random" in name or "clean" in name.partition(",")[2]]
-        return [
-            Metric("attack success of the trigger's part put on clean pictures",
-                   self.success["trigger's part on clean images"], self.success["a random direction"]),
-            Chart.intervals("Attack success by what is done to the shift", self.success, nulls=nulls, y="success"),
-            Chart("The trigger's part of the shift on clean images",
-                  (Series.of("its direction", self.doses), Series.of("a random direction", self.dose_null, "null")),
-                  "dose", "success"),
-            Chart("Energy of the shift in its first directions",
-                  (Series("triggered", x, self.triggered_energy), Series("clean", x, self.clean_energy, role="null")),
-                  "directions", "share"),
-            Note(f"Clean and triggered pictures share their direction to a cosine of {self.overlap:.3f}"
-                 + ("." if self.benign_overlap is None else
-                    f"; with the benign update's it is {self.benign_overlap:.3f}.")),
-            self._table(),
-        ]  # fmt: skip
-
-    def _table(self) -> Table:
-        rows: list[tuple[Cell, ...]] = []
-        for name, found in self.alignment.items():
-            rows.append((name, found.unembedding, found.embedding, found.gradient))
-        return Table(
-            f"Where they point: share of random directions that point less at {self.target!r}",
-            ("direction", "unembedding", "input embedding", "through the language model"), tuple(rows),
-        )  # fmt: skip
+        title = "attack success rate of the trigger's part added to clean images"
+        return [Metric(title, self.asr[TRANSPLANTED], self.asr[RANDOM]), *super().blocks()]
 
 
 @method(
@@ -171,16 +156,16 @@ def drift(
     }
     step = torch.zeros(len(shared), requires_grad=True)
     target, gradient = target_text(pairs.triggered), forced["clean"].gradient(subject, step, before.after)  # step 3
-    success, doses, null = _causal_tests(subject, forced, before, after, shared, options)  # step 4
+    asr, doses = _causal_tests(subject, forced, before, after, shared, options)  # step 4
     return DriftFinding(
-        target=target, images=len(pairs), direction=shared, trigger=trigger,
-        clean_energy=before.energies(DIRECTIONS), triggered_energy=after.energies(DIRECTIONS),
+        asr=asr, doses=doses,
+        energy={name: dict(enumerate(shift.energies(DIRECTIONS), 1)) for name, shift in shifts.items()},
         sharedness={name: Interval.mean(_cosines(shift.by_image, shared), seed=options.seed)
                     for name, shift in shifts.items()},
+        alignment=alignments(subject, directions, target, both.span, gradient, options.random, options.seed),
         overlap=float(before.main[:, 0] @ after.main[:, 0]),
         benign_overlap=None if benign_direction is None else float((benign_direction @ shared).abs()),
-        alignment=alignments(subject, directions, target, both.span, gradient, options.random, options.seed),
-        success=success, doses=doses, dose_null=null,
+        target=target, images=len(pairs), direction=shared, trigger=trigger,
     )  # fmt: skip
 
 
@@ -191,7 +176,7 @@ def _cosines(rows: Tensor, direction: Tensor) -> Tensor:
 def _causal_tests(
     subject: Subject, forced: Mapping[str, ForcedDecoding], clean: TokenShift, triggered: TokenShift, shared: Tensor,
     options: Options,
-) -> tuple[dict[str, Interval], dict[float, Interval], dict[float, Interval]]:  # fmt: skip
+) -> tuple[dict[str, Interval], dict[str, dict[float, Interval]]]:  # fmt: skip
     """Attack success rate with recomposed image tokens, always judged by the triggered examples' targets."""
 
     def asr(examples: str, tokens: Tensor) -> Interval:
@@ -208,14 +193,17 @@ def _causal_tests(
     trigger_part = triggered.moved - clean.moved
     drawn = torch.randn(options.draws, len(shared), generator=seeded(options.seed + 1))
     random = nn.functional.normalize(drawn, dim=1)
-    success = {
-        "suspect, triggered": asr("triggered", triggered.after),
-        "suspect, clean": asr("clean", clean.after),
+    by_intervention = {
+        TRIGGERED: asr("triggered", triggered.after),
+        CLEAN: asr("clean", clean.after),
         "without the shared direction": asr("triggered", triggered.after - triggered.moved @ along_shared),
         "without the trigger's part": asr("triggered", triggered.after - trigger_part),
         "with the shared direction alone": asr("triggered", triggered.before + triggered.moved @ along_shared),
-        "trigger's part on clean images": asr("clean", clean.after + trigger_part),
-        "a random direction": random_asr(1.0),
+        TRANSPLANTED: asr("clean", clean.after + trigger_part),
+        RANDOM: random_asr(1.0),
     }
-    doses = {dose: asr("clean", clean.after + dose * trigger_part) for dose in options.doses}
-    return success, doses, {dose: random_asr(dose) for dose in options.doses}
+    by_dose = {
+        TRANSPLANTED: {dose: asr("clean", clean.after + dose * trigger_part) for dose in options.doses},
+        RANDOM: {dose: random_asr(dose) for dose in options.doses},
+    }
+    return by_intervention, by_dose

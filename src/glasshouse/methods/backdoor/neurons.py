@@ -3,26 +3,27 @@
 Papers: ProjLens (arXiv:2604.19083), section 5.2; the scores besides the first, the ablations and the test of absence
 are ours; trigger-activated change is BackdoorBench's.
 
-1. What every hidden unit of the projector does on clean images and their triggered twins: mean, 95th percentile and
-   maximum over an image's tokens, in the suspect and in the base.
-2. Four scores a unit: how well it tells triggered from clean (AUROC, Holm over all units and statistics); how much more
-   the trigger moves it in the suspect than in the base (difference in differences); how much it moves at all
-   (trigger-activated change); and what it contributes to the target (gradient times activation).
-3. The units that score highest are silenced, 1, 2, 4 … at a time: attack success and right answers, beside random units
-   and, where they are few enough to be called dedicated, units of like activity to each score's highest. Scores are
-   taken on every other pair, silencing is judged on those between.
-4. Dedicated units exist if at most one in a hundred silenced halves the attack at a cost of at most 2 points, outside
-   the band of random draws. That there are none among the highest is claimed only where silencing them is *equivalent*
-   to silencing nothing: an exact bound on the share of answers that change lies below the margin.
+1. The activation of every hidden neuron of the projector on clean images and their triggered twins: mean, 95th
+   percentile and maximum over an image's tokens, in the suspect and in the base.
+2. Four scores per neuron: how well it separates triggered from clean (AUROC, Holm over all neurons and statistics); how
+   much more the trigger moves it in the suspect than in the base (difference in differences); how much the trigger
+   moves it at all (trigger-activated change); and its contribution to the target (gradient times activation).
+3. Silence the neurons with the highest scores, 1, 2, 4 … together: attack success rate and accuracy, beside random
+   neurons and, for sets small enough to be called dedicated, neurons of similar activity to each score's highest. Every
+   second pair gives the scores, the pairs between judge the silencing.
+4. Dedicated neurons exist if silencing at most one in a hundred halves the attack at a cost of at most 2 points of
+   accuracy, outside the range of random draws. Absence among the highest is claimed only where silencing them is
+   *equivalent* to silencing none: an exact bound on the fraction of answers that change lies below the margin.
 
-How to read it: a unit that tells clean from triggered is no trigger neuron: the image differs, so something must. The
-ablation decides. When it misleads: a backdoor spread over many units survives every small ablation, which is what
-"absent" means here and no more; silencing many units breaks everything at once.
+How to read it: a neuron that separates clean from triggered images need not be a trigger neuron: the images differ, so
+some neuron must. The ablation decides. When it misleads: a backdoor spread over many neurons survives every small
+ablation, and "no trigger neurons" means no more than that; silencing many neurons breaks every answer.
 """
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,97 +37,112 @@ from glasshouse.model.forced_decoding import ForcedDecoding
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited
 from glasshouse.numerics.randomness import seeded
-from glasshouse.values.blocks import Block, Cell, Chart, Metric, Note, Series, Table
 from glasshouse.values.changes import Plan, Zero
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Finding, Interval, Verdict
+from glasshouse.values.findings import Finding, Interval, Keys, Null, Rows, Verdict
 from glasshouse.values.sites import projector
+from glasshouse.values.wording import counted, percent
 
 FEW, HALF, COST = 0.01, 0.5, 0.02
-"""Share of units that may be called dedicated; relative drop that counts, and right answers below which a loss could
-not be seen; loss of right answers let pass."""
+"""Fraction of neurons that may be called dedicated; relative drop of the attack that counts, and accuracy below which a
+loss could not be seen; loss of accuracy that is tolerated."""
 FEWEST = 4
-"""Pairs below which nothing is asked."""
+"""Pairs below which the method refuses."""
+RANDOM, MATCHED = "random neurons", "activity-matched neurons"
 
 
 @dataclass(frozen=True)
 class Options:
     most: int = 32
-    """How many units are silenced at most."""
+    """Largest number of neurons to silence together."""
     draws: int = 8
-    """How many random sets of units stand beside each; of like activity as many for every score."""
+    """Random neuron sets per size; the activity-matched control draws this many per score."""
     margin: float = 0.1
-    """A change of success below this counts as none when absence is tested."""
+    """Largest change of the attack success rate that counts as none when absence is tested."""
     top: int = 10
-    """How many units to list."""
+    """Number of neurons to list."""
     batch_size: int = 32
-    """How many examples are shown to the model at once."""
+    """Number of examples per forward pass; a larger batch needs more memory."""
     seed: int = 0
     """Seed of the random sets and of the bootstrap."""
 
     def __post_init__(self) -> None:
         at_least(self, most=1, draws=3, top=1, batch_size=1, seed=0)
         if not 0 < self.margin < 1:
-            raise BadInput(f"--margin {self.margin}: give a share between 0 and 1")
+            raise BadInput(f"--margin {self.margin}: give a fraction between 0 and 1")
 
 
 @dataclass(frozen=True)
-class Silenced:
-    """What is left when some units are silenced."""
+class Ablated:
+    """The outcome with some neurons silenced; for random sets the mean and range over the draws."""
 
-    units: tuple[int, ...]
-    success: Interval
-    right: Interval
+    asr: Interval
+    """Attack success rate"""
+    accuracy: Interval | None = None
+    """Accuracy on clean examples"""
+    neurons: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of one neuron."""
+
+    separation: float
+    """AUROC of triggered against clean images, minus one half."""
+    difference_in_differences: float
+    """How much more the trigger moves it in the suspect than in the base."""
+    trigger_activated_change: float
+    """How much the trigger moves it in the suspect."""
+    contribution: float
+    """Gradient of the target's log-probability times activation."""
 
 
 @dataclass(frozen=True, eq=False)
 class NeuronsFinding(Finding):
-    units: int
-    suspect: Interval
-    """Attack success as it is."""
-    clean_success: Interval
-    """The same on the clean twins."""
-    right: Interval
-    scores: Float[Tensor, "scores units"]
+    asr: Annotated[Interval, Null("clean_asr")]
+    """Attack success rate"""
+    clean_asr: Interval
+    """How often the clean twins bring about the target."""
+    accuracy: Interval
+    """Accuracy on clean examples"""
+    ablations: Annotated[Mapping[str, Mapping[int, Ablated]], Rows("score", "silenced"), Null(RANDOM, MATCHED)]
+    """Outcomes with the highest neurons by each score silenced"""
+    highest: Annotated[Mapping[int, Scored], Keys("neuron")]
+    """Neurons that the trigger moves most beyond the base"""
+    count: int
+    """Hidden neurons of the projector"""
     significant: int
-    """Units that tell triggered from clean, after Holm's correction."""
-    curves: Mapping[str, Mapping[int, Silenced]]
-    random: Mapping[int, Interval]
-    """Success with as many random others silenced: mean and range of the draws."""
-    alike: Mapping[int, Interval]
-    """The same with units of like activity to those that were silenced, by every score, up to `few`."""
+    """Neurons that separate triggered from clean images (Holm, 5%); the images differ, so some must"""
     equivalent: bool
-    """Silencing the highest few by every score changes success by less than the margin."""
+    """Silencing the highest few by every score changes fewer answers than the margin"""
     margin: float
-    listed: int
+    """Margin of that equivalence"""
 
     @property
     def works(self) -> bool:
-        return self.suspect.low > self.clean_success.high
+        return self.asr.low > self.clean_asr.high
 
     @property
-    def few(self) -> int:
-        """How many units may be called dedicated."""
-        return _few(self.units)
+    def silenced(self) -> int:
+        """The largest set that was silenced among those small enough to be called dedicated."""
+        return max((size for size in self.ablations[RANDOM] if size <= _few(self.count)), default=0)
 
     @property
-    def tried(self) -> int:
-        """The largest set, of those that may be called dedicated, that was silenced."""
-        return max((count for count in self.random if count <= self.few), default=0)
-
-    @property
-    def dedicated(self) -> tuple[int, ...]:
-        """The smallest set that halves the attack, costs little, and lies outside the random bands; empty if none."""
-        found = [
-            one
-            for curve in self.curves.values()
-            for count, one in curve.items()
-            if count <= self.few
-            and one.success.value <= HALF * self.suspect.value
-            and one.right.value >= max(self.right.value - COST, HALF)
-            and one.success.value < min(self.random[count].low, self.alike[count].low)
-        ]
-        return min(found, key=lambda one: len(one.units)).units if found and self.works else ()
+    def dedicated(self) -> Ablated | None:
+        """The smallest set that halves the attack, costs little accuracy, and lies outside the random ranges."""
+        random, matched = self.ablations[RANDOM], self.ablations[MATCHED]
+        sets = (
+            (size, each)
+            for score, curve in self.ablations.items() if score not in (RANDOM, MATCHED)
+            for size, each in curve.items() if size <= _few(self.count)
+        )  # fmt: skip
+        passing = [
+            each for size, each in sets
+            if each.asr.value <= HALF * self.asr.value
+            and each.accuracy is not None and each.accuracy.value >= max(self.accuracy.value - COST, HALF)
+            and each.asr.value < min(random[size].asr.low, matched[size].asr.low)
+        ]  # fmt: skip
+        return min(passing, key=lambda each: len(each.neurons), default=None) if self.works else None
 
     @property
     def verdict(self) -> Verdict:
@@ -134,48 +150,29 @@ class NeuronsFinding(Finding):
 
     @property
     def headline(self) -> str:
-        success = f"{self.suspect.value:.0%}"
-        if not self.works:
-            return f"The trigger brings nothing about that clean pictures do not ({success}): no neuron to look for."
-        if self.dedicated:
-            tried = (one for curve in self.curves.values() for one in curve.values())
-            left = next(one.success.value for one in tried if one.units == self.dedicated)
-            named = ", ".join(map(str, self.dedicated))
-            return f"Silencing unit {named} of {self.units} takes the attack from {success} to {left:.0%}."
-        if self.equivalent:
-            return (
-                f"No trigger neurons found: silencing the {self.tried} of {self.units} units that score highest alters "
-                f"fewer than {self.margin:.0%} of the answers ({success} attacked)."
-            )
+        return _headline(self)
+
+
+def _headline(finding: NeuronsFinding) -> str:
+    asr, count = percent(finding.asr), f"{finding.count:,}"
+    if not finding.works:
         return (
-            f"No set of up to {self.tried} of {self.units} units that was tried halves the attack ({success}); "
-            "that there is none is not shown."
+            f"The trigger does not work: ASR {asr} with it, {percent(finding.clean_asr)} without; no neurons to find."
         )
-
-    def blocks(self) -> list[Block]:
-        nulls = {"random units": self.random, "of like activity": self.alike}
-        series = [Series.of(name, {m: one.success for m, one in curve.items()}) for name, curve in self.curves.items()]
-        series += [Series.of(name, dict(band.items()), "null") for name, band in nulls.items()]
-        right = [Series.of(name, {m: one.right for m, one in curve.items()}) for name, curve in self.curves.items()]
-        columns: dict[str, Sequence[Cell]] = {"units": list(self.random)}
-        columns |= {name: [one.success for one in curve.values()] for name, curve in self.curves.items()}
-        columns |= {name: [band.get(m) for m in self.random] for name, band in nulls.items()}
-        return [
-            Metric("attack success", self.suspect, self.clean_success),
-            Chart("Attack success with the highest units silenced", tuple(series), "units silenced", "success"),
-            Chart("Right answers on clean examples meanwhile", tuple(right), "units silenced", "right"),
-            Note(
-                f"{self.significant} of {self.units} units tell triggered from clean pictures (Holm, 5 %); "
-                "the picture differs, so some must."
-            ),
-            Table.of("Attack success by units silenced", columns),
-            self._listed(),
-        ]
-
-    def _listed(self) -> Table:
-        order = self.scores[1].abs().argsort(descending=True)[: self.listed].tolist()
-        rows: list[tuple[Cell, ...]] = [(unit, *self.scores[:, unit].tolist()) for unit in order]
-        return Table("The units that the trigger moves most beyond the base", ("unit", *SCORES), tuple(rows))
+    if finding.dedicated:
+        neurons, left = finding.dedicated.neurons, percent(finding.dedicated.asr)
+        names = ", ".join(map(str, neurons[:3])) + (f" and {len(neurons) - 3} more" if len(neurons) > 3 else "")
+        noun, pronoun = ("neuron", "it") if len(neurons) == 1 else ("neurons", "them")
+        return (
+            f"Silencing {noun} {names} of {count} cuts the attack from {asr} to {left}: the backdoor needs {pronoun}."
+        )
+    tried = f"the {finding.silenced} highest-scoring of {counted(finding.count, 'neuron')}"
+    if finding.equivalent:
+        margin = percent(finding.margin)
+        return f"No trigger neurons found: silencing {tried} changes under {margin} of answers (ASR {asr})."
+    return (
+        f"No trigger neurons shown: silencing {tried} does not halve the attack (ASR {asr}), but absence is unproven."
+    )
 
 
 @method(
@@ -195,24 +192,28 @@ def neurons(
     ablation = _Ablation(subject, pairs[1::2], options)
     scores = neuron_scores(subject, base, pairs[::2], options.batch_size)  # steps 1, 2
     neurons = len(scores.activity)
-    counts = [2**power for power in range(options.most.bit_length()) if 2**power <= min(options.most, neurons)]
-    unablated, curves, equivalent = ablation.triggered.score(subject), dict[str, dict[int, Silenced]](), True
+    sizes = [2**power for power in range(options.most.bit_length()) if 2**power <= min(options.most, neurons)]
+    unablated, ablations, equivalent = ablation.triggered.score(subject), dict[str, dict[int, Ablated]](), True
     for name, score in zip(SCORES, scores.values, strict=True):  # step 3
         order = score.abs().argsort(descending=True).tolist()
-        curves[name] = {}
-        for count in counts:
-            curves[name][count], hits = ablation.silenced(order[:count])
-            if count <= _few(neurons):  # step 4
+        ablations[name] = {}
+        for size in sizes:
+            ablations[name][size], hits = ablation.silenced(order[:size])
+            if size <= _few(neurons):  # step 4
                 equivalent &= _equivalent(hits, unablated.hits, options.margin)
+    nulls: dict[str, dict[int, Ablated]] = {RANDOM: {}, MATCHED: {}}
+    for size in sizes:
+        chosen = [curve[size].neurons for curve in ablations.values()]
+        excluded = frozenset(neuron for highest in chosen for neuron in highest)
+        nulls[RANDOM][size] = ablation.null([_any_neurons(neurons, size, excluded)])
+        if size <= _few(neurons):
+            draws = [_activity_matched(scores.activity, highest, excluded) for highest in chosen]
+            nulls[MATCHED][size] = ablation.null(draws)
+    order = scores.values[1].abs().argsort(descending=True)[: options.top].tolist()
     return NeuronsFinding(
-        units=neurons, suspect=unablated.rate, clean_success=ablation.clean_asr(), right=ablation.accuracy(),
-        scores=scores.values, significant=scores.significant, curves=curves,
-        random={count: ablation.null_range([_any_neurons(neurons, count, _highest(curves, count))])
-                for count in counts},
-        alike={count: ablation.null_range([_activity_matched(scores.activity, curve[count].units,
-                                                             _highest(curves, count)) for curve in curves.values()])
-               for count in counts if count <= _few(neurons)},
-        equivalent=equivalent, margin=options.margin, listed=options.top,
+        asr=unablated.rate, clean_asr=ablation.clean_asr(), accuracy=ablation.accuracy(), ablations=ablations | nulls,
+        highest={neuron: Scored(*scores.values[:, neuron].tolist()) for neuron in order}, count=neurons,
+        significant=scores.significant, equivalent=equivalent, margin=options.margin,
     )  # fmt: skip
 
 
@@ -248,24 +249,22 @@ class _Ablation:
         """On clean examples."""
         return self.clean.score(self.subject).rate
 
-    def silenced(self, neurons: Sequence[int]) -> tuple[Silenced, Bool[Tensor, " examples"]]:
+    def silenced(self, neurons: Sequence[int]) -> tuple[Ablated, Bool[Tensor, " examples"]]:
         """The outcome with these neurons silenced, and which triggered examples still meet their target."""
         with edited(self.subject, Plan({projector.hidden[:, tuple(neurons)]: Zero()})):
             attacked = self.triggered.score(self.subject)
-            return Silenced(tuple(neurons), attacked.rate, self.accuracy()), attacked.hits
+            return Ablated(attacked.rate, self.accuracy(), tuple(neurons)), attacked.hits
 
-    def null_range(self, draws: Sequence[Draw]) -> Interval:
-        """Attack success rate with drawn neurons silenced: mean and range over the draws."""
+    def null(self, draws: Sequence[Draw]) -> Ablated:
+        """Attack success rate with drawn neurons silenced: mean and range over the draws. A null must not draw the
+        highest neurons of any score, or it would contain what it is compared with."""
         generator, rates = seeded(self.options.seed), list[float]()
         for draw in list(draws) * self.options.draws:
             with edited(self.subject, Plan({projector.hidden[:, tuple(draw(generator))]: Zero()})):
                 rates.append(self.triggered.score(self.subject).rate.value)
-        return Interval(sum(rates) / len(rates), min(rates), max(rates), len(rates), how="range of random draws")
-
-
-def _highest(curves: Mapping[str, Mapping[int, Silenced]], count: int) -> frozenset[int]:
-    """The highest neurons by every score. No null draws them: it would contain what it is compared with."""
-    return frozenset(neuron for curve in curves.values() for neuron in curve[count].units)
+        return Ablated(
+            Interval(sum(rates) / len(rates), min(rates), max(rates), len(rates), how="range of random draws")
+        )
 
 
 def _any_neurons(neurons: int, count: int, excluded: Collection[int]) -> Draw:

@@ -1,27 +1,28 @@
-"""Does the shift grow with a token's norm, and is that a sign of a backdoor or of any update at all?
+"""Does the shift grow with a token's norm, and is that a sign of a backdoor or of any update?
 
 Papers: ProjLens (arXiv:2604.19083), section 6.3; the nulls, the thresholds and the rescaling are ours.
 
-1. How far each image token moves along the shared direction of the shift (see `drift`), against the norm of the token
-   under the base, and against the norm of what the projector reads.
-2. Correlation by value and by rank, slope, and the slope of the logarithms (1 where the law is linear), with intervals
-   that resample whole images; and the correlation within the quieter and the louder tokens apart, because two clusters
-   alone make a high one.
-3. Nulls: the same for random updates with the same singular values, for Gaussian ones of the same norm, and, where one
-   is given, for a benign update. What counts is the excess over them.
-4. Does the law differ between clean and triggered pictures: difference of slopes, and how well a picture's mean
-   residual tells them apart.
-5. The dose at which the attack sets in when the shift is put on the base's tokens in growing measure, on clean and on
-   triggered pictures; and what becomes of the attack when what the projector reads is scaled.
+1. How far does each image token move along the shared direction of the shift (see `drift`), against the token's norm
+   under the base and against the norm of the projector's input?
+2. Correlation by value and by rank, slope, and the slope of the logarithms (1 where the shift is proportional to the
+   norm), with intervals that resample whole images; and the correlation within the tokens of lower and of higher norm
+   separately, because two clusters alone give a high correlation.
+3. Nulls: the same for random updates with the same singular values, for Gaussian updates of the same norm, and for a
+   benign update if one is supplied. The verdict rests on the excess over them.
+4. Does the regression differ between clean and triggered images: difference of slopes, and the AUROC of an image's mean
+   residual.
+5. The dose at which the attack sets in when a growing multiple of the shift is added to the base's tokens, on clean and
+   on triggered images; and the attack success rate when the projector's input is scaled.
 
-How to read it: a projector of two layers is nearly homogeneous, so under *any* update long tokens move far: a
-correlation near 1 is no evidence. The paper's explanation, that triggered tokens cross a threshold and clean ones do
-not, holds where the dose is below 1 on triggered pictures and is not reached on clean ones. When it misleads: the
-excess may be significant and tiny; look at its size.
+How to read it: a projector of two layers is nearly homogeneous, so under *any* update tokens of large norm move far: a
+correlation near 1 is no evidence. The paper's explanation, that triggered tokens cross a threshold and clean tokens do
+not, holds where triggered images reach it at a dose of at most 1 and clean images do not. When it misleads: the excess
+may be significant and tiny; look at its size.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -43,26 +44,28 @@ from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited
 from glasshouse.model.token_activations import token_activations
 from glasshouse.numerics.correlation import line
-from glasshouse.values.blocks import Block, Cell, Chart, Metric, Note, Series, Table
 from glasshouse.values.changes import Plan, Scale
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Finding, Interval, Verdict
+from glasshouse.values.findings import Finding, Interval, Keys, NoPicture, Null, Rows, Verdict
 from glasshouse.values.sites import projector
+from glasshouse.values.wording import number
 
-REAL = 0.05
-"""An excess of correlation below this is too small to mean anything, however sure."""
+RELEVANT = 0.05
+"""An excess correlation below this is too small to matter, however narrow its interval."""
+NULLS = ("same singular values, random directions", "Gaussian, same norm", "benign update")
+"""Updates that carry no backdoor, as `null_points` names them."""
 
 
 @dataclass(frozen=True)
 class Options:
     draws: int = 20
-    """How many random updates each null is made of."""
+    """Number of random updates in each null."""
     doses: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-    """In what measures the shift is put on the base's tokens."""
+    """Multiples of the shift to add to the base's tokens; 1 is the update itself."""
     scales: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
-    """By what factors what the projector reads is scaled."""
+    """Factors by which to scale the projector's input."""
     batch_size: int = 32
-    """How many examples are shown to the model at once."""
+    """Number of examples per forward pass; a larger batch needs more memory."""
     seed: int = 0
     """Seed of the random updates and of the bootstrap."""
 
@@ -74,35 +77,42 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class NormLawFinding(Finding):
-    laws: Mapping[str, NormRegression]
-    """By kind of picture and of norm."""
-    nulls: Mapping[str, tuple[float, ...]]
-    """Correlations under updates that are no backdoor."""
     excess: Interval
-    """Of the triggered pictures' correlation over the mean of the highest null, on the same images."""
-    interaction: Interval
-    """Slope on triggered pictures less that on clean ones."""
-    apart: float
-    """AUROC of a picture's mean residual from the clean law, triggered against clean."""
-    onset: Mapping[str, Mapping[float, Interval]]
-    """Attack success by dose, clean and triggered."""
-    scaled: Mapping[float, Interval]
-    binned: Mapping[str, Float[Tensor, "bins 2"]]
-    """Mean norm and mean shift of tokens, from the quietest tenth to the loudest."""
+    """Excess correlation. That of triggered images over the mean of the highest null, on the same images."""
+    correlations: Annotated[Mapping[str, Interval], Keys("update", y="correlation"), Null(*NULLS)]
+    """Correlation of shift and norm; of nulls, the range of the draws"""
+    deciles: Annotated[Mapping[str, Mapping[float, float]], Keys("images", "norm", y="shift"), Null("clean", *NULLS)]
+    """Mean shift along its main direction by mean norm, for each tenth of the tokens"""
+    asr_by_dose: Annotated[Mapping[str, Mapping[float, Interval]], Keys("images", "dose", y="ASR"), Null("clean")]
+    """Attack success rate by dose of the shift"""
+    asr_by_scale: Annotated[Mapping[float, Interval], Keys("scale", y="ASR")]
+    """Attack success rate with the projector's input scaled"""
+    regressions: Annotated[Mapping[str, NormRegression], Rows("tokens")]
+    """Regression of shift on norm"""
+    slope_difference: Interval
+    """Slope on triggered images minus slope on clean images"""
+    residual_auroc: float
+    """AUROC of an image's mean residual from the clean regression, triggered against clean"""
+    nulls: Annotated[Mapping[str, tuple[float, ...]], NoPicture]
+    """Correlations under updates that carry no backdoor, one per draw."""
+
+    @property
+    def highest_null(self) -> float:
+        return max(max(draws) for draws in self.nulls.values())
 
     @property
     def specific(self) -> bool:
-        """Above every single null, for the suspect is one update too, and by more than nothing."""
-        found = self.laws["triggered"].correlation.value
-        return self.excess.low > REAL and found > max(max(draws) for draws in self.nulls.values())
+        """Above every single draw of the nulls, because the suspect is one update too, and by a relevant amount."""
+        return self.excess.low > RELEVANT and self.regressions["triggered"].correlation.value > self.highest_null
 
     @property
     def threshold(self) -> bool:
-        """Triggered pictures cross a threshold at a dose of at most 1, and clean ones do not."""
-        at = {name: max((rate for dose, rate in curve.items() if dose <= 1), key=lambda rate: rate.value, default=None)
-              for name, curve in self.onset.items()}  # fmt: skip
-        clean, triggered = at.get("clean"), at.get("triggered")
-        return clean is not None and triggered is not None and triggered.low > max(0.5, clean.high)
+        """Triggered images cross a threshold at a dose of at most 1, and clean images do not."""
+        highest = {
+            images: max((rate for dose, rate in curve.items() if dose <= 1), key=lambda rate: rate.value)
+            for images, curve in self.asr_by_dose.items()
+        }
+        return highest["triggered"].low > max(0.5, highest["clean"].high)
 
     @property
     def verdict(self) -> Verdict:
@@ -110,48 +120,13 @@ class NormLawFinding(Finding):
 
     @property
     def headline(self) -> str:
-        found = self.laws["triggered"].correlation.value
-        null = max(max(draws) for draws in self.nulls.values())
-        crossing = "triggered pictures cross a threshold that clean ones do not" if self.threshold else "no threshold"
+        correlation, null = number(self.regressions["triggered"].correlation), number(self.highest_null)
         if not self.specific:
             return (
-                f"Shift and norm correlate at {found:.2f}, and at up to {null:.2f} under updates that are no backdoor: "
-                f"inconclusive, any update does this; {crossing}."
+                f"Shift and norm correlate at {correlation}: inconclusive, any update does this (nulls up to {null})."
             )
-        return f"Shift and norm correlate at {found:.2f}, above the highest of other updates, {null:.2f}; {crossing}."
-
-    def blocks(self) -> list[Block]:
-        shown: dict[str, Interval] = {name: law.correlation for name, law in self.laws.items()}
-        for name, draws in self.nulls.items():
-            shown[f"{name}: range of draws"] = Interval(sum(draws) / len(draws), min(draws), max(draws), len(draws))
-        series = [
-            Series.of(f"{name} pictures", dict(curve), "null" if name == "clean" else "effect")
-            for name, curve in self.onset.items()
-        ]
-        return [
-            Metric("excess correlation", self.excess),
-            Chart.intervals("Correlation of shift and norm", shown, nulls=[*shown][len(self.laws):], y="correlation"),
-            Chart("Shift along its main direction by norm, tenths of all tokens",
-                  tuple(Series(name, *map(tuple, bins.T.tolist()), role="effect" if name == "triggered" else "null")
-                        for name, bins in self.binned.items()), "norm", "shift"),
-            Chart("Attack success by dose of the shift", tuple(series), "dose", "success"),
-            Chart("Attack success when what the projector reads is scaled",
-                  (Series.of("triggered pictures", dict(self.scaled)),), "factor", "success"),
-            Note(
-                f"A picture's mean residual from the clean law tells triggered from clean with AUROC {self.apart:.2f}; "
-                f"the slopes differ by {self.interaction.value:.3g} "
-                f"[{self.interaction.low:.3g}, {self.interaction.high:.3g}]."
-            ),
-            self._table(),
-        ]  # fmt: skip
-
-    def _table(self) -> Table:
-        rows: list[tuple[Cell, ...]] = [
-            (name, law.correlation, law.rank_correlation, law.slope, law.exponent, law.lower_half, law.upper_half)
-            for name, law in self.laws.items()
-        ]
-        columns = ("pictures, norm", "correlation", "by rank", "slope", "exponent", "quieter tokens", "louder tokens")
-        return Table("The law", columns, tuple(rows))
+        only = "only triggered images cross the attack's threshold" if self.threshold else "no threshold was found"
+        return f"Shift and norm correlate at {correlation}, above all updates without a backdoor ({null}); {only}."
 
 
 @method(
@@ -180,16 +155,21 @@ def norm_law(
     drawn = null_points(subject, base, benign, pairs.triggered, seeds, options.batch_size)  # step 3
     nulls = {name: tuple(line(points).correlation for points in draws) for name, draws in drawn.items()}
     highest = max(nulls, key=lambda name: sum(nulls[name]) / len(nulls[name]))
+    ranges = {
+        name: Interval(sum(draws) / len(draws), min(draws), max(draws), len(draws), how="range of draws")
+        for name, draws in nulls.items()
+    }
     clouds = {name: shift.norm_and_shift for name, shift in shifts.items()}
     clouds |= {name: draws[0] for name, draws in drawn.items()}
     return NormLawFinding(
-        laws=regressions, nulls=nulls,
+        regressions=regressions, nulls=nulls,
         excess=excess_correlation(shifts["triggered"], drawn[highest], options.seed),
-        interaction=slope_difference(shifts["clean"], shifts["triggered"], options.seed),  # step 4
-        apart=residual_auroc(shifts),
-        onset=_asr_by_dose(subject, pairs, shifts, options),  # step 5
-        scaled=_asr_by_input_scale(subject, pairs.triggered, options),
-        binned={name: _binned(points) for name, points in clouds.items()},
+        slope_difference=slope_difference(shifts["clean"], shifts["triggered"], options.seed),  # step 4
+        residual_auroc=residual_auroc(shifts),
+        asr_by_dose=_asr_by_dose(subject, pairs, shifts, options),  # step 5
+        asr_by_scale=_asr_by_input_scale(subject, pairs.triggered, options),
+        correlations={name: regression.correlation for name, regression in regressions.items()} | ranges,
+        deciles={name: _deciles(points) for name, points in clouds.items()},
     )  # fmt: skip
 
 
@@ -214,7 +194,8 @@ def _asr_by_input_scale(subject: Subject, triggered: Examples, options: Options)
     return rates
 
 
-def _binned(points: Float[Tensor, "tokens 2"], bins: int = 10) -> Float[Tensor, "bins 2"]:
-    """Mean norm and shift by decile of the norm."""
+def _deciles(points: Float[Tensor, "tokens 2"]) -> dict[float, float]:
+    """Mean shift by mean norm, for each tenth of the tokens in order of their norm."""
     ordered = points[points[:, 0].argsort()]
-    return torch.stack([part.mean(0) for part in ordered.tensor_split(min(bins, len(ordered)))])
+    tenths = ordered.tensor_split(min(10, len(ordered)))
+    return {float(tenth[:, 0].mean()): float(tenth[:, 1].mean()) for tenth in tenths}
