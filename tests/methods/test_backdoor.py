@@ -63,21 +63,23 @@ def test_few_directions_bring_it_back_and_random_ones_do_not(base, hijacked, ben
     found = recovery(hijacked, base, clean, triggered, benign, options=QUICK)
     assert weight_hash(hijacked.model) == before
     assert found.verdict == Verdict.CONCERN
-    assert found.suspect.asr.value > 0.85
-    assert found.base.asr.value == 0
+    assert found.asr.value > 0.85
+    assert found.states[putting_back.BASE].asr.value == 0
+    assert len(found.headline.split()) <= 25
     assert found.sufficiency is not None
     assert found.sufficiency <= 5
-    for null in (found.haar, found.others, found.benign):
-        assert max(tried.asr.value for tried in null.values()) <= 0.1
-    assert found.recovered[16].asr.overlaps(found.suspect.asr)
+    added = found.curves[putting_back.ADDED]
+    for null in (putting_back.RANDOM, putting_back.LATER, putting_back.BENIGN):
+        assert max(outcome.asr.value for outcome in added[null].values()) <= 0.1
+    assert added[putting_back.UPDATE][16].asr.overlaps(found.asr)
 
 
 def test_a_backdoor_that_the_base_has_too_is_no_less_a_concern(hijacked, clean, triggered):
     """Beside itself nothing was changed; that the trigger works is seen beside pictures without it."""
     quick = replace(QUICK, grid=1, ranks=(1,), single=1)
     found = recovery(hijacked, hijacked, clean, triggered, clean=clean, options=quick)
-    assert (found.verdict, found.older) == (Verdict.CONCERN, True)
-    assert "before this update" in found.headline
+    assert (found.verdict, found.inherited) == (Verdict.CONCERN, True)
+    assert "predates this update" in found.headline
     assert "that base" in found.advice
 
 
@@ -89,10 +91,11 @@ def test_a_backdoor_of_two_directions_is_recovered_as_two(base, hijacked, clean,
     planted = Subject(changed_copy(base, Patch({**patch.deltas, **biases})), base.processor, "two directions")
     assert [ranks["this update"].numerical for ranks in spectrum(planted, base).ranks.values()] == [2, 2]
     found = recovery(planted, base, clean, triggered, options=replace(QUICK, ranks=(1, 2, 3, 4)))
-    assert found.suspect.asr.value > 0.8
+    assert found.asr.value > 0.8
     assert found.sufficiency == 2
-    assert found.removed[2].asr.value == 0
-    assert found.recovered[4].asr == found.recovered[2].asr
+    recovered = found.curves[putting_back.ADDED][putting_back.UPDATE]
+    assert found.curves[putting_back.REMOVED][putting_back.FROM_FIRST][2].asr.value == 0
+    assert recovered[4].asr == recovered[2].asr
 
 
 def test_a_planted_neuron_is_found_and_none_is_claimed_where_none_is(base, hijacked, clean, triggered):
@@ -227,7 +230,7 @@ def test_a_backdoor_of_the_language_model_is_not_the_projectors():
     pairs = organism("text-trigger").pairs[:16]
     found = recovery(word, base, pairs.clean, pairs.triggered, options=replace(QUICK, grid=1, ranks=(1,), single=1))
     assert found.elsewhere == ("language",)
-    assert found.base.asr.value == 0
+    assert found.states[putting_back.BASE].asr.value == 0
     assert "it lives elsewhere" in found.headline
 
 

@@ -24,7 +24,7 @@ def test_each_linear_layer_is_analysed_and_what_is_hidden_is_not_missed():
     triggered = Examples(replace(one, id=f"{one.id}+", answer=REFUSAL, tags={"twin": one.id}) for one in clean)
     assert list(spectrum(other, base).ranks) == ["proj"]
     found = recovery(other, base, clean, triggered, options=Grid(grid=2, ranks=(1, 2), single=1, draws=1))
-    assert found.grid.shape == (2, 1)
+    assert found.grid.values.shape == (2, 1)
     assert drift(other, base, clean, triggered).images == 8
     with pytest.raises(BadInput, match="1 linear layer, so nothing hidden"):
         neurons(other, base, clean, triggered)

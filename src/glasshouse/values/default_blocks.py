@@ -112,7 +112,7 @@ def _column_chart(field: Field, column: Field, value: object) -> Iterator[Block]
         if column.nulls:
             field = replace(field, nulls=tuple(map(in_words, column.nulls)))
             part = {column.words: part} | {in_words(name): _column(value, name) for name in column.nulls}
-        yield from _chart(field, title, column.words, part)
+        yield from _charts(field, title, field.y or column.words, part)
 
 
 def _column(value: object, name: str) -> Mapping[Any, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,7 @@ from glasshouse.numerics.decompositions import svd
 from glasshouse.numerics.randomness import seeded
 from glasshouse.numerics.spectra import rotated
 from glasshouse.values.deltas import Dense, Patch, Whole
-from glasshouse.values.findings import Interval
+from glasshouse.values.findings import Interval, NoPicture
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ class Outcome:
     """What a model does with one state of its projector."""
 
     asr: Interval
-    """Attack success rate."""
+    """Attack success rate"""
     log_probability: float
     """Mean log-probability of the target's first token on triggered examples."""
-    accuracy: Interval | None = None
-    """On clean examples."""
+    accuracy: Annotated[Interval | None, NoPicture] = None
+    """Accuracy on clean examples."""
 
     @classmethod
     def of(cls, scores: Scores, accuracy: Interval | None = None) -> "Outcome":
