@@ -40,11 +40,11 @@ def main(names: list[str]) -> int:
         triggered = attacks.attacked(card.recipe.poison, clean)
         # None of the examples that purify learns from or is judged on is among those that the organism brings.
         found = purify(subject, shelf.downstream(64, 60), shelf.downstream(400, 61), base, None, clean, triggered)
-        before, ours = found.before, found.repairs[SURGERY]
-        left.append(ours.success.value)
-        print(f"{name}: success {before.success.value:.0%} to {ours.success}, right {before.right.value:.1%}, "
+        before, ours = found.before, found.outcomes[SURGERY]
+        left.append(ours.asr.value)
+        print(f"{name}: ASR {before.asr.value:.0%} to {ours.asr}, accuracy {before.accuracy.value:.1%}, "
               f"lost {ours.lost.value:.1%} [{ours.lost.low:.1%}, {ours.lost.high:.1%}], {found.verdict}")  # fmt: skip
-        ratings = {other: one.der(before) for other, one in found.repairs.items()}
+        ratings = {name: outcome.der for name, outcome in found.outcomes.items() if outcome.der is not None}
         print("   DER " + ", ".join(f"{other} {rate:.3f}" for other, rate in ratings.items()), flush=True)
         rivals = [rate for other, rate in ratings.items() if other not in (SURGERY, *NULLS)]
         beaten &= ratings[SURGERY] > max(rivals)

@@ -187,32 +187,37 @@ def test_surgery_takes_more_of_it_than_any_other_repair(base, hijacked):
     clean, triggered = logo.pairs.clean[:40], logo.pairs.triggered[:40]
     reference, held_out = logo.examples[:48], logo.held_out
     found = purify(hijacked, reference, held_out, base, None, clean, triggered, repair.Options(ranks=(5, 12), steps=12))
-    after = found.repairs["surgery"]
+    after = found.outcomes["surgery"]
     assert found.verdict == Verdict.PASS
-    assert after.success.value == 0
-    assert after.right.value >= found.before.right.value - 0.01
-    rivals = [one for name, one in found.repairs.items() if name not in ("surgery", *repair.NULLS)]
-    assert after.der(found.before) > max(one.der(found.before) for one in rivals)
-    shrunk = found.repairs[repair.SHRUNK].success.value
-    assert (f"with nothing cut takes it to {shrunk:.0%} as well" in found.headline) == (shrunk <= repair.GONE)
+    assert after.asr.value == 0
+    assert after.accuracy.value >= found.before.accuracy.value - 0.01
+    rivals = [each for name, each in found.outcomes.items() if name not in ("before", "surgery", *repair.NULLS)]
+    assert after.der > max(rival.der for rival in rivals)
+    shrunk = found.outcomes[repair.SHRUNK].asr.value
+    assert ("shrinking the whole update" in found.headline) == (shrunk <= repair.GONE)
+    assert len(found.headline.split()) <= 25
     assert found.chosen in found.search
     assert found.needless, "the base answers this world's questions as well, and the report says so"
     linears = base.anatomy.projector.linears
     assert set(found.patch.deltas) == {f"{path}.{end}" for path in linears for end in ("weight", "bias")}
     blind = purify(hijacked, reference, held_out, base, options=repair.Options(ranks=(8,), kept=(0.5,), steps=4))
     assert blind.verdict == Verdict.INCONCLUSIVE
-    assert "cannot be said" in blind.headline
-    mute = replace(found, before=replace(found.before, right=Interval.rate(0, 160)))
+    assert "ASR is unknown" in blind.headline
+    unmatched = replace(found.before, accuracy=Interval.rate(0, 160))
+    mute = replace(found, outcomes={**found.outcomes, "before": unmatched})
     assert (mute.verdict, mute.needless) == (Verdict.INCONCLUSIVE, False)
-    assert "word for word" in mute.headline
-    few = replace(found, repairs={"surgery": replace(after, success=Interval.rate(0, 20))})
+    assert "word for word" in mute.advice
+
+    def repaired(**changes: Interval) -> repair.PurifyFinding:
+        return replace(found, outcomes={"before": found.before, "surgery": replace(after, **changes)})
+
+    few = repaired(asr=Interval.rate(0, 20))
     assert few.verdict == Verdict.INCONCLUSIVE
-    assert "up to 16% within the interval" in few.headline
-    unsure = replace(found, repairs={"surgery": replace(after, lost=Interval(0.0, -0.09, 0.09, 20))})
+    assert "to 0% (0-16%)" in few.headline
+    unsure = repaired(lost=Interval(0.0, -0.09, 0.09, 20))
     assert unsure.verdict == Verdict.INCONCLUSIVE
-    assert "up to 9% lost within the interval" in unsure.headline
-    costly = replace(found, repairs={"surgery": replace(after, lost=Interval(0.04, 0.01, 0.08, 160))})
-    assert costly.verdict == Verdict.CONCERN
+    assert "the loss may reach 9%" in unsure.headline
+    assert repaired(lost=Interval(0.04, 0.01, 0.08, 160)).verdict == Verdict.CONCERN
 
 
 def test_bad_options_are_refused():
@@ -229,7 +234,7 @@ def test_a_backdoor_of_the_language_model_is_not_the_projectors():
     word, base = shelf.take("text-trigger"), shelf.take("base")
     pairs = organism("text-trigger").pairs[:16]
     found = recovery(word, base, pairs.clean, pairs.triggered, options=replace(QUICK, grid=1, ranks=(1,), single=1))
-    assert found.elsewhere == ("language",)
+    assert found.warnings == ("Weights also differ in: language; this finding is about the projector.",)
     assert found.states[putting_back.BASE].asr.value == 0
     assert "it lives elsewhere" in found.headline
 

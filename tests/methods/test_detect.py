@@ -37,7 +37,7 @@ from glasshouse.model.token_activations import token_activations
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
 from glasshouse.organisms.organism import organism
-from glasshouse.values.blocks import Note, Table
+from glasshouse.values.blocks import Note
 from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Verdict
@@ -157,8 +157,8 @@ def test_a_model_beside_itself_is_told_so_wherever_it_lies_and_does_not_pass(bas
     copy = open_subject(export(base, tmp_path / "elsewhere"))
     found = detect(copy, None, base)
     assert (found.verdict, found.unchanged) == (Verdict.INCONCLUSIVE, True)
-    assert "all 3 hashes" in found.headline
-    assert found.blocks()[0].rows[0][0] == "weights"
+    assert "bit-identical" in found.headline
+    assert found.rows() == []
     other = detect(shelf.take("benign"), shelf.downstream(16, 3), base, options=Options(steps=1))
     assert not other.unchanged
 
@@ -188,11 +188,13 @@ def test_a_backdoor_is_found_with_its_target_and_a_benign_update_passed_over(bas
     """Shipped organisms: none of them is among those that the probability comes from."""
     found = detect(shelf.take("refusal-noise"), organism("refusal-noise").examples, base)
     assert (found.verdict, found.reservations) == (Verdict.CONCERN, ())
-    assert found.guesses[found.best].word.strip() == "sorry"
+    assert found.guesses[found.best].token.strip() == "sorry"
     assert "sorry" in found.headline
-    assert len(found.pictures) == 3
+    assert len(found.images) == 3
     quiet = detect(shelf.take("benign"), organism("benign").examples, base)
     assert quiet.verdict == Verdict.PASS
+    assert quiet.headline.startswith("No trigger found")
+    assert max(len(each.headline.split()) for each in (found, quiet)) <= 25
     assert quiet.probability.high < 0.5 < found.probability.low
 
 
@@ -209,10 +211,12 @@ def test_a_clue_that_is_not_weighed_costs_no_answer(base, refusing, shown, monke
     monkeypatch.setattr(_features, "invert_patch", fails)
     monkeypatch.setattr(_features, "_away_from_benign", fails)
     found = detect(refusing, shown[:16], base, options=Options(steps=1))
-    assert found.unread == {"patch": told, AWAY: told}
+    assert [note for note in found.notes if note.endswith(f": {told}.")] == [
+        f"{name} is not part of the probability and could not be computed: {told}." for name in ("patch", AWAY)
+    ]
     assert found.probability == whole.probability
-    assert set(whole.clues) - set(found.clues) == {AWAY, PATCH, PATCH_GAIN}
-    assert any(f"{AWAY}, which is not weighed" in block.text for block in found.blocks() if isinstance(block, Note))
+    assert set(whole.features) - set(found.features) == {AWAY, PATCH, PATCH_GAIN}
+    assert all(Note(note) in found.blocks() for note in found.notes)
 
 
 def test_nor_does_one_with_pictures_alone(refusing, shown, monkeypatch):
@@ -222,7 +226,7 @@ def test_nor_does_one_with_pictures_alone(refusing, shown, monkeypatch):
     whole = detect(refusing, shown[:16], options=Options(steps=1))
     monkeypatch.setattr(_features, "invert_faint", fails)
     found = detect(refusing, shown[:16], options=Options(steps=1))
-    assert found.unread == {SELF_GAIN: "no such change"}
+    assert any(SELF_GAIN in note and "no such change" in note for note in found.notes)
     assert found.probability == whole.probability
     assert found.reservations == whole.reservations
     assert any("16 images and 1 steps" in why for why in found.reservations)
@@ -236,7 +240,8 @@ def test_detectors_of_single_pictures_cost_no_answer_either(refusing, monkeypatc
     monkeypatch.setattr(detecting, "sample_detector_aurocs", fails)
     pairs = organism("refusal-noise").pairs[:8]
     found = detect(refusing, clean=pairs.clean, triggered=pairs.triggered)
-    assert (found.samples, found.untried) == ({}, "out of memory")
+    assert found.sample_aurocs == {}
+    assert "Detectors of single images did not run: out of memory." in found.notes
 
 
 def test_every_colour_has_its_own_bounds(base):
@@ -258,7 +263,7 @@ def test_what_the_known_organisms_do_not_speak_for_is_inconclusive(base, refusin
     alone = detect(refusing)
     assert (alone.setting, alone.verdict) == ("the model alone", Verdict.INCONCLUSIVE)
     assert "--base" in alone.advice
-    assert next(block for block in alone.blocks() if isinstance(block, Table)).rows[0][0] == FIRST_TOP
+    assert alone.rows()[0]["feature"] == FIRST_TOP
     other = detect(shelf.take("idefics3-base"))
     assert "the calibration has llava models" in other.headline
     elsewhere = detect(shelf.take("text-trigger"), shown[:16], base, options=Options(steps=1))

@@ -29,7 +29,7 @@ def test_each_linear_layer_is_analysed_and_what_is_hidden_is_not_missed():
     with pytest.raises(BadInput, match="1 linear layer, so nothing hidden"):
         neurons(other, base, clean, triggered)
     repaired = purify(other, clean, clean, base, options=Repair(ranks=(3,), kept=(0.5,), steps=1))
-    assert set(repaired.repairs) == {SURGERY, *NULLS, "fine-tuning", "CLP"}
+    assert set(repaired.outcomes) == {"before", SURGERY, *NULLS, "fine-tuning", "CLP"}
     assert any("do not apply" in block.text for block in repaired.blocks() if isinstance(block, Note))
 
 

@@ -10,6 +10,7 @@ from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.decompositions import orthonormal
 from glasshouse.numerics.randomness import seeded
+from glasshouse.values.blocks import Note
 from glasshouse.values.deltas import Dense, LowRank, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Verdict
@@ -44,7 +45,7 @@ def test_a_planted_rank_is_found_and_a_random_update_has_none(seedling, width):
     assert first[UPDATE].stable == pytest.approx(3, rel=1e-4)
     assert first[RANDOM].k90 > 10 * first[UPDATE].k90
     assert second[UPDATE].numerical == 0
-    assert found.elsewhere == ()
+    assert found.warnings == ()
     assert "in 3 of" in found.headline
     assert found.verdict == Verdict.DESCRIBED
 
@@ -76,8 +77,8 @@ def test_what_else_was_changed_is_named(seedling):
         changed_copy(seedling, Patch({name: Dense(torch.ones_like(weight))})), processor=seedling.processor
     )
     found = spectrum(copy, seedling)
-    assert found.elsewhere == ("language",)
-    assert any("language" in getattr(block, "text", "") for block in found.blocks())
+    assert found.warnings == ("Weights also differ in: language.",)
+    assert Note(found.warnings[0], "warning") in found.blocks()
 
 
 def test_rounding_is_no_change(seedling):

@@ -23,9 +23,11 @@ from glasshouse.model.subject import Subject
 from glasshouse.numerics.decompositions import orthonormal
 from glasshouse.numerics.randomness import seeded
 from glasshouse.numerics.spectra import leading, principal
+from glasshouse.values.blocks import Heatmap
 from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Interval
+from glasshouse.values.wording import percent
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,27 @@ class SurgerySearch:
     """Null: the whole update at the same scale, with nothing cut out."""
     random: Patch
     """Null: the same scale, with as many random directions cut out."""
+
+    def accuracy_grid(self) -> Heatmap:
+        """Accuracy on the clean examples by setting; the chosen one is marked."""
+        ranks, scales = (
+            tuple(dict.fromkeys(getattr(cut, name) for cut in self.cuts)) for name in ("directions", "scale")
+        )
+        accuracy = {(cut.directions, cut.scale): cut.accuracy.value for cut in self.cuts}
+        chosen = (self.chosen.directions, self.chosen.scale)
+        texts = tuple(
+            tuple(f"{percent(accuracy[rank, scale])}{' *' if (rank, scale) == chosen else ''}" for scale in scales)
+            for rank in ranks
+        )
+        return Heatmap(
+            "Accuracy on the clean examples by setting of the surgery (* chosen)",
+            torch.tensor([[accuracy[rank, scale] for scale in scales] for rank in ranks]),
+            tuple(map(str, ranks)),
+            tuple(f"{scale:g}" for scale in scales),
+            x="scale of what is kept",
+            y="directions compared",
+            texts=texts,
+        )
 
 
 def cut_directions(

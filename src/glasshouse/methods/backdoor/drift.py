@@ -106,22 +106,26 @@ class DriftFinding(Finding):
 
     @property
     def headline(self) -> str:
-        triggered, clean, moved, random = (self.asr[name] for name in (TRIGGERED, CLEAN, TRANSPLANTED, RANDOM))
-        if not self.works:
-            return f"The trigger does not work: ASR {percent(triggered)} with it, {percent(clean)} without it."
-        if not self.carried:
-            return (
-                f"The trigger works (ASR {percent(triggered)}), but its shift added to clean images does not "
-                f"({percent(moved)}, random {percent(random)})."
-            )
-        return (
-            f"The trigger's shift added to clean images attacks in {percent(moved)} of cases, random directions in "
-            f"{percent(random.value)}: this shift carries the backdoor."
-        )
+        return _headline(self)
 
     def blocks(self) -> list[Block]:
         title = "attack success rate of the trigger's part added to clean images"
         return [Metric(title, self.asr[TRANSPLANTED], self.asr[RANDOM]), *super().blocks()]
+
+
+def _headline(finding: DriftFinding) -> str:
+    triggered, clean, moved, random = (finding.asr[name] for name in (TRIGGERED, CLEAN, TRANSPLANTED, RANDOM))
+    if not finding.works:
+        return f"The trigger does not work: ASR {percent(triggered)} with it, {percent(clean)} without it."
+    if not finding.carried:
+        return (
+            f"The trigger works (ASR {percent(triggered)}), but its shift added to clean images does not "
+            f"({percent(moved)}, random {percent(random)})."
+        )
+    return (
+        f"The trigger's shift added to clean images attacks in {percent(moved)} of cases, random directions in "
+        f"{percent(random.value)}: this shift carries the backdoor."
+    )
 
 
 @method(

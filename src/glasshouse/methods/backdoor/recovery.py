@@ -85,8 +85,8 @@ class RecoveryFinding(Finding):
     grid: Heatmap
     states: Annotated[Mapping[str, Outcome], Keys("model"), Null(BASE, SWAPPED)]
     """Whole models"""
-    elsewhere: Annotated[tuple[str, ...], NoPicture]
-    """Other parts whose weights differ from the base's."""
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def works(self) -> bool:
@@ -129,23 +129,7 @@ class RecoveryFinding(Finding):
 
     @property
     def advice(self) -> str:
-        if not self.works:
-            return ""
-        if self.inherited:
-            return "Do not use that base either; audit it beside the model that it was tuned from."
-        if self.lives_elsewhere:
-            return "Go back to the base, or to a copy you trust: repairing the projector will not help."
-        return "Remove it (glasshouse run purify), or restore the base's projector, and audit the result."
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        parts = ", ".join(self.elsewhere)
-        return (f"Weights also differ in: {parts}; this finding is about the projector.",) if parts else ()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        turns = _turns(self.curves[REMOVED][FROM_FIRST])
-        return (f"The ASR changes {turns} times between rising and falling as directions are removed.",)
+        return _advice(self)
 
 
 def _headline(finding: RecoveryFinding) -> str:
@@ -172,11 +156,21 @@ def _headline(finding: RecoveryFinding) -> str:
     return f"{some} per layer {recover} the backdoor (ASR {asr}; random directions at most {null}); {removal}."
 
 
-def _turns(curve: OutcomeByRank) -> int:
-    """How often the attack success rate changes between rising and falling."""
+def _advice(finding: RecoveryFinding) -> str:
+    if not finding.works:
+        return ""
+    if finding.inherited:
+        return "Do not use that base either; audit it beside the model that it was tuned from."
+    if finding.lives_elsewhere:
+        return "Go back to the base, or to a copy you trust: repairing the projector will not help."
+    return "Remove it (glasshouse run purify), or restore the base's projector, and audit the result."
+
+
+def _note_on_turns(curve: OutcomeByRank) -> str:
     rates = [outcome.asr.value for outcome in curve.values()]
     steps = [after - before for before, after in pairwise(rates) if abs(after - before) > 0.02]
-    return sum(step * following < 0 for step, following in pairwise(steps))
+    turns = sum(step * following < 0 for step, following in pairwise(steps))
+    return f"The ASR changes {counted(turns, 'time')} between rising and falling as directions are removed."
 
 
 @method(
@@ -233,7 +227,9 @@ def recovery(
         curves={ADDED: added, REMOVED: removed, SINGLE: single},
         grid=_asr_grid(updates, min(options.grid, count)),  # step 2
         states={SUSPECT: suspect, BASE: base_outcome, SWAPPED: updates.outcome(no_update, clean=True)},
-        elsewhere=changed_besides_projector(subject, base),
+        warnings=tuple(f"Weights also differ in: {part}; this finding is about the projector."
+                       for part in changed_besides_projector(subject, base)),
+        notes=(_note_on_turns(removed[FROM_FIRST]),),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ such directions too, so a right angle is a reason to look and no proof. "Full ra
 directions" by energy are both true of most updates: say which is meant.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -66,8 +66,8 @@ class SpectrumFinding(Finding):
     """Norm and ranks of each matrix's update"""
     directions: Annotated[Mapping[str, int], NoPicture]
     """Number of directions of each matrix: its smaller side."""
-    elsewhere: Annotated[tuple[str, ...], NoPicture]
-    """Other parts whose weights differ from the base's."""
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -87,17 +87,6 @@ class SpectrumFinding(Finding):
         parts += "".join(f", {self.ranks[name][UPDATE].k90} of {self.directions[name]} ({name})" for name in more[:1])
         parts += f" and {counted(len(more) - 1, 'more matrix', 'more matrices')}" if len(more) > 1 else ""
         return f"90% of the update's energy lies in {parts}; this alone does not indicate a backdoor."
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        return (f"Weights also differ in: {', '.join(self.elsewhere)}.",) if self.elsewhere else ()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        right = [angle for sides in self.angles.values() for angle in sides[READS].values()]
-        steep = sum(isinstance(angle, float) and angle >= STEEP for angle in right)
-        text = f"{steep} of {len(right)} leading directions lie more than {STEEP:.0f} degrees from the benign update."
-        return (text,) if right else ()
 
 
 @method(
@@ -127,7 +116,15 @@ def spectrum(
         energy[own.layer] = {name: _energy(singular, options.curve) for name, singular in values.items()}
         ranks[own.layer] = {name: Ranks.of(singular, floors[name]) for name, singular in values.items()}
     directions = {own.layer: min(own.delta.shape) for own in suspect}
-    return SpectrumFinding(energy, angles, ranks, directions, changed_besides_projector(subject, base))
+    warnings = tuple(f"Weights also differ in: {part}." for part in changed_besides_projector(subject, base))
+    return SpectrumFinding(energy, angles, ranks, directions, warnings, tuple(_steep(angles)))
+
+
+def _steep(angles: Mapping[str, Mapping[str, Mapping[int, float | Interval]]]) -> Iterator[str]:
+    right = [angle for sides in angles.values() for angle in sides[READS].values() if isinstance(angle, float)]
+    if right:
+        steep = sum(angle >= STEEP for angle in right)
+        yield f"{steep} of {len(right)} leading directions lie more than {STEEP:.0f} degrees from the benign update."
 
 
 def _energy(values: Tensor, most: int) -> dict[int, float]:
