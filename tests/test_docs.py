@@ -64,8 +64,9 @@ def test_the_method_of_the_tutorial_is_a_method(tmp_path: Path):
     finally:
         del sys.modules["norms_tutorial"]
     assert [type(block) for block in finding.blocks()] == [Chart, Table]
-    assert finding.last[0].n == 16  # one number per prompt
-    assert finding.last[-1].value > finding.last[0].value > 0
+    assert finding.layers[0].last.n == 16  # one number per prompt
+    assert finding.layers[-1].last.value > finding.layers[0].last.value > 0
+    assert finding.rows()[1]["layer"] == 1
 
 
 @pytest.mark.parametrize("page", ["audit_a_checkpoint", "purify_a_projector", "cluster_and_ci"])
