@@ -98,7 +98,7 @@ def _field(name: str, hint: Any, explanation: str) -> Field:
 
 def _explanations(kind: type) -> dict[str, str]:
     """Field names and the docstrings below them, those of base classes included; empty where there is no source."""
-    found: dict[str, str] = {}
+    explanations: dict[str, str] = {}
     for cls in reversed(kind.__mro__):
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
@@ -109,7 +109,7 @@ def _explanations(kind: type) -> dict[str, str]:
             if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
                 match statement.target, following.value:
                     case ast.Name(name), ast.Constant(str(text)):
-                        found[name] = " ".join(text.split())
+                        explanations[name] = " ".join(text.split())
                     case _:
                         pass
-    return found
+    return explanations
