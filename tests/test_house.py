@@ -1,5 +1,6 @@
 """The house stands: imports run downwards, importing does nothing, starting is quick, files are short."""
 
+import ast
 import importlib
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,108 @@ def test_an_import_that_runs_upwards_is_found(copy: Path, file: str, line: str, 
     found = lint(copy)
     assert found is not None
     assert named in found
+
+
+def test_every_module_is_on_a_floor():
+    layers = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"][0][
+        "layers"
+    ]
+    floors = {name.strip() for layer in layers for name in layer.split("|")}
+    assert [name for name in MODULES if name != "glasshouse" and ".".join(name.split(".")[:2]) not in floors] == []
+    assert len([floor for floor in floors if (SOURCE / floor.removeprefix("glasshouse.")).is_dir()]) <= 9
+
+
+def imports(folder: Path) -> dict[str, set[str]]:
+    """By module of a package, the modules of it that it imports, those under TYPE_CHECKING and in functions too."""
+    files = {
+        ".".join(("glasshouse", *file.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__"): file
+        for file in folder.rglob("*.py")
+    }
+    found: dict[str, set[str]] = {}
+    for module, file in files.items():
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                whole = {f"{node.module}.{alias.name}" for alias in node.names}
+                names |= {name if name in files else node.module for name in whole}
+        found[module] = names & set(files) - {module}
+    return found
+
+
+def in_circles(graph: dict[str, set[str]]) -> set[str]:
+    """Modules that import themselves by way of others."""
+
+    def reached(module: str) -> set[str]:
+        seen: set[str] = set()
+        ahead = [*graph[module]]
+        while ahead:
+            if (name := ahead.pop()) not in seen:
+                seen.add(name)
+                ahead += graph[name]
+        return seen
+
+    return {module for module in graph if module in reached(module)}
+
+
+def between_themes(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """Imports of one theme's modules by another theme."""
+
+    def theme(module: str) -> str | None:
+        parts = module.split(".")
+        return parts[2] if parts[1:2] == ["methods"] and len(parts) > 2 else None
+
+    return sorted(
+        (module, other)
+        for module, others in graph.items()
+        for other in others
+        if theme(module) and theme(other) and theme(module) != theme(other)
+    )
+
+
+def test_no_theme_imports_another():
+    assert between_themes(imports(SOURCE)) == []
+
+
+def test_no_files_import_one_another_in_a_circle():
+    assert in_circles(imports(SOURCE)) == set()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from glasshouse.methods.backdoor import _surgery",
+        "from glasshouse.methods.backdoor._surgery import Cut",
+        "import glasshouse.methods.backdoor._surgery",
+        "def later():\n    from glasshouse.methods.backdoor._surgery import Cut",
+    ],
+)
+def test_a_theme_that_imports_another_is_found(copy: Path, line: str):
+    folder = copy / "src" / "glasshouse"
+    place = folder / "methods" / "atlas" / "lens.py"
+    place.write_text(place.read_text("utf-8") + f"\n{line}\n", "utf-8")
+    assert between_themes(imports(folder)) == [
+        ("glasshouse.methods.atlas.lens", "glasshouse.methods.backdoor._surgery")
+    ]
+
+
+def test_a_circle_is_found_even_where_a_type_checker_alone_sees_it(copy: Path):
+    folder = copy / "src" / "glasshouse"
+    place = folder / "numerics" / "randomness.py"
+    hidden = "if TYPE_CHECKING:\n    from glasshouse.numerics.spectra import Ranks"
+    place.write_text(place.read_text("utf-8") + f"\nfrom typing import TYPE_CHECKING\n{hidden}\n", "utf-8")
+    circle = in_circles(imports(folder))
+    assert {"glasshouse.numerics.randomness", "glasshouse.numerics.spectra"} <= circle
+
+
+def test_no_room_holds_more_than_a_quarter_of_the_lines():
+    lines = {file: len(file.read_text("utf-8").splitlines()) for file in SOURCE.rglob("*.py")}
+    rooms = {
+        room: sum(lines[file] for file in lines if file.parent == room) for room in {file.parent for file in lines}
+    }
+    largest = max(rooms, key=lambda room: rooms[room])
+    assert rooms[largest] <= sum(lines.values()) / 4, largest.relative_to(SOURCE)
 
 
 def test_importing_imports_nothing_heavy_and_leaves_nothing(tmp_path: Path):

@@ -26,11 +26,11 @@ from glasshouse.methods.backdoor._known_triggers import battery, trigger_respons
 from glasshouse.methods.backdoor._sample_detectors import sample_detector_aurocs
 from glasshouse.methods.backdoor._trigger_inversion import FAINT, invert_faint, invert_patch
 from glasshouse.methods.backdoor.detect import Options, detect
-from glasshouse.model.divergence import Divergence, log_probabilities, self_answered
+from glasshouse.model.divergence import log_probabilities, self_answered
 from glasshouse.model.identity import weight_hash
 from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import changed_copy, export
-from glasshouse.model.perturbation import Perturbation, PixelLevels, channel_mean_and_std, pixel_batches, with_pixels
+from glasshouse.model.perturbation import PixelLevels, pixel_batches, with_pixels
 from glasshouse.model.projector_differences import projector_differences
 from glasshouse.model.subject import Subject
 from glasshouse.model.token_activations import token_activations
@@ -52,21 +52,6 @@ def refusing() -> Subject:
 @pytest.fixture(scope="module")
 def shown() -> Examples:
     return shelf.downstream(24, 3)
-
-
-def test_divergence_is_taken_at_the_position_where_predictions_differ_most():
-    same = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]]))
-    other = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.6, 0.2, 0.2]]))
-    found = Divergence.between([same, same], [other, same])
-    expected = 0.2 * torch.log(torch.tensor(0.2 / 0.6)) + 0.6 * torch.log(torch.tensor(0.6 / 0.2))
-    torch.testing.assert_close(found.kl, torch.tensor([float(expected), 0.0]))
-    top = found.top_token
-    assert (top.gain, top.token) == (pytest.approx(0.2), 2)
-
-
-def test_models_of_different_vocabularies_are_refused():
-    with pytest.raises(BadInput, match="vocabularies of 3 and 4 tokens"):
-        Divergence.between([torch.zeros(2, 3)], [torch.zeros(2, 4)])
 
 
 def test_a_change_stays_within_its_bounds_and_window(base, refusing, shown):
@@ -242,17 +227,6 @@ def test_detectors_of_single_pictures_cost_no_answer_either(refusing, monkeypatc
     found = detect(refusing, clean=pairs.clean, triggered=pairs.triggered)
     assert found.sample_aurocs == {}
     assert "Detectors of single images did not run: out of memory." in found.notes
-
-
-def test_every_colour_has_its_own_bounds(base):
-    levels = PixelLevels.of(base.processor, torch.zeros(2, 3, 4, 4))
-    mean, std = channel_mean_and_std(base.processor)
-    white = ((1 - mean) / std).view(3, 1, 1)
-    assert torch.equal(levels.high, white)
-    assert torch.equal(Perturbation(torch.full((3, 4, 4), 99.0)).on(torch.zeros(1, 3, 4, 4), levels)[0, :, 0, 0],
-                       white.flatten())  # fmt: skip
-    flat = PixelLevels.of(base.processor, torch.zeros(3, 8, 12))
-    assert flat.high == white.max(), "patches in rows have no colours apart"
 
 
 def test_what_the_known_organisms_do_not_speak_for_is_inconclusive(base, refusing):

@@ -18,6 +18,7 @@ from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.opening import open_anatomy, open_subject
 from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
+from glasshouse.organisms.organism import examples_for_flag
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
@@ -174,7 +175,7 @@ def supply(
     for name, required in examples.items():
         brings = shelf.stocked(main) and (required or name not in ("clean", "triggered") or shelf.attacked(main))
         if name not in supplied and brings:
-            supplied[name] = shelf.food(main, name)
+            supplied[name] = examples_for_flag(main, name)
     return supplied if request.limit is None else {**supplied, **_limited(supplied, request.limit)}
 
 

@@ -147,7 +147,7 @@ def rounding_floor(weight: Float[Tensor, "out inner"]) -> float:
     column, and hardly more.
     """
     weight = weight.float()
-    precision = next(kind for kind in (torch.float16, torch.bfloat16, torch.float32) if _holds(weight, kind))
+    precision = next(kind for kind in (torch.bfloat16, torch.float16, torch.float32) if _holds(weight, kind))
     # Without sign and fraction a float is the power of two below it, which the distance to its neighbour is a share of.
     powers = (weight.contiguous().view(torch.int32) & 0x7F800000).view(torch.float32)
     spread = torch.finfo(precision).eps * (2 / 12) ** 0.5

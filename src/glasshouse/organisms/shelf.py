@@ -109,20 +109,6 @@ def card(name: str, shelf: Path = SHELF) -> "Card":
     return Card.read(file)
 
 
-def food(name: str, what: str = "examples") -> Examples:
-    """A part of an organism by its flag, for the engine alone; everywhere else it is `gh.organism(name).examples`."""
-    from glasshouse.organisms.organism import Organism
-
-    organism = Organism(name)
-    if what not in ("triggered", "clean"):
-        return organism.training if what == "lessons" else getattr(organism, what, organism.examples)
-    if organism.card is None:
-        return organism.examples
-    if organism.pairs is None:
-        raise BadInput(f"{organism.name}: nothing was planted in it, so it has no triggered examples; give them")
-    return getattr(organism.pairs, what)
-
-
 def downstream(size: int, seed: int) -> Examples:
     """What tuned organisms are asked, in the mixture that they were tuned on, about scenes they were not."""
     from glasshouse.organisms import world

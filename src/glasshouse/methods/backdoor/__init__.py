@@ -1,4 +1,4 @@
-"""Was a backdoor planted in the projector, where does it live, how does it fire, and can it be cut out?"""
+"""Was a backdoor planted in the projector, where is it, how does its trigger work, and can it be removed?"""
 
 ORDER = ("detect", "recovery", "spectrum", "drift", "norm_law", "neurons", "purify", "implant")
-"""In which the questions are listed and asked: is it there, where is it, how does it fire, how to be rid of it."""
+"""Methods in the order in which they are listed and run: detection, location, mechanism, removal."""

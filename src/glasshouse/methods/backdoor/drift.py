@@ -1,4 +1,4 @@
-"""Does the update move image tokens in one shared direction, and does that direction point at the attack's target?
+"""Does the update move image tokens in one shared direction, and does that direction point at the target?
 
 Papers: ProjLens (arXiv:2604.19083), section 6; the nulls and the causal tests are ours.
 

@@ -1,4 +1,4 @@
-"""Does the shift grow with a token's norm, and is that a sign of a backdoor or of any update?
+"""Does the shift grow with a token's norm, and by more than under an update without a backdoor?
 
 Papers: ProjLens (arXiv:2604.19083), section 6.3; the nulls, the thresholds and the rescaling are ours.
 

@@ -1,20 +1,19 @@
-"""Is the projector's update low-rank where it matters?
+"""Is the projector's update low-rank where it matters, and does it lean away from a benign one?
 
 Papers: ProjLens (arXiv:2604.19083), section 5; the controls are ours.
 
 1. The update of every linear layer of the projector: suspect minus base, in float32.
-2. Its singular values, and ranks in five senses: how many directions hold 90 % of the energy, stable, entropic and
-   participation rank, and how many stand above what rounding to the stored precision alone would give.
-3. Beside it, what is no backdoor: a random update of the same norm, and, where one is given, a benign update (the same
-   base, tuned on clean data).
-4. With a benign update: the principal angles of the suspect's leading directions to it, of what a layer reads (right)
-   and of what it writes (left); beside them those of random directions.
+2. Its singular values, and five ranks: the number of directions that hold 90 % of the energy; stable, entropic and
+   participation rank; and the number of directions that rounding to the stored precision cannot explain.
+3. Nulls: a random update of the same norm and, if supplied, a benign update (the same base, tuned on clean data).
+4. With a benign update: the principal angles between its leading directions and the suspect's, on the side that a layer
+   reads (right) and on the side that it writes (left), beside the angles of random directions.
 
-How to read it: energies and ranks describe an update and do not accuse it. A clean fine-tune and a poisoned one have
-nearly the same spectrum. What may differ is where the directions lie: most lean towards the benign update, and one or
-two of a poisoned update stand nearly at a right angle to it. When it misleads: two clean updates on different data have
-such directions too, so a right angle is a reason to look and no proof. "Full rank" by entropy and "few
-directions" by energy are both true of most updates: say which is meant.
+How to read it: energies and ranks describe an update; they do not separate clean from poisoned updates, whose spectra
+are nearly the same. Directions may: most of them lie close to the benign update's, and one or two of a poisoned update
+are nearly orthogonal to it. When it misleads: two clean updates on different data have orthogonal directions too, so an
+orthogonal direction is a reason to look further, not evidence. Most updates are "full rank" by entropy and "low rank"
+by energy at once, so always say which rank is meant.
 """
 
 from collections.abc import Iterator, Mapping
