@@ -102,7 +102,7 @@ def _grow(rest: Sequence[str], say: Say, screen: "Console", progress: "Progress 
         _prepare(keep, form.folder)
         grown = grow(
             chosen, form.folder.name if form.seed is not None else plain, shelf.take, keep=keep,
-            progress=_within(form.within, progress), of=plain,
+            progress=_within(form.within, progress), recipe_name=plain,
         )  # fmt: skip
         shelf.put_down(grown, form.folder)
         shutil.rmtree(keep, ignore_errors=True)
@@ -156,5 +156,6 @@ def _verify(rest: Sequence[str], say: Say, screen: "Console", progress: "Progres
     else:
         for problem in found.problems:
             say(f"  DIFFERS  {problem}")
-        say(f"{found.card.name}: {found.held} of {len(found.measured)} rates hold, {found.equal} to the digit")
+        total = len(found.measured)
+        say(f"{found.card.name}: {found.consistent} of {total} rates hold, {found.identical} are identical")
     return 1 if found.problems else 0
