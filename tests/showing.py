@@ -1,9 +1,12 @@
-"""Blocks of every kind, with a text wherever one may stand."""
+"""Blocks of every kind, facts and audits, with a text wherever a stranger may put one."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 
+from glasshouse.engine.judgement import Judgement, Section
 from glasshouse.values.blocks import (
     Block,
     Chart,
@@ -73,3 +76,75 @@ class Said(Finding):
 
     def blocks(self) -> list[Block]:
         return [every_kind(self.text)[kind] for kind in self.kinds]
+
+
+DIGEST = "0123456789abcdef" * 4
+
+
+def facts(text: str = "half", *, name: str = "lens") -> dict[str, Any]:
+    """What run.json holds beside a finding, with this text wherever a stranger may put one."""
+    each = {"kind": "Subject", "meaning": text, "label": text, "text": text, "identity": {"name": text}}
+    return {
+        "schema": 2,
+        "method": {"name": name, "question": text, "paper": text, "source": DIGEST},
+        "inputs": {"model": each, "data": {**each, "kind": "Examples"}, text or "empty": {**each, "kind": text}},
+        "options": {"harmless": 1, "text": text, text: text},
+        "versions": {"glasshouse": "1", "python": text},
+        "code": DIGEST,
+        "device": text,
+        "started": "2026-11-21T09:30:05+00:00",
+        "seconds": 1.5,
+        "command": text,
+        "key": "k",
+    }
+
+
+def audited(text: str = "half", trace: str = "", **verdicts: str) -> Any:
+    """`audited(judge="pass", adviser="described")`: an audit of which nothing is on disk. A method whose verdict is
+    `broken`, `missing` or `refused` has no finding."""
+    states = {"broken": "broke down", "missing": "not asked", "refused": "refused"}
+    sections = tuple(
+        Section(name, f"What does the {name} find?", name.rstrip("0123456789"), states.get(verdict, "answered"),
+                text if verdict in states else "", trace=trace if verdict == "broken" else "")
+        for name, verdict in verdicts.items()
+    )  # fmt: skip
+    findings = {name: Judged(text, name, verdict) for name, verdict in verdicts.items() if verdict not in states}
+    runs = {name: SimpleNamespace(finding=finding, facts=facts(text)) for name, finding in findings.items()}
+    return bound(sections, runs, facts(text))
+
+
+def bound(sections: tuple[Section, ...], runs: dict[str, Any], about: dict[str, Any]) -> Any:
+    """An audit of these runs."""
+    judgement = Judgement(sections, {name: run.finding for name, run in runs.items()})
+    return SimpleNamespace(sections=sections, runs=runs, facts={**about, "depth": "quick"}, judgement=judgement)
+
+
+@dataclass(frozen=True, eq=False)
+class Judged(Finding):
+    """What a method of an audit finds."""
+
+    text: str
+    name: str
+    answer: str
+
+    @property
+    def headline(self) -> str:
+        return f"the {self.name} finds {self.text}."
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict(self.answer)
+
+    @property
+    def advice(self) -> str:
+        return f"Heed the {self.name}: {self.text}." if self.answer == "concern" else ""
+
+    def blocks(self) -> list[Block]:
+        half, none = Interval.rate(8, 16), Interval.rate(0, 16)
+        return [
+            Metric(f"share of {self.text}", half, none),
+            Chart.intervals("first", {self.text: half, "null": none}, nulls=("null",)),
+            Chart.intervals("second", {"other": half}),
+            Table.of(self.text, {self.text: [self.text], "half": [half]}),
+            *words(self.text).values(),
+        ]

@@ -1,14 +1,17 @@
 """What an audit's statuses gate, and how runs and audits are shown, listed and compared when typed."""
 
 import json
-from dataclasses import replace
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import juries
+from glasshouse.audit_commands import _gate
 from glasshouse.engine.audit import Audit
-from hostile import assert_dead
+from hostile import Page, assert_dead, controls
+from showing import audited
 
 SEEDLING = "organism:seedling"
 pytestmark = pytest.mark.usefixtures("jury")
@@ -19,48 +22,118 @@ def folder(outcome) -> Path:
     return Path(line.removeprefix("Run:").strip())
 
 
-@pytest.mark.parametrize(("said", "status"), [("pass", 0), ("concern", 1), ("fail", 1), ("inconclusive", 3)])
-def test_the_status_is_the_verdicts(typed, said: str, status: int):
-    juries.says["judge"] = said
+@pytest.mark.parametrize(("verdict", "status"), [("fail", 1), ("inconclusive", 3)])
+def test_the_status_is_the_verdicts(typed, verdict: str, status: int):
+    juries.says["judge"] = verdict
     assert typed("audit", SEEDLING).status == status
 
 
 @pytest.mark.parametrize(
-    ("said", "bar", "status"),
+    ("verdicts", "bar", "status"),
     [
-        ("pass", "inconclusive", 0),
-        ("inconclusive", "inconclusive", 1),
-        ("inconclusive", "concern", 0),
-        ("concern", "concern", 1),
-        ("concern", "fail", 0),
-        ("fail", "fail", 1),
-        ("fail", "never", 0),
+        ({"judge": "pass"}, "inconclusive", 0),
+        ({"judge": "inconclusive"}, "inconclusive", 1),
+        ({"judge": "inconclusive"}, "concern", 0),
+        ({"judge": "concern"}, "concern", 1),
+        ({"judge": "concern"}, "fail", 0),
+        ({"judge": "fail"}, "fail", 1),
+        ({"judge": "fail"}, "never", 0),
+        # breaking a method does not pass the gate
+        ({"judge": "broken"}, "concern", 3),
+        ({"judge": "broken"}, "inconclusive", 1),
+        ({"judge": "refused"}, "concern", 3),
+        ({"judge": "pass", "witness": "broken"}, "concern", 3),
+        ({"judge": "pass", "witness": "refused"}, "concern", 0),
+        ({"judge": "pass", "adviser": "broken"}, "concern", 0),
+        ({"judge": "pass", "judge2": "broken"}, "concern", 3),
+        ({"judge": "pass", "judge2": "refused"}, "concern", 3),
+        ({"judge": "pass", "judge2": "inconclusive"}, "concern", 0),
+        ({"judge": "pass", "judge2": "missing"}, "concern", 0),
+        ({"judge": "pass", "judge2": "broken"}, "never", 0),
     ],
+    ids=str,
 )
-def test_a_gate_fails_from_where_it_is_told(typed, said: str, bar: str, status: int):
-    juries.says["judge"] = said
-    assert typed("audit", SEEDLING, "--fail-on", bar).status == status
+def test_a_gate_fails_from_the_verdict_it_names(verdicts: dict[str, str], bar: str, status: int):
+    assert _gate(audited(**verdicts), bar) == status
 
 
-@pytest.mark.parametrize("how", ["broken", "refused"])
-def test_nobody_gets_past_a_gate_by_breaking_the_judge(typed, how: str):
-    juries.says["judge"] = how
-    assert typed("audit", SEEDLING, "--fail-on", "concern").status == 3
+def test_the_gate_sets_the_exit_status(typed):
+    juries.says["judge"] = "inconclusive"
     assert typed("audit", SEEDLING, "--fail-on", "inconclusive").status == 1
 
 
-def test_nor_by_breaking_a_witness(typed):
-    juries.says["witness"] = "broken"
-    assert typed("audit", SEEDLING, "--fail-on", "concern").status == 3
+def test_a_description_has_one_word_everywhere(typed, tmp_path: Path):
+    juries.says["adviser"] = "described"
+    described = typed("run", "adviser", "--model", SEEDLING)
+    assert described.status == 0
+    assert described.out.startswith("DESCRIBED  ")
+    assert typed("report", folder(described), "--json").json["verdict"] == "described"
+    assert '<span class="verdict described">described</span>' in (folder(described) / "report.html").read_text()
+    audited = typed("audit", SEEDLING)
+    assert [line.split()[1] for line in audited.out.splitlines() if line.startswith("adviser ")] == ["described"]
+    assert "adviser    described" in audited.err
+    assert '<span class="verdict small described">described</span>' in (folder(audited) / "report.html").read_text()
+    assert "first: described: " in typed("compare", folder(audited), folder(audited)).out
+    listed = typed("report", "runs")
+    assert "described" in listed.out
+    assert '<span class="verdict small described">described</span>' in (tmp_path / "runs" / "index.html").read_text()
 
 
-@pytest.mark.parametrize(("second", "status"), [("pass", 0), ("broken", 3), ("refused", 3), ("inconclusive", 0)])
-def test_nor_by_breaking_one_of_two(typed, monkeypatch: pytest.MonkeyPatch, second: str, status: int):
-    monkeypatch.setattr(juries, "sage", replace(juries.sage, role="judge"))
-    juries.says["sage"] = second
-    assert typed("audit", SEEDLING, "--depth", "thorough", "--fail-on", "concern").status == status
-    assert typed("audit", SEEDLING, "--fail-on", "concern").status == 0  # a judge that was not asked breaks nothing
-    assert typed("audit", SEEDLING, "--depth", "thorough", "--fail-on", "never").status == 0
+HOSTILE = "\x1b]0;mine\x07\x1b[2J\u202e'\"$(touch pwned)`touch pwned`\nPASS  all is well\n../.."
+
+
+def changed(tree: Any, keep: tuple[str, ...]) -> Any:
+    """The tree with every text in it hostile, but for what must be right for the folder to be read at all."""
+    if isinstance(tree, dict):
+        return {key: item if key in keep else changed(item, keep) for key, item in tree.items()}
+    if isinstance(tree, list):
+        return [changed(item, keep) for item in tree]
+    return HOSTILE if isinstance(tree, str) else tree
+
+
+def assert_harmless(outcome, *, suggests: str = "") -> None:
+    """Nothing acts on the terminal, no line is a stranger's, and the suggested command names what it should."""
+    assert controls(outcome.out + outcome.err) == set()
+    assert not any(line.startswith(("PASS", "..")) for line in (outcome.out + outcome.err).splitlines())
+    last = outcome.out.splitlines()[-1:] or [""]
+    assert not suggests or shlex.split(last[0].removeprefix("Next: "))[:3] == ["glasshouse", "report", suggests]
+    assert not Path("pwned").exists()
+
+
+def test_a_folder_of_a_stranger_acts_on_nothing(typed, tmp_path: Path):
+    juries.says["judge"] = "concern"
+    audit, run = folder(typed("audit", SEEDLING)), folder(typed("run", "judge", "--model", SEEDLING))
+    kept = ("name", "is", "said", "method", "role", "state", "depth")
+    for file in (run / "run.json", audit / "judge" / "run.json", audit / "audit.json"):
+        file.write_text(json.dumps(changed(json.loads(file.read_text()), kept)))
+    named = Path("runs") / "$(touch pwned) '\"\x1b[2J\nPASS  all is well"
+    run.rename(named)
+    for words in (("report", named), ("report", audit), ("report", audit / "judge"), ("compare", named, named),
+                  ("compare", audit, audit), ("compare", named, audit / "judge")):  # fmt: skip
+        assert_harmless(typed(*words))
+    listed = typed("report", "runs")
+    assert_harmless(listed)
+    index = Page((tmp_path / "runs" / "index.html").read_text())
+    assert not index.tags & {"script", "img", "form"}
+    assert all(link.endswith("/report.html") and ":" not in link for link in index.values("href")[1:])
+    plain = tmp_path / "runs" / "it's; $(touch pwned)"
+    named.rename(plain)
+    shown = typed("report", plain)
+    assert shlex.split(shown.out.splitlines()[-1]) == ["Next:", "glasshouse", "compare", str(plain), "ANOTHER"]
+
+
+@pytest.mark.parametrize("name", ["../..", "..", "/etc", "judge/../../elsewhere", HOSTILE, ""])
+def test_a_name_read_from_disk_never_becomes_a_path(typed, name: str):
+    audit, run = folder(typed("audit", SEEDLING)), folder(typed("run", "judge", "--model", SEEDLING))
+    tree = json.loads((audit / "audit.json").read_text())
+    tree["sections"][0]["method"] = name
+    (audit / "audit.json").write_text(json.dumps(tree))
+    facts = json.loads((run / "run.json").read_text())
+    facts["method"]["name"] = name
+    (run / "run.json").write_text(json.dumps(facts))
+    for outcome in (typed("report", audit), typed("report", run)):
+        assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+        assert_harmless(outcome)
 
 
 def test_it_ends_with_the_verdict_the_page_and_what_to_type(typed):
@@ -123,7 +196,7 @@ def test_a_dry_run_is_what_from_takes(typed, tmp_path: Path):
     assert (again.json["depth"], again.json["options"]["batch_size"]) == ("thorough", 2)
 
 
-@pytest.mark.parametrize("words", [(), ("--dry-run",), ("--depth", "quick")], ids=" ".join)
+@pytest.mark.parametrize("words", [(), ("--dry-run",)], ids=" ".join)
 @pytest.mark.parametrize(
     ("changed", "cure"),
     [

@@ -1,8 +1,8 @@
-"""What can be typed about trust, and about what was answered before: audit · report · compare.
+"""What can be typed about trust, and about finished runs and audits: audit · report · compare.
 
-An audit's exit status is its verdict's (0 pass, 1 concern or fail, 3 inconclusive), unless `--fail-on` says from where
-on it is 1; below that it is 0, or 3 where a judge that was asked did not answer or a witness broke down, so that nobody
-gets past by breaking them.
+An audit's exit status is its verdict's (0 pass, 1 concern or fail, 3 inconclusive). `--fail-on` sets the verdict from
+which it is 1; below that it is 0, or 3 where a judge that ran gave no answer or a witness ended with an internal error,
+so that breaking a method does not pass the gate.
 """
 
 import json
@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from glasshouse import flags
-from glasshouse.report.inert import inert
-from glasshouse.report.terminal import STATUS, console, show_audit, show_finding, show_rows, show_verdict
+from glasshouse.report.console import console
+from glasshouse.report.facts import failed, ran
+from glasshouse.report.inert import suggested
+from glasshouse.report.terminal import STATUS, show_audit, show_finding, show_rows, show_verdict
 from glasshouse.values.codec import pack
 from glasshouse.values.errors import Unwritable
 from glasshouse.values.findings import Verdict
@@ -25,11 +27,11 @@ if TYPE_CHECKING:
     from glasshouse.engine.runs import Run
 
 ORDER = (*map(str, Verdict), "never")
-"""What `--fail-on` may say, from harmless to bad."""
+"""Values of `--fail-on`, from harmless to bad."""
 
 
 def audit(rest: Sequence[str]) -> int:
-    """Ask every question that can be asked of a model, and bind the answers into one verdict."""
+    """Run every method whose inputs are there, and combine the findings into one verdict."""
     from glasshouse.engine.audit import examine
     from glasshouse.engine.binding import as_tree
     from glasshouse.engine.catalogue import catalogue
@@ -41,16 +43,19 @@ def audit(rest: Sequence[str]) -> int:
         return 0
     needs = {entry.name: entry.needs for entry in catalogue()}
     with plan(needs, quiet=form.json) as watch:
-        made = examine(request, root=form.runs, command=shlex.join(["glasshouse", "audit", *rest]), watch=watch)
-    status = tell(made, as_json=form.json)
-    if form.fail_on is None:
-        return status
-    if ORDER.index(str(made.judgement.verdict)) >= ORDER.index(form.fail_on):
+        result = examine(request, root=form.runs, command=shlex.join(["glasshouse", "audit", *rest]), watch=watch)
+    status = tell(result, as_json=form.json)
+    return status if form.fail_on is None else _gate(result, form.fail_on)
+
+
+def _gate(result: "Audit", bar: str) -> int:
+    """The exit status where `--fail-on` sets it."""
+    if ORDER.index(str(result.judgement.verdict)) >= ORDER.index(bar):
         return 1
-    asked = [one for one in made.sections if one.role == "judge" and one.state != "not asked"]
-    broken = any(one.role == "witness" and one.state == "broke down" for one in made.sections)
-    judged = bool(asked) and all(one.state == "answered" for one in asked) and not broken
-    return 0 if judged or form.fail_on == "never" else STATUS["inconclusive"]
+    judges = [section for section in result.sections if section.role == "judge" and ran(section)]
+    broken = any(section.role == "witness" and failed(section) for section in result.sections)
+    judged = bool(judges) and all(section.method in result.runs for section in judges) and not broken
+    return 0 if judged or bar == "never" else STATUS["inconclusive"]
 
 
 def report(rest: Sequence[str]) -> int:
@@ -68,95 +73,103 @@ def _index(root: Path, *, as_json: bool) -> int:
     from glasshouse.engine.index import entries
     from glasshouse.report.html import index_page
 
-    found, broken = entries(root)
+    listed, broken = entries(root)
     if as_json:
-        print(json.dumps([{**asdict(one), "folder": str(one.folder)} for one in found]))
+        print(json.dumps([{**asdict(entry), "folder": str(entry.folder)} for entry in listed]))
         return 0
     screen = console()
-    rows = [(one.folder.name, one.subject, one.verdict) for one in found]
-    show_rows(screen, "", ("run", "model", "verdict"), rows)
+    show_rows(screen, "", ("run", "examined", "verdict"), [(e.folder.name, e.subject, e.verdict) for e in listed])
     for folder in broken:
-        screen.print(f"! {inert(folder)} cannot be read", soft_wrap=True)
+        screen.unbroken(f"! {folder} cannot be read")
     page = root / "index.html"
-    shown = f"Page: {page}"
+    screen.line()
     try:
-        write_whole(page, index_page(found, [folder.name for folder in broken]).encode())
-    except Unwritable as problem:  # what others share with us may be read and not written
-        shown = f"! no page: {problem}"
-    following = f"\nNext: glasshouse report {inert(shlex.quote(str(root / rows[0][0])))}" if rows else ""
-    screen.print(f"\n{inert(shown)}{following}", soft_wrap=True)
+        write_whole(page, index_page(listed, [folder.name for folder in broken]).encode())
+        screen.unbroken(f"Page: {page}")
+    except Unwritable as problem:  # a folder that others share may be readable only
+        screen.unbroken(f"! no page: {problem}")
+    if listed:
+        screen.unbroken(suggested("report", listed[0].folder))
     return 0
 
 
 def compare(rest: Sequence[str]) -> int:
     """What differs between two runs or two audits: glasshouse compare FIRST SECOND [--page FILE]."""
+    from glasshouse.engine.audit import Audit
     from glasshouse.engine.files import write_whole
-    from glasshouse.engine.index import kind_of, read, side_by_side
+    from glasshouse.engine.index import read, side_by_side
     from glasshouse.report.html import comparison_page
     from glasshouse.report.terminal import show_pairs
 
     form = flags.compare(rest)
-    found = side_by_side(read(form.first), read(form.second))
+    comparison = side_by_side(read(form.first), read(form.second))
     if form.page:
-        write_whole(form.page, comparison_page(found).encode())
+        write_whole(form.page, comparison_page(comparison).encode())
     if form.json:
-        by_method: dict[str, Any] = {pair.method: list(pair.differences) for pair in found.pairs}
-        several = "audit" in (kind_of(form.first), kind_of(form.second)) or len(by_method) > 1
-        print(json.dumps(pack(by_method if several else found.pairs[0].differences)[0], allow_nan=False))
+        by_method: dict[str, Any] = {pair.method: list(pair.differences) for pair in comparison.pairs}
+        several = any(isinstance(each, Audit) for each in (comparison.first, comparison.second)) or len(by_method) > 1
+        print(json.dumps(pack(by_method if several else comparison.pairs[0].differences)[0], allow_nan=False))
         return 0
     screen = console()
-    for made in (found.first, found.second) if kind_of(form.first) == kind_of(form.second) == "audit" else ():
-        show_verdict(screen, made.facts["verdict"], made.facts["headline"])
-    show_pairs(screen, found.pairs)
+    if isinstance(comparison.first, Audit) and isinstance(comparison.second, Audit):
+        for judgement in (comparison.first.judgement, comparison.second.judgement):
+            show_verdict(screen, judgement.verdict, judgement.headline)
+    show_pairs(screen, comparison.pairs)
     if form.page:
-        screen.print(f"Page: {inert(form.page)}", soft_wrap=True)
+        screen.unbroken(f"Page: {form.page}")
     return 0
 
 
-def tell(made: "Run | Audit", *, as_json: bool, again: bool = False) -> int:
-    """What was answered, where it is, and what to type next; `again` if just that was typed."""
+def tell(result: "Run | Audit", *, as_json: bool, again: bool = False) -> int:
+    """Print what was found, where it is, and the next command; `again` if `report` was just typed."""
     from glasshouse.engine.audit import Audit
 
-    verdict = str(made.judgement.verdict if isinstance(made, Audit) else made.finding.verdict)
+    verdict = str(result.judgement.verdict if isinstance(result, Audit) else result.finding.verdict)
     if as_json:
-        print(json.dumps(_as_json(made)))
+        print(json.dumps(_as_json(result)))
         return STATUS[verdict]
-    screen, folder = console(), inert(shlex.quote(str(made.folder)))
-    following = f"compare {folder} ANOTHER" if again else f"report {folder}"
-    if isinstance(made, Audit):
-        show_audit(screen, made)
-        following = f"report {folder}/{next(iter(made.runs))}" if made.runs else following
+    screen, folder = console(), result.folder
+    following = suggested("compare", folder, "ANOTHER") if again else suggested("report", folder)
+    if isinstance(result, Audit):
+        show_audit(screen, result)
+        following = suggested("report", folder / next(iter(result.runs))) if result.runs else following
     else:
-        show_finding(screen, made.finding)
-    page = _page(made.folder)
-    shown = f"Page: {inert(page)}\n" if page else ""
-    screen.print(f"\nRun:  {inert(made.folder)}\n{shown}Next: glasshouse {following}", soft_wrap=True)
+        show_finding(screen, result.finding)
+    page = _page(folder)
+    screen.line()
+    for line in (f"Run:  {folder}", *([f"Page: {page}"] if page else []), following):
+        screen.unbroken(line)
     return STATUS[verdict]
 
 
 def _page(folder: Path) -> Path | None:
-    """Its own, or that of the audit it is part of."""
+    """The page of a run or audit, or of the audit that a run is part of."""
     from glasshouse.engine.index import kind_of
 
     above = Path(os.path.normpath(folder / ".."))  # of "." too
-    own, whole = (one / "report.html" for one in (folder, above))
+    own, whole = folder / "report.html", above / "report.html"
     if own.is_file():
         return own
     return whole if kind_of(above) == "audit" and whole.is_file() else None
 
 
-def _as_json(made: "Run | Audit") -> dict[str, Any]:
+def _as_json(result: "Run | Audit") -> dict[str, Any]:
     from glasshouse.engine.audit import Audit
 
-    if not isinstance(made, Audit):
-        return {"run": str(made.folder), **made.facts, "finding": pack(made.finding)[0]}
-    judged = made.judgement
+    if not isinstance(result, Audit):
+        return {"run": str(result.folder), **result.facts, "finding": pack(result.finding)[0]}
+    judgement = result.judgement
     sections: list[dict[str, Any]] = []
-    for one in made.sections:
-        told: dict[str, Any] = pack(one)[0]
-        if one.method in made.runs:
-            finding = made.runs[one.method].finding
-            told |= {"verdict": str(finding.verdict), "headline": finding.headline, "finding": pack(finding)[0]}
-        sections.append(told)
-    words = {"advice": judged.advice(), "found": judged.found(), "sure": judged.sure(), "left_out": judged.left_out()}
-    return {"audit": str(made.folder), **made.facts, **words, "sections": sections}
+    for section in result.sections:
+        tree: dict[str, Any] = pack(section)[0]
+        if section.method in result.runs:
+            finding = result.runs[section.method].finding
+            tree |= {"verdict": str(finding.verdict), "headline": finding.headline, "finding": pack(finding)[0]}
+        sections.append(tree)
+    summary = {
+        "advice": judgement.advice(),
+        "found": judgement.found(),
+        "sure": judgement.sure(),
+        "left_out": judgement.left_out(),
+    }
+    return {"audit": str(result.folder), **result.facts, **summary, "sections": sections}

@@ -1,20 +1,19 @@
 """What can be typed: list · anatomy · run · audit · report · compare · export · organism. Flags come from dataclasses,
 never written twice.
 
-Exit status: 0 pass, 1 concern or fail, 2 bad input, 3 inconclusive, 70 a fault of our own, 130 interrupted, 141 the
-reader of our output has left before its end; so a pipeline can gate on it.
+Exit status: 0 pass or described, 1 concern or fail, 2 bad input, 3 inconclusive, so that a pipeline can gate on it;
+from 70 on the command did not end by itself (`process.py`).
 """
 
 import json
-import os
 import shlex
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from io import TextIOWrapper
 from typing import Any
 
+from glasshouse import process
+from glasshouse.report.inert import suggested, write_line
 from glasshouse.values.errors import BadInput
 
 NEEDED = {
@@ -23,71 +22,49 @@ NEEDED = {
     "gradients": "gradients",
     "endpoint": "an endpoint",
 }
-LONGEST_TRACE = 40_000
-"""Characters of a fault of our own that are shown."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `glasshouse` command."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # a notebook has others
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        status = _status(given)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        status = 141  # no verdict: the reader of our output (head, less) has left, as where SIGPIPE ends a process
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for stream in (sys.stdout, sys.stderr):  # the interpreter's own last flush must not fail
-            os.dup2(nowhere, stream.fileno())
-    sys.exit(status)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    process.finish(lambda: _dispatch(words))
 
 
-def _status(given: list[str]) -> int:
-    """Of the process; what went wrong is told."""
-    from glasshouse.report.inert import inert
-
-    try:
-        return _dispatch(given)
-    except BrokenPipeError:
-        raise
-    except BadInput as problem:
-        print(f"glasshouse: {inert(problem)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("glasshouse: interrupted; finished shards are kept, the same command goes on", file=sys.stderr)
-        return 130
-    except Exception as problem:  # noqa: BLE001 - our own fault, which must not pass for a verdict
-        print(inert(traceback.format_exc(), LONGEST_TRACE), end="", file=sys.stderr)
-        print(
-            f"glasshouse: a fault of its own ({inert(problem)}); please report it with the lines above", file=sys.stderr
-        )
-        return 70
-
-
-def _dispatch(given: list[str]) -> int:
-    if not given or given[0] in ("-h", "--help", "help"):
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
         return _overview()
-    name, rest = given[0], given[1:]
+    name, rest = words[0], words[1:]
+    if name == "--version":
+        from glasshouse import __version__
+
+        write_line(sys.stdout, f"glasshouse {__version__}")
+        return 0
     if name not in COMMANDS:
         raise BadInput(f"{name}: no such command; there are {', '.join(COMMANDS)}")
     if name in WITHOUT_FORM and rest in (["-h"], ["--help"]):
-        print(f"usage: glasshouse {name} {WITHOUT_FORM[name]}\n\n{COMMANDS[name].__doc__}")
+        _say(f"usage: glasshouse {name} {WITHOUT_FORM[name]}", "", COMMANDS[name].__doc__)
         return 0
     return COMMANDS[name](rest)
 
 
 def _overview() -> int:
-    lines = ["glasshouse opens a multimodal model and answers, with evidence, whether to trust it.", ""]
-    lines += [f"  glasshouse {name:<8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
-    lines += ["", "Next: glasshouse audit organism:hijack-logo, or glasshouse list"]
-    print("\n".join(lines))
+    _say(
+        "glasshouse opens a multimodal model and answers, with evidence, whether to trust it.",
+        "",
+        *(f"  glasshouse {name:<8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()),
+        "",
+        "Next: glasshouse audit organism:hijack-logo, or glasshouse list",
+    )
     return 0
 
 
+def _say(*lines: object) -> None:
+    for line in lines:
+        write_line(sys.stdout, line)
+
+
 def list_methods(rest: list[str]) -> int:
-    """The questions that can be asked, and what each needs."""
+    """All methods: the question each answers, and what it needs."""
     from glasshouse.engine.catalogue import NEEDS, catalogue
 
     if rest and rest != ["--json"]:
@@ -101,11 +78,11 @@ def list_methods(rest: list[str]) -> int:
     for need in NEEDS:
         group = [entry for entry in entries if entry.needs == need]
         if group:
-            print(f"Needs {NEEDED[need]}:")
+            _say(f"Needs {NEEDED[need]}:")
             for entry in group:
                 paper = f"  ({entry.paper})" if entry.paper else ""
-                print(f"  {entry.name:<14} {entry.question}{paper}")
-    print(f"\nNext: glasshouse run {entries[0].name} --help")
+                _say(f"  {entry.name:<14} {entry.question}{paper}")
+    _say("", suggested("run", entries[0].name, "--help"))
     return 0
 
 
@@ -113,8 +90,7 @@ def anatomy(rest: list[str]) -> int:
     """Draw a model from its configuration, or with --prove from its weights too."""
     from glasshouse import flags
     from glasshouse.engine.binding import anatomy_of, open_model
-    from glasshouse.report.inert import inert
-    from glasshouse.report.terminal import console
+    from glasshouse.report.console import console
     from glasshouse.values.codec import pack
 
     _hush()
@@ -126,25 +102,22 @@ def anatomy(rest: list[str]) -> int:
         drawn, certificate = subject.anatomy, subject.certificate
     else:
         drawn = anatomy_of(form.model, opening)
+    status = 1 if certificate and certificate.failures else 0
     if form.json:
         print(json.dumps({"anatomy": pack(drawn)[0], "proof": pack(certificate)[0] if certificate else None}))
-        return 1 if certificate and certificate.failures else 0
+        return status
     screen = console()
     for line in drawn.lines():
-        screen.print(inert(line), soft_wrap=True)
+        screen.unbroken(line)
     for check in certificate.checks if certificate else ():
-        screen.print(
-            f"  proved  {inert(check.what)}"
-            if check.passed
-            else f"  FAILED  {inert(check.what)} ({inert(check.detail)})"
-        )
+        screen.print(f"  proved  {check.what}" if check.passed else f"  FAILED  {check.what} ({check.detail})")
     if not certificate:
-        screen.print(f"Next: glasshouse anatomy {inert(shlex.quote(form.model))} --prove")
-    return 1 if certificate and certificate.failures else 0
+        screen.unbroken(suggested("anatomy", form.model, "--prove"))
+    return status
 
 
 def run(rest: list[str]) -> int:
-    """Ask one question: glasshouse run METHOD --model MODEL [--data DATA]."""
+    """Run one method: glasshouse run METHOD --model MODEL [--data DATA]."""
     from glasshouse import flags
     from glasshouse.audit_commands import tell
     from glasshouse.engine.binding import answer, as_tree
@@ -161,33 +134,32 @@ def run(rest: list[str]) -> int:
     if form.dry_run:
         print(json.dumps(as_tree(request), indent=1))
         return 0
+    command = shlex.join(["glasshouse", "run", *rest])
     with bars(quiet=form.json) as progress:
-        made = answer(
-            method, request, root=form.runs, command=shlex.join(["glasshouse", "run", *rest]), progress=progress
-        )
-    return tell(made, as_json=form.json)
+        record = answer(method, request, root=form.runs, command=command, progress=progress)
+    return tell(record, as_json=form.json)
 
 
 def audit(rest: list[str]) -> int:
-    """Ask all of them, for one verdict: glasshouse audit MODEL [--base BASE] [--data DATA]."""
-    from glasshouse.audit_commands import audit as examine
+    """Run all methods, for one verdict: glasshouse audit MODEL [--base BASE] [--data DATA]."""
+    from glasshouse import audit_commands
 
     _hush()
-    return examine(rest)
+    return audit_commands.audit(rest)
 
 
 def report(rest: list[str]) -> int:
     """Show a run or an audit again, or list a folder of them: glasshouse report FOLDER."""
-    from glasshouse.audit_commands import report as show
+    from glasshouse import audit_commands
 
-    return show(rest)
+    return audit_commands.report(rest)
 
 
 def compare(rest: list[str]) -> int:
     """What differs between two runs or two audits: glasshouse compare FIRST SECOND [--page FILE]."""
-    from glasshouse.audit_commands import compare as differ
+    from glasshouse import audit_commands
 
-    return differ(rest)
+    return audit_commands.compare(rest)
 
 
 def export(rest: list[str]) -> int:
@@ -196,7 +168,6 @@ def export(rest: list[str]) -> int:
     from glasshouse.engine.binding import open_model
     from glasshouse.engine.runs import read_patch
     from glasshouse.model.patches import export as write
-    from glasshouse.report.inert import inert
 
     _hush()
     form = flags.export(rest)
@@ -204,28 +175,27 @@ def export(rest: list[str]) -> int:
         raise BadInput(f"{form.folder}: exists already; name a new folder")
     patch = read_patch(form.patch) if form.patch else None
     folder = write(open_model(form.model, **_shallow(form.opening)), form.folder, patch)
-    print(f"{inert(folder)}\nNext: glasshouse anatomy {inert(shlex.quote(str(folder)))} --prove")
+    _say(folder, suggested("anatomy", folder, "--prove"))
     return 0
 
 
 def organism(rest: list[str]) -> int:
     """Small real models with known truth: glasshouse organism list | show | grow | verify."""
-    from glasshouse.organism_commands import organism as answer_about
-    from glasshouse.report.inert import inert
+    from glasshouse import organism_commands
+    from glasshouse.report.console import console
     from glasshouse.report.live import bars
-    from glasshouse.report.terminal import console
 
     _hush()
     with bars(quiet="--json" in rest) as progress:
-        return answer_about(rest, lambda line, raw=False: print(line if raw else inert(line)), console(), progress)
+        return organism_commands.organism(rest, console(), progress)
 
 
 WITHOUT_FORM = {
     "list": "[--json]",
     "organism": "list | show NAME | grow NAME FOLDER | verify NAME",
-    "run": "METHOD [OPTIONS]; a method's own: glasshouse run METHOD --help",
+    "run": "METHOD [OPTIONS]; options of a method: glasshouse run METHOD --help",
 }
-"""Commands whose help is not derived: one must start at once, of the other the method decides."""
+"""Commands whose help is not derived: `list` must start at once, and `run`'s flags depend on the method."""
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "list": list_methods,
     "anatomy": anatomy,
@@ -239,7 +209,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def _hush() -> None:
-    """What transformers says while it loads is not for this screen; its bar is, where somebody watches."""
+    """Silence transformers while it loads, except its progress bar on a terminal."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()

@@ -3,23 +3,21 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser
 
-import juries
 from browsing import CONTRAST, Seen, opened
-from glasshouse.engine.audit import examine
-from glasshouse.engine.binding import Opening, Request
-from glasshouse.engine.index import entries, side_by_side
+from glasshouse.engine.index import Beside, Entry, Pair
 from glasshouse.engine.runs import Run
-from glasshouse.report.html import comparison_page, index_page, page
-from hostile import TEXTS
+from glasshouse.report.html import audit_page, comparison_page, index_page, page
+from hostile import SOME
+from showing import audited, bound, facts
 
 WIDTHS = (360, 768, 1280)
-SEEDLING = "organism:seedling"
 SCROLLER = "document.querySelector('.questions .scroll')"
 pages = pytest.mark.parametrize("name", ["audit", "run", "compare", "index"])
 
@@ -30,25 +28,24 @@ def browser() -> Iterator[Browser]:
         yield one
 
 
-@pytest.fixture
-def written(jury: Path, tmp_path: Path, finished: Run) -> Callable[[str], Path]:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory, finished: Run) -> Callable[[str], Path]:
     """`written("audit")`: a page of that kind, on disk."""
+    folder = tmp_path_factory.mktemp("pages")
+    audit = audited(judge="pass", witness="concern", adviser="broken", trace="lens.py:7 in lens")
+    beside = Beside(audit, audit, tuple(Pair(name, run, run, ()) for name, run in audit.runs.items()))
+    entries = [Entry(folder, "run", name, "model", "pass", name, "2026", page=True) for name in ("lens", "drift")]
+    pages = {
+        "audit": lambda: audit_page(audit),
+        "run": lambda: page(finished),
+        "compare": lambda: comparison_page(beside),
+        "index": lambda: index_page(entries, ["a broken one"]),
+    }
 
+    @cache
     def write(name: str) -> Path:
-        request = Request("audit", {"subject": SEEDLING}, {}, {}, Opening())
-        juries.says |= {"witness": "concern", "adviser": "broken"}
-        made = examine(request, root=tmp_path / "runs", command="glasshouse audit organism:seedling")
-        file = tmp_path / f"{name}.html"
-        if name == "audit":
-            return made.folder / "report.html"
-        if name == "run":
-            file.write_text(page(finished), "utf-8")
-        elif name == "compare":
-            juries.says["witness"] = "pass"
-            file.write_text(comparison_page(side_by_side(made, examine(request, root=tmp_path / "runs"))), "utf-8")
-        else:
-            file = tmp_path / "runs" / "index.html"
-            file.write_text(index_page(entries(tmp_path / "runs")[0], ["a broken one"]), "utf-8")
+        file = folder / f"{name}.html"
+        file.write_text(pages[name](), "utf-8")
         return file
 
     return write
@@ -95,7 +92,7 @@ def test_a_keyboard_is_enough(browser: Browser, written):
     keys, now = seen.page.keyboard, "document.activeElement"
     visible = f"{now}.getBoundingClientRect().left >= 0 && getComputedStyle({now}).outlineStyle !== 'none'"
     keys.press("Tab")
-    assert seen.page.evaluate(f"{now}.textContent") == "To the answers"
+    assert seen.page.evaluate(f"{now}.textContent") == "Skip to the findings"
     assert seen.page.evaluate(visible)
     keys.press("Enter")
     reached: list[str] = []
@@ -127,7 +124,7 @@ def test_a_phone_shows_what_counts_and_keeps_a_drawing_legible(browser: Browser,
     seen = Seen.of(browser, written("audit"), 360)
     questions = seen.page.locator(".questions table")
     assert questions.locator("th[scope=col]:visible").all_inner_texts() == [
-        "Question", "Answer", "Counts as"
+        "Question", "Verdict", "Role"
     ]  # fmt: skip
     assert questions.locator("td", has_text=re.compile("^witness$")).is_visible()
     assert seen.page.evaluate(f"{SCROLLER}.scrollWidth <= {SCROLLER}.clientWidth")
@@ -164,10 +161,14 @@ def test_it_prints_with_what_was_folded_away_by_us(browser: Browser, written):
     seen.page.close()
 
 
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_no_text_comes_alive(browser: Browser, written, monkeypatch: pytest.MonkeyPatch, text: str):
-    monkeypatch.setattr(juries, "text", text)
-    seen = Seen.of(browser, written("audit"), 360)
+@pytest.mark.parametrize("texts", SOME, ids=range(len(SOME)))
+def test_no_text_comes_alive(browser: Browser, tmp_path: Path, texts: tuple[str, ...]):
+    each = [audited(text, **{f"witness{number}": "concern"}) for number, text in enumerate(texts)]
+    runs = {name: run for audit in each for name, run in audit.runs.items()}
+    audit = bound(tuple(audit.sections[0] for audit in each), runs, facts(texts[0]))
+    (tmp_path / "audit.html").write_text(audit_page(audit), "utf-8")
+    seen = Seen.of(browser, tmp_path / "audit.html", 360)
+    assert seen.page.locator(".answer").count() == len(texts)
     assert seen.page.locator("script, iframe, object, embed, form, [onload], [onerror], [onmouseover]").count() == 0
     assert seen.page.locator("a:not([href^='#'])").count() == 0
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -2,68 +2,55 @@
 
 import json
 import re
-from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from glasshouse.engine.judgement import Judgement, Section
-from glasshouse.report.exchange import model_card, sarif
+from glasshouse.report.exchange import junit, model_card, sarif
 from hostile import TEXTS, controls
-from juries import Heard
+from showing import audited
+
+
+def written(text: str = "half", **verdicts: str) -> dict[str, Any]:
+    (run,) = json.loads(sarif(audited(text, **verdicts)))["runs"]
+    return run
+
 
 STATES = {"broken": "broke down", "missing": "not asked", "refused": "refused"}
 
 
-def bound(text: str = "half", **said: str) -> Any:
-    """`bound(judge="pass", adviser="concern")`: an audit of which nothing is on disk."""
-    sections = tuple(
-        Section(name, f"What {name}?", name, STATES.get(word, "answered"), text if word in STATES else "")
-        for name, word in said.items()
-    )
-    findings = {name: Heard(name, word, text) for name, word in said.items() if word not in STATES}
-    facts = {
-        "versions": {"glasshouse": "1"},
-        "depth": "quick",
-        "started": "2026-11-21T09:30:05+00:00",
-        "subjects": {"subject": {"name": text, "weights": "0" * 64}},
-    }
-    return SimpleNamespace(
-        sections=sections,
-        facts=facts,
-        judgement=Judgement(sections, findings),
-        runs={name: SimpleNamespace(finding=one, facts={"key": "k"}) for name, one in findings.items()},
-    )
-
-
-def written(text: str = "half", **said: str) -> dict[str, Any]:
-    (run,) = json.loads(sarif(bound(text, **said)))["runs"]
-    return run
-
-
 @pytest.mark.parametrize(
-    ("said", "alarms"),
+    ("verdicts", "alarms"),
     [
         ({"judge": "pass", "witness": "pass", "adviser": "concern"}, {}),
-        ({"judge": "concern", "witness": "fail"}, {"judge": "warning", "witness": "error"}),
+        ({"judge": "concern", "witness": "fail", "adviser": "described"}, {"judge": "warning", "witness": "error"}),
         ({"judge": "inconclusive", "witness": "concern"}, {"judge": "note", "witness": "warning"}),
         ({"judge": "refused", "witness": "inconclusive"}, {"judge": "note"}),
         ({"judge": "broken", "witness": "broken"}, {"judge": "note"}),
         ({"judge": "missing", "witness": "refused", "adviser": "broken"}, {}),
     ],
 )
-def test_a_result_is_an_alarm(said: dict[str, str], alarms: dict[str, str]):
+def test_a_result_is_an_alarm(verdicts: dict[str, str], alarms: dict[str, str]):
     """Code scanning shows every result as an alert; what raises none is told among the properties."""
-    run = written(**said)
-    assert {one["ruleId"]: one["level"] for one in run["results"]} == alarms
-    assert all(run["tool"]["driver"]["rules"][one["ruleIndex"]]["id"] == one["ruleId"] for one in run["results"])
-    others = {one["method"]: one["answer"] for one in run["properties"]["otherSections"]}
-    assert others == {name: STATES.get(word, word) for name, word in said.items() if name not in alarms}
+    run = written(**verdicts)
+    assert {result["ruleId"]: result["level"] for result in run["results"]} == alarms
+    assert all(run["tool"]["driver"]["rules"][each["ruleIndex"]]["id"] == each["ruleId"] for each in run["results"])
+    others = {section["method"]: section["answer"] for section in run["properties"]["otherSections"]}
+    assert others == {name: STATES.get(word, word) for name, word in verdicts.items() if name not in alarms}
+    assert run["invocations"] == [{"executionSuccessful": "broken" not in verdicts.values()}]
 
 
 def test_a_judge_that_could_not_answer_says_so():
     (note,) = written(judge="refused")["results"]
     assert note["message"]["text"] == "judge could not answer (refused): half"
+
+
+def test_what_was_examined_is_named_by_its_label():
+    (result,) = written("a model", judge="fail")["results"]
+    (location,) = result["locations"]
+    assert location["logicalLocations"] == [{"name": "a model", "kind": "module"}]
+    assert location["physicalLocation"]["artifactLocation"] == {"uri": "a%20model"}
 
 
 @pytest.mark.parametrize(
@@ -77,19 +64,37 @@ def test_a_judge_that_could_not_answer_says_so():
 )
 def test_no_message_holds_a_link_or_a_placeholder(text: str, shown: str):
     (alarm,) = written(text, witness="concern")["results"]
-    assert alarm["message"]["text"] == f"the witness says {shown}."
+    assert alarm["message"]["text"] == f"the witness finds {shown}."
 
 
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_no_text_comes_alive_in_a_message(text: str):
-    for one in written(text, judge="refused", witness="concern")["results"]:
-        said = one["message"]["text"]
-        assert controls(said) <= {"\t"}
-        plain = re.sub(r"\\[\\\[\]]", "", said)
-        assert not {"[", "]", "\\"} & set(plain)
-        assert not {"{", "}"} & set(plain.replace("{{", "").replace("}}", ""))
+def test_no_text_comes_alive_in_any_format():
+    for text in TEXTS.values():
+        audit = audited(text, judge="refused", witness="concern", adviser="described")
+        (run,) = json.loads(sarif(audit))["runs"]
+        assert controls(json.dumps(run, ensure_ascii=False)) <= {"\t"}
+        for message in (result["message"]["text"] for result in run["results"]):
+            plain = re.sub(r"\\[\\\[\]]", "", message)
+            assert not {"[", "]", "\\"} & set(plain)
+            assert not {"{", "}"} & set(plain.replace("{{", "").replace("}}", ""))
+        xml = junit(audit)
+        assert controls(xml) <= {"\t"}
+        assert [case.get("name") for case in ElementTree.fromstring(xml)] == ["judge", "witness", "adviser"]
+        card = model_card(audit)
+        assert controls(card) <= {"\t"}
+        assert not re.search(r"<(?!!)|(?<!\\)\[|://", card)
 
 
-def test_a_card_does_not_pass_the_model_on_an_adviser():
-    lines = model_card(bound(judge="pass", adviser="pass")).splitlines()
-    assert [line.split(" | ")[1] for line in lines if line.startswith("| What")] == ["pass", "described"]
+def test_junit_counts_what_failed_what_was_skipped_and_what_broke():
+    suite = ElementTree.fromstring(junit(audited(judge="fail", witness="inconclusive", adviser="broken")))
+    assert [child.tag for case in suite for child in case] == ["failure", "skipped", "error"]
+    assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
+        "tests": "3", "failures": "1", "errors": "1", "skipped": "1",
+    }  # fmt: skip
+    suite = ElementTree.fromstring(junit(audited(judge="pass", adviser="described")))
+    assert [child.tag for case in suite for child in case] == ["system-out", "system-out"]
+
+
+def test_a_card_shows_each_verdict_by_its_word_and_what_was_examined():
+    card = model_card(audited("a model", judge="pass", adviser="described"))
+    assert [line.split(" | ")[1] for line in card.splitlines() if line.startswith("| What")] == ["pass", "described"]
+    assert "- model: a model\n" in card

@@ -5,24 +5,33 @@ import re
 
 import pytest
 from rich.cells import cell_len
-from rich.console import Console
+from rich.padding import Padding
+from rich.progress import Progress, TextColumn
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
 
-from glasshouse.report.terminal import MOST_ROWS, console, show_block, show_finding, show_rows
+from glasshouse.report.console import InertConsole, console
+from glasshouse.report.live import BarView, LineView
+from glasshouse.report.terminal import MOST_ROWS, show_audit, show_block, show_finding, show_rows
+from glasshouse.values.blocks import Transcript, Turn
 from glasshouse.values.findings import Finding, Verdict
 from hostile import TEXTS, controls
-from showing import Said, every_kind
+from showing import Said, audited, every_kind
 
 OURS = re.compile(r"\x1b\[[0-9;]*m")
 """Colour, the one thing we say to a terminal."""
 
 
-def printed(show, *what, terminal: bool = False, width: int = 80) -> str:
-    file = io.StringIO()
-    plain = {"markup": False, "emoji": False, "highlight": False}
+def screen(terminal: bool = False, width: int = 80) -> InertConsole:
     colours = "truecolor" if terminal else None
-    screen = Console(file=file, width=width, force_terminal=terminal, color_system=colours, **plain)
-    show(screen, *what)
-    return file.getvalue()
+    return InertConsole(file=io.StringIO(), width=width, force_terminal=terminal, color_system=colours)
+
+
+def printed(show, *what, terminal: bool = False, width: int = 80) -> str:
+    target = screen(terminal, width)
+    show(target, *what)
+    return target.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue] - the StringIO above
 
 
 def widest(text: str) -> int:
@@ -30,23 +39,97 @@ def widest(text: str) -> int:
 
 
 @pytest.mark.parametrize("terminal", [False, True], ids=["a file", "a terminal"])
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-def test_no_text_is_obeyed(text: str, terminal: bool):
-    said = printed(show_finding, Said(text, tuple(every_kind("word"))), terminal=terminal)
-    if terminal:
-        assert "\x1b" in said
-        said = OURS.sub("", said)
-    assert controls(said) == set()
-    assert widest(said) <= 80
-    assert len(said) < 200_000
+def test_no_text_is_obeyed(terminal: bool):
+    for text in TEXTS.values():
+        out = printed(show_finding, Said(text, tuple(every_kind("word"))), terminal=terminal)
+        assert ("\x1b" in out) == terminal
+        out = OURS.sub("", out)
+        assert controls(out) == set()
+        assert widest(out) <= 80
+        assert len(out) < 200_000
 
 
-@pytest.mark.parametrize("kind", every_kind("word"))
+class Raw:
+    """A renderable that yields what it likes."""
+
+    def __rich_console__(self, *_):
+        yield Segment("\x1b[2Jraw")
+
+
+ESCAPE = "\x1b]0;mine\u202eFAIL\nPASS  all is well"
+WRITTEN_OUT = r"\x1b]0;mine\x202eFAIL⏎PASS  all is well"
+
+
+def tabled(text: str) -> Table:
+    table = Table(title=text)
+    table.add_column(text)
+    table.add_row(text)
+    return table
+
+
+@pytest.mark.parametrize(
+    "what",
+    [ESCAPE, Text(ESCAPE), Text.assemble(("ours", "bold"), ESCAPE), Padding(ESCAPE, (0, 2)), tabled(ESCAPE)],
+    ids=["a string", "a text", "a styled text", "padding", "a table"],
+)
+def test_whatever_is_printed_is_inert_and_begins_no_line(what):
+    out = printed(InertConsole.print, what, width=200)
+    assert controls(out) == set()
+    assert WRITTEN_OUT in out
+    assert not re.search("^PASS", out, re.MULTILINE)
+
+
+def test_nothing_gets_round_the_console():
+    assert printed(InertConsole.print, Raw()) == "\\x1b[2Jraw"
+    assert printed(InertConsole.unbroken, ESCAPE * 20).count("\n") == 1
+
+
+def test_a_line_of_a_transcript_is_indented():
+    out = printed(show_block, Transcript("", (Turn("model", "yes\nPASS  all is well"),)))
+    assert out.splitlines()[0] == "model: yes"
+    assert out.splitlines()[1].startswith("    PASS")
+
+
+def test_a_long_headline_begins_no_line():
+    out = printed(show_finding, Said(f"{'x' * 67} PASS  all is well", ()))
+    assert [line[:9] for line in out.splitlines()] == ["CONCERN  ", " " * 9]
+
+
+def test_the_progress_of_an_audit_is_inert_and_tells_each_verdict():
+    audit = audited(ESCAPE, judge="concern", witness="broken", adviser="described")
+
+    def follow(view) -> None:
+        view.planned(audit.sections)
+        for section in audit.sections:
+            if section.state == "answered":
+                view.doing(section.method, ESCAPE, 1, 2)
+            run = audit.runs.get(section.method)
+            view.ended(section, run and run.finding)
+
+    lines = printed(lambda target: follow(LineView(target, {})))
+    assert controls(lines) == set()
+    assert [line.split()[:2] for line in lines.splitlines()] == [
+        ["judge", "concern"], ["witness", "broke"], ["adviser", "described"],
+    ]  # fmt: skip
+
+    target = screen(terminal=True, width=120)
+    with Progress(TextColumn("{task.description}", markup=False), console=target) as progress:
+        view = BarView(target, {}, progress)
+        view.planned([section for section in audit.sections if section.state == "answered"])
+        for section in audit.sections[::2]:
+            view.doing(section.method, ESCAPE, 1, 2)
+            view.ended(section, audit.runs[section.method].finding)
+        notes = [task.fields["note"] for task in progress.tasks]
+    assert notes == ["concern 0.0 s", "described 0.0 s", ""]
+    assert "\x1b]0" not in target.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
 @pytest.mark.parametrize("text", ["[red]x[/red]", "[/]", ":smiley:", "{{7*7}}", "\\[x]", "<b>"])
-def test_markup_is_shown_and_not_read(kind: str, text: str):
-    said = printed(show_block, every_kind(text)[kind])
-    assert text in said
-    assert said.count("\\") == said.count(text) * text.count("\\")
+def test_markup_is_shown_and_not_read(text: str):
+    for block in every_kind(text).values():
+        out = printed(show_block, block)
+        assert text in out
+        assert out.count("\\") == out.count(text) * text.count("\\")
 
 
 @pytest.mark.parametrize("width", [30, 60, 80])
@@ -62,6 +145,13 @@ def test_the_verdict_comes_first(verdict: Verdict):
             return verdict
 
     assert printed(show_finding, Judged("It is so.", ())) == f"{str(verdict).upper()}  It is so.\n"
+
+
+def test_an_audit_says_its_verdicts_by_their_words():
+    out = printed(show_audit, audited(judge="pass", witness="concern", adviser="described"))
+    assert out.startswith("CONCERN  There is reason for concern.")
+    rows = [line.split()[:2] for line in out.splitlines() if line.startswith(("judge", "witness", "adviser"))]
+    assert rows == [["judge", "pass"], ["witness", "concern"], ["adviser", "described"]]
 
 
 def test_long_tables_say_what_is_left_out():

@@ -15,7 +15,7 @@ from textwrap import wrap
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from glasshouse.report.inert import inert
+from glasshouse.report.inert import one_line
 from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Series
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -105,7 +105,10 @@ def _intervals(block: Chart) -> Figure:
     names, values = [_wrapped(name) for name in block.labels], _wrapped(block.y)
     lines = max(name.count("\n") + 1 for name in names)
     drawing, axes = _axes(width=4.6, height=0.45 + 0.17 * (values.count("\n") + 1) + (0.14 + 0.16 * lines) * len(names))
-    ends = [end for one in block.series for end in (*one.y, *one.low, *one.high) if math.isfinite(end)] or [0.0, 1.0]
+    ends = [end for series in block.series for end in (*series.y, *series.low, *series.high) if math.isfinite(end)] or [
+        0.0,
+        1.0,
+    ]
     margin = 0.05 * ((max(ends) - min(ends)) or abs(max(ends)) or 1.0)
     left, right = min(ends) - margin, max(ends) + margin
     for series in block.series:
@@ -166,5 +169,5 @@ def _wrapped(text: str) -> str:
 
 
 def _plain(text: str, longest: int) -> str:
-    plain = inert(text, 200).replace("\n", "⏎")
+    plain = one_line(text, 200)
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"

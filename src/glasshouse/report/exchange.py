@@ -1,6 +1,6 @@
 """What do a pipeline, a hub and a model's readme want of an audit? SARIF, JUnit's XML, and a few lines of Markdown.
 
-Whatever a model or a data set said is made inert, and escaped by the library that writes the format.
+Each format has one place through which all text passes: it makes the text inert and escapes it as the format needs.
 """
 
 import json
@@ -11,143 +11,157 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from glasshouse.report.html import Bound
+from glasshouse.report.facts import examined, failed, inputs_of, ran
+from glasshouse.report.html import AuditLike
 from glasshouse.report.inert import inert
 
 LEVELS = {"concern": "warning", "fail": "error"}
-"""Of SARIF, for what speaks against the model."""
+"""SARIF levels of the verdicts that speak against a model."""
 
 
-def sarif(audit: Bound) -> str:
-    """SARIF 2.1.0: one rule a question, one result for each answer that counts and speaks against the model, and a note
-    for a judge that could not answer. Code scanning makes an alert of every result, of whatever kind it says it is, so
-    all else stands among the run's properties."""
+def sarif(audit: AuditLike) -> str:
+    """SARIF 2.1.0: one rule for each method, one result for each finding that counts and speaks against the model, and
+    a note for a judge without an answer. Code scanning makes an alert of every result, of whatever kind, so all else
+    stands among the run's properties."""
     rules = [
-        {
-            "id": one.method,
-            "shortDescription": {"text": _message(inert(one.question))},
-            "properties": {"role": one.role},
-        }
-        for one in audit.sections
+        {"id": section.method, "shortDescription": _message(section.question), "properties": {"role": section.role}}
+        for section in audit.sections
     ]
-    levels = [_level(audit, one) for one in audit.sections]
-    properties = {
-        "verdict": str(audit.judgement.verdict),
-        "headline": inert(audit.judgement.headline),
-        "depth": audit.facts["depth"],
-        "otherSections": [_told(audit, one) for one, level in zip(audit.sections, levels, strict=True) if not level],
-    }
+    levels = [_level(audit, section) for section in audit.sections]
+    others = [_outcome(audit, section) for section, level in zip(audit.sections, levels, strict=True) if not level]
     run = {
         "tool": {"driver": {"name": "glasshouse", "version": audit.facts["versions"]["glasshouse"], "rules": rules}},
         "results": [_result(audit, number, level) for number, level in enumerate(levels) if level],
-        "properties": properties,
-        "invocations": [{"executionSuccessful": all(one.state != "broke down" for one in audit.sections)}],
+        "properties": {
+            "verdict": str(audit.judgement.verdict),
+            "headline": audit.judgement.headline,
+            "depth": audit.facts["depth"],
+            "otherSections": others,
+        },
+        "invocations": [{"executionSuccessful": not any(map(failed, audit.sections))}],
     }
-    schema = "https://json.schemastore.org/sarif-2.1.0.json"
-    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=1, allow_nan=False)
+    tree = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
+    return json.dumps(_inert(tree), indent=1, allow_nan=False)
 
 
-def _told(audit: Bound, section: Any) -> dict[str, str]:
-    """What became of a question: the verdict of its answer, or why there is none."""
-    answered = section.state == "answered"
-    finding = audit.runs[section.method].finding if answered else None
-    answer, text = (str(finding.verdict), finding.headline) if finding else (section.state, section.why)
-    return {"method": section.method, "role": section.role, "answer": answer, "text": inert(text)}
+def _inert(tree: Any) -> Any:
+    """The tree with every text in it inert."""
+    if isinstance(tree, dict):
+        return {key: _inert(item) for key, item in tree.items()}
+    if isinstance(tree, list):
+        return [_inert(item) for item in tree]
+    return inert(tree, 2 * len(tree)) if isinstance(tree, _Message) else inert(tree) if isinstance(tree, str) else tree
 
 
-def _level(audit: Bound, section: Any) -> str:
-    """How loudly a section is told; nothing if it raises no alarm."""
-    answer = _told(audit, section)["answer"]
+class _Message(str):
+    """A text that is inert and escaped already."""
+
+    __slots__ = ()
+
+
+def _message(text: str) -> dict[str, str]:
+    """A plain text message of SARIF, in which brackets would make a link and braces a placeholder."""
+    escaped = re.sub(r"([\\\[\]])", r"\\\1", inert(text))
+    return {"text": _Message(escaped.replace("{", "{{").replace("}", "}}"))}
+
+
+def _outcome(audit: AuditLike, section: Any) -> dict[str, str]:
+    """What became of a check: the verdict of its finding, or why there is none."""
+    run = audit.runs.get(section.method)
+    answer, text = (str(run.finding.verdict), run.finding.headline) if run else (section.state, section.why)
+    return {"method": section.method, "role": section.role, "answer": answer, "text": text}
+
+
+def _level(audit: AuditLike, section: Any) -> str:
+    """The level of a section's alert; empty where it raises none."""
+    answer = _outcome(audit, section)["answer"]
     if section.role == "adviser":
         return ""
-    silent = section.role == "judge" and answer in ("inconclusive", "refused", "broke down")
-    return "note" if silent else LEVELS.get(answer, "")
+    unanswered = ran(section) and (section.method not in audit.runs or answer == "inconclusive")
+    return "note" if section.role == "judge" and unanswered else LEVELS.get(answer, "")
 
 
-def _result(audit: Bound, number: int, level: str) -> dict[str, Any]:
-    section = audit.sections[number]
-    told = _told(audit, section)
-    name = inert(audit.facts["subjects"]["subject"]["name"])
-    artifact = {"artifactLocation": {"uri": quote(name)}, "region": {"startLine": 1}}
-    place = {"physicalLocation": artifact, "logicalLocations": [{"name": name, "kind": "module"}]}
-    unanswered = f"{section.method} could not answer ({told['answer']}): " if level == "note" else ""
-    made: dict[str, Any] = {
+def _result(audit: AuditLike, number: int, level: str) -> dict[str, Any]:
+    section, name = audit.sections[number], examined(audit.facts)
+    outcome = _outcome(audit, section)
+    artifact = {"artifactLocation": {"uri": quote(inert(name))}, "region": {"startLine": 1}}
+    location = {"physicalLocation": artifact, "logicalLocations": [{"name": name, "kind": "module"}]}
+    reason = f"{section.method} could not answer ({outcome['answer']}): " if level == "note" else ""
+    result: dict[str, Any] = {
         "ruleId": section.method,
         "ruleIndex": number,
         "level": level,
-        "message": {"text": _message(unanswered + told["text"])},
-        "locations": [place],
+        "message": _message(reason + outcome["text"]),
+        "locations": [location],
     }
-    if section.state == "answered":
-        made["partialFingerprints"] = {"glasshouse/key": str(audit.runs[section.method].facts["key"])}
-    return made
+    if section.method in audit.runs:
+        result["partialFingerprints"] = {"glasshouse/key": str(audit.runs[section.method].facts["key"])}
+    return result
 
 
-def _message(text: str) -> str:
-    """As a plain text message of SARIF, in which brackets would make a link and braces a placeholder."""
-    escaped = re.sub(r"([\\\[\]])", r"\\\1", text)
-    return escaped.replace("{", "{{").replace("}", "}}")
-
-
-def junit(audit: Bound) -> str:
-    """JUnit's XML: one case a question. What speaks against the model fails, what was not asked or is not sure is
-    skipped, what broke down is an error."""
-    name = inert(audit.facts["subjects"]["subject"]["name"])
-    suite = Element("testsuite", name=f"glasshouse audit of {_plain(name)}", tests=str(len(audit.sections)),
+def junit(audit: AuditLike) -> str:
+    """JUnit's XML: one case for each method. What speaks against the model fails, what did not run or is inconclusive
+    is skipped, an internal error is an error."""
+    suite = Element("testsuite", name=f"glasshouse audit of {examined(audit.facts)}", tests=str(len(audit.sections)),
                     time=str(audit.facts["seconds"]), timestamp=str(audit.facts["started"]))  # fmt: skip
-    counts: dict[str, int] = {"failures": 0, "errors": 0, "skipped": 0}
-    for one in audit.sections:
-        case = SubElement(suite, "testcase", classname="glasshouse", name=one.method, time=str(one.seconds))
-        finding = audit.runs[one.method].finding if one.state == "answered" else None
-        text = _plain(inert(finding.headline if finding else one.why))
-        kind = {"answered": "", "broke down": "error"}.get(one.state, "skipped")
-        if finding and one.role != "adviser":
-            kind = "failure" if str(finding.verdict) in LEVELS else "skipped" if finding.verdict != "pass" else ""
+    counts = {"failures": 0, "errors": 0, "skipped": 0}
+    for section in audit.sections:
+        case = SubElement(suite, "testcase", classname="glasshouse", name=section.method, time=str(section.seconds))
+        outcome = _outcome(audit, section)
+        kind = _case_kind(section, outcome["answer"], answered=section.method in audit.runs)
         if kind:
-            SubElement(case, kind, message=text)
+            SubElement(case, kind, message=outcome["text"])
             counts[{"failure": "failures", "error": "errors", "skipped": "skipped"}[kind]] += 1
         else:
-            SubElement(case, "system-out").text = text
+            SubElement(case, "system-out").text = outcome["text"]
     suite.attrib |= {key: str(value) for key, value in counts.items()}
+    for element in suite.iter():
+        element.attrib |= {key: _xml(value) for key, value in element.attrib.items()}
+        element.text = element.text and _xml(element.text)
     indent(suite)
     return tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _plain(text: str) -> str:
-    """What XML 1.0 allows."""
-    return re.sub("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "", text)
+def _case_kind(section: Any, answer: str, *, answered: bool) -> str:
+    if not answered:
+        return "error" if failed(section) else "skipped"
+    if section.role == "adviser" or answer in ("pass", "described"):
+        return ""
+    return "failure" if answer in LEVELS else "skipped"
 
 
-def model_card(audit: Bound) -> str:
+def _xml(text: str) -> str:
+    """Inert, and only what XML 1.0 allows."""
+    return re.sub("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "", inert(text))
+
+
+def model_card(audit: AuditLike) -> str:
     """A section for the model's readme."""
     return "\n".join(_lines(audit)) + "\n"
 
 
-def _lines(audit: Bound) -> Iterator[str]:
+def _lines(audit: AuditLike) -> Iterator[str]:
     judgement, facts = audit.judgement, audit.facts
-    card = facts["subjects"]["subject"]
     yield "## Audit by glasshouse"
     yield ""
     yield f"**{judgement.verdict}**: {_quoted(judgement.headline)}"
     yield ""
-    yield "| question | answer | |"
+    yield "| question | verdict | finding |"
     yield "|---|---|---|"
-    for one in audit.sections:
-        if one.state == "answered":
-            finding = audit.runs[one.method].finding
-            answer = "described" if one.role == "adviser" else finding.verdict
-            yield f"| {_quoted(one.question)} | {answer} | {_quoted(finding.headline)} |"
+    for section in audit.sections:
+        if section.method in audit.runs:
+            finding = audit.runs[section.method].finding
+            yield f"| {_quoted(section.question)} | {finding.verdict} | {_quoted(finding.headline)} |"
     for title, lines in (("What to do next", judgement.advice()), ("Not examined", judgement.left_out())):
         yield ""
         yield f"{title}:"
         yield ""
         yield from (f"- {_quoted(line)}" for line in lines)
     yield ""
-    beside = [f"{name} {_quoted(one['name'])}" for name, one in facts["subjects"].items() if name != "subject"]
-    yield (
-        f"Weights `{card['weights'][:16]}`{' against ' + ', '.join(beside) if beside else ''}; {facts['depth']} audit "
-        f"with glasshouse {facts['versions']['glasshouse']}, {facts['started'][:10]}."
-    )
+    yield _quoted(f"{facts['depth']} audit, glasshouse {facts['versions']['glasshouse']}, {facts['started'][:10]}:")
+    yield ""
+    for flag, each in inputs_of(facts).items():
+        yield f"- {_quoted(flag)}: {_quoted(each['text'])}"
 
 
 def _quoted(text: object) -> str:

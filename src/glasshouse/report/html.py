@@ -1,33 +1,39 @@
 """How does a finding become a page that opens anywhere? One self-contained HTML file: inline SVG, inline images, no
 script, no request.
 
-Everything a model or a data set said is escaped by the template engine, and made inert before (`inert.py`). A
-content security policy in the page forbids scripts and requests, so that even a mistake of ours stays harmless.
+Every value that a template prints is made inert and escaped by the environment, so no template has to. A content
+security policy in the page forbids scripts and requests, so that even a mistake of ours stays harmless.
 """
 
 import base64
 import io
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from glasshouse.report import charts
+from glasshouse.report.facts import examined, failed, inputs_of
 from glasshouse.report.inert import inert
 from glasshouse.report.words import Told, cell, names_a_row, picture_name
-from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Picture, Table
+from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Note, Picture, Table
 from glasshouse.values.findings import Finding
 from glasshouse.values.intervals import Interval
 
 LONG = 16
 """Rows from which a table is folded away."""
+LONGEST_PROSE = 20_000
+"""Characters of a method's page or of a traceback that are shown."""
 
 
-class Facts(Protocol):
-    """What the page needs of a run."""
+class RunLike(Protocol):
+    """What a page needs of a run."""
 
     @property
     def facts(self) -> Any: ...
@@ -35,45 +41,41 @@ class Facts(Protocol):
     def finding(self) -> Finding: ...
 
 
-class Bound(Protocol):
-    """What the page needs of an audit."""
+class AuditLike(Protocol):
+    """What a page needs of an audit."""
 
     @property
     def facts(self) -> Any: ...
     @property
     def sections(self) -> Sequence[Any]: ...
     @property
-    def runs(self) -> Mapping[str, Facts]: ...
+    def runs(self) -> Mapping[str, RunLike]: ...
     @property
     def judgement(self) -> Any: ...
 
 
-def page(run: Facts) -> str:
+def page(run: RunLike) -> str:
     """A whole page for a run."""
-    return _rendered("page.html.j2", run=run, told=_told(run))
+    return _rendered("page.html.j2", run=run, explained=_explained(run))
 
 
-def audit_page(audit: Bound) -> str:
-    """A whole page for an audit: the verdict first, then a section for each question."""
-    answered = [one for one in audit.sections if one.state == "answered"]
-    shown = {one.method: _shown(one.method, one.role, audit.runs[one.method]) for one in answered}
-    found = _found({one.method: audit.runs[one.method].finding.headline for one in answered}, audit.judgement.found())
-    return _rendered("audit.html.j2", audit=audit, judgement=audit.judgement, shown=shown, found=found)
+def audit_page(audit: AuditLike) -> str:
+    """A whole page for an audit: the verdict first, then a section for each method."""
+    bodies = {name: _body(name, run) for name, run in audit.runs.items()}
+    headlines = {name: run.finding.headline for name, run in audit.runs.items()}
+    order = audit.judgement.found()
+    ranked = sorted(headlines.items(), key=lambda item: order.index(item[1]))
+    return _rendered("audit.html.j2", audit=audit, judgement=audit.judgement, bodies=bodies, headlines=ranked)
 
 
-def _found(headlines: Mapping[str, str], order: list[str]) -> list[tuple[str, str]]:
-    """What each method found, in this order of headlines."""
-    return sorted(headlines.items(), key=lambda item: order.index(item[1]))
-
-
-def _shown(method: str, role: str, run: Facts) -> Markup:
-    """One answer. What cannot be drawn costs its own section, and the page says so."""
+def _body(method: str, run: RunLike) -> Markup:
+    """One finding. A block that cannot be drawn costs its own section, and the page says so."""
     try:
-        values = {"run": run, "finding": run.finding, "role": role, "told": _told(run)}
-        return Markup(_rendered("section.html.j2", **values))  # noqa: S704 - the templates escaped it
+        html = _rendered("section.html.j2", run=run, finding=run.finding, explained=_explained(run))
     except Exception as problem:  # noqa: BLE001 - blocks of any method, of any package
-        line = Markup('<p class="note warning">{}</p>')
-        return line.format(inert(f"{method} answered, and its answer cannot be drawn: {type(problem).__name__}"))
+        note = Note(f"The finding of {method} cannot be drawn: {type(problem).__name__}", "warning")
+        html = _rendered("block.html.j2", block=note)
+    return Markup(html)  # noqa: S704 - the templates escaped it
 
 
 def index_page(entries: Sequence[Any], broken: Sequence[str]) -> str:
@@ -81,13 +83,12 @@ def index_page(entries: Sequence[Any], broken: Sequence[str]) -> str:
     return _rendered("index.html.j2", entries=entries, broken=broken)
 
 
-def comparison_page(beside: Any) -> str:
+def comparison_page(comparison: Any) -> str:
     """Two runs or two audits side by side."""
-    sections = [one for made in (beside.first, beside.second) for one in getattr(made, "sections", ())]
-    return _rendered("compare.html.j2", beside=beside, roles={one.method: one.role for one in sections})
+    return _rendered("compare.html.j2", comparison=comparison)
 
 
-def _told(run: Facts) -> Told:
+def _explained(run: RunLike) -> Told:
     from glasshouse.engine.method import load
 
     return Told.of(load(run.facts["method"]["name"]).page)
@@ -103,7 +104,7 @@ def fragment(value: Any) -> str:
         return _rendered("fragment.html.j2", finding=value)
     if hasattr(value, "judgement"):
         return _rendered("verdict.html.j2", audit=value, judgement=value.judgement)
-    return str(Markup("<pre>{}</pre>").format("\n".join(inert(line) for line in value.lines())))
+    return _rendered("lines.html.j2", lines=value.lines())
 
 
 @cache
@@ -114,17 +115,39 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_finalized,
     )
     environment.filters |= {
-        "inert": inert,
+        "prose": _prose,
         "svg": _svg,
         "picture_name": picture_name,
         "cell": cell,
         "picture": _picture,
+        "address": _address,
+        "inputs": inputs_of,
+        "examined": examined,
+        "kind": _kind,
+        "table_of": _table_of,
+        "led": _led,
+        "differences": _differences,
     }
-    environment.tests["naming"] = names_a_row
-    environment.filters |= {"kind": _kind, "table_of": _table_of, "led": _led, "differences": _differences}
+    environment.tests |= {"naming": names_a_row, "failed": failed}
     return environment
+
+
+def _finalized(value: Any) -> Any:
+    """What every printed value goes through before it is escaped."""
+    return value if isinstance(value, Markup) else inert(value)
+
+
+def _prose(text: str) -> Markup:
+    """A text that may be long."""
+    return escape(inert(text, LONGEST_PROSE))
+
+
+def _address(folder: Path) -> str:
+    """The folder's name in a link, whatever bytes it has."""
+    return quote(os.fsencode(folder.name), safe="")
 
 
 def _kind(block: Block) -> str:
@@ -132,8 +155,8 @@ def _kind(block: Block) -> str:
 
 
 def _led(blocks: Sequence[Block]) -> tuple[list[Block], list[Block]]:
-    """What is shown at once, and what for those who ask for more: the first of each kind unless it is a long table, and
-    every note and gallery."""
+    """What is shown at once, and what is folded away. Shown is the first block of each kind unless it is a long table,
+    and every note and gallery."""
     first: list[Block] = []
     kinds: set[str] = set()
     for block in blocks:
@@ -142,7 +165,7 @@ def _led(blocks: Sequence[Block]) -> tuple[list[Block], list[Block]]:
         if kind in ("note", "gallery") or (kind not in kinds and not long):
             first.append(block)
         kinds.add(kind)
-    return first, [block for block in blocks if not any(block is one for one in first)]
+    return first, [block for block in blocks if not any(block is early for early in first)]
 
 
 def _differences(pair: Any) -> Table:
@@ -182,7 +205,7 @@ def _point(series: Any, place: int) -> Any:
     return Interval(series.y[place], series.low[place], series.high[place])
 
 
-def _picture(picture: Picture) -> str:
+def _picture(picture: Picture) -> Markup:
     """A PNG as a data address, its overlay blended in and its box drawn."""
     image = Image.fromarray(picture.pixels.numpy()).convert("RGB")
     scale = max(1, 192 // max(image.size))
@@ -197,7 +220,8 @@ def _picture(picture: Picture) -> str:
         ImageDraw.Draw(image).rectangle(corners, outline=(255, 255, 255), width=2)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return Markup(f"data:image/png;base64,{encoded}")  # noqa: S704 - base64 holds nothing to escape
 
 
 def _overlaid(image: Image.Image, picture: Picture) -> Image.Image:

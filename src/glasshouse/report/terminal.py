@@ -4,21 +4,21 @@ terminal."""
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from glasshouse.report.inert import inert
+from glasshouse.report.console import InertConsole
+from glasshouse.report.inert import cut
 from glasshouse.report.words import alternative, cell
 from glasshouse.values.blocks import Block, Chart, Gallery, Heatmap, Metric, Note, Table, Transcript
 from glasshouse.values.findings import Finding
 
 if TYPE_CHECKING:
-    from glasshouse.report.html import Bound
+    from glasshouse.report.html import AuditLike
 
 STATUS = {"pass": 0, "described": 0, "concern": 1, "fail": 1, "inconclusive": 3}
-"""Of a process that ends with this verdict."""
+"""Exit status of a process by its verdict."""
 STYLES = {
     "pass": "bold green",
     "described": "bold",
@@ -29,106 +29,93 @@ STYLES = {
 MOST_ROWS = 24
 
 
-class _Console(Console):
-    """What a reader who has left means for the exit status is the command line's to say."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        raise BrokenPipeError
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A console that never interprets what it is given as markup."""
-    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)
-
-
-def one_line(text: object) -> str:
-    """Inert, and unable to begin a line of its own, on which it could pass for a verdict of ours."""
-    return inert(text).replace("\n", "⏎")
-
-
-def show_finding(screen: Console, finding: Finding) -> None:
+def show_finding(screen: InertConsole, finding: Finding) -> None:
     """The verdict, then every block."""
     show_verdict(screen, finding.verdict, finding.headline)
     for block in finding.blocks():
         show_block(screen, block)
     if finding.advice:
-        screen.print(f"What to do next: {one_line(finding.advice)}")
+        screen.print(_hanging("What to do next:", finding.advice))
 
 
-def show_verdict(screen: Console, verdict: str, headline: str) -> None:
-    line = Text()
-    line.append(str(verdict).upper(), style=STYLES[str(verdict)])
-    line.append(f"  {one_line(headline)}")
-    screen.print(line)
+def show_verdict(screen: InertConsole, verdict: str, headline: str) -> None:
+    screen.print(_hanging(Text(str(verdict).upper(), style=STYLES[str(verdict)]), headline, gap=2))
 
 
-def show_audit(screen: Console, audit: "Bound") -> None:
-    """The verdict, then what was found, how sure, what to do, and what was not examined."""
+def show_audit(screen: InertConsole, audit: "AuditLike") -> None:
+    """The verdict, then what was found, how certain it is, what to do, and what was not examined."""
     judgement = audit.judgement
     show_verdict(screen, judgement.verdict, judgement.headline)
-    rows = [(one.method, str(audit.runs[one.method].finding.verdict), one.question)
-            for one in audit.sections if one.state == "answered"]  # fmt: skip
-    show_rows(screen, "", ("asked", "answer", "question"), rows)
-    told = (
+    answered = [section for section in audit.sections if section.method in audit.runs]
+    rows = [(section.method, audit.runs[section.method].finding.verdict, section.question) for section in answered]
+    show_rows(screen, "", ("check", "verdict", "question"), rows)
+    parts = (
         ("What was found", judgement.found()),
-        ("How sure it is", judgement.sure()),
+        ("How certain it is", judgement.sure()),
         ("What to do next", judgement.advice()),
         ("What was not examined", judgement.left_out()),
     )
-    for title, lines in told:
+    for title, lines in parts:
         if lines:
-            screen.print(f"\n{title}", style="bold")
+            screen.print()
+            screen.print(title, style="bold")
         for line in lines:
-            screen.print(Padding(Text(f"- {one_line(line)}"), (0, 0, 0, 1)))
+            screen.print(_hanging(" -", line))
 
 
-def show_pairs(screen: Console, pairs: Sequence[Any]) -> None:
-    """Two answers to each question, and where their numbers differ."""
+def show_pairs(screen: InertConsole, pairs: Sequence[Any]) -> None:
+    """Two findings of each method, and where their numbers differ."""
     for pair in pairs:
         if len(pairs) > 1:
-            screen.print(f"\n{pair.method}", style="bold")
-            for label, made in (("first", pair.first), ("second", pair.second)):
-                said = f"{made.finding.verdict}: {one_line(made.finding.headline)}" if made else "not answered"
-                screen.print(f"{label}: {said}")
+            screen.print()
+            screen.print(pair.method, style="bold")
+            for label, run in (("first:", pair.first), ("second:", pair.second)):
+                text = f"{run.finding.verdict}: {run.finding.headline}" if run else "not answered"
+                screen.print(_hanging(label, text))
         if pair.differences:
             show_rows(screen, "", ("what", "first", "second"), [tuple(row.values()) for row in pair.differences])
         elif pair.first and pair.second:
             screen.print("no difference")
 
 
-def show_block(screen: Console, block: Block) -> None:
+def show_block(screen: InertConsole, block: Block) -> None:
     match block:
         case Metric():
             null = f"   (null: {block.null})" if block.null else ""
-            screen.print(f"{one_line(block.name)}: {block.value}{null}")
+            screen.print(f"{block.name}: {block.value}{null}")
         case Table():
             show_rows(screen, block.title, block.columns, block.rows)
         case Chart() | Heatmap():
-            screen.print(one_line(alternative(block)), style="dim")
+            screen.print(alternative(block), style="dim")
         case Gallery():
-            screen.print(f"{one_line(block.title)}: {len(block.pictures)} pictures, see the report", style="dim")
+            screen.print(f"{block.title}: {len(block.pictures)} images, see the report", style="dim")
         case Transcript():
             for turn in block.turns:
-                screen.print(f"{one_line(turn.speaker)}: " + inert(turn.text).replace("\n", "\n    "))
+                first, *others = cut(turn.text).split("\n")
+                screen.print(f"{turn.speaker}: {first}")
+                for line in others:
+                    screen.print(Padding(line, (0, 0, 0, 4)))
         case Note():
-            screen.print(("! " if block.tone == "warning" else "") + one_line(block.text))
+            screen.print(_hanging("!", block.text) if block.tone == "warning" else block.text)
         case _:
             raise TypeError(f"{type(block).__name__} has no terminal form")
 
 
-def show_rows(screen: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    table = RichTable(
-        title=Text(one_line(title)) if title else None,
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-    )
+def show_rows(screen: InertConsole, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    table = RichTable(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in columns:
-        table.add_column(Text(one_line(name)), overflow="fold")
+        table.add_column(name, overflow="fold")
     for row in rows[:MOST_ROWS]:
-        table.add_row(*(Text(one_line(cell(value))) for value in row))
+        table.add_row(*map(cell, row))
     screen.print(table)
     if len(rows) > MOST_ROWS:
         screen.print(f"… {len(rows) - MOST_ROWS} more rows in the report")
+
+
+def _hanging(label: str | Text, text: str, gap: int = 1) -> RichTable:
+    """A label, and a text beside it whose further lines are indented: a stranger's text never begins a line."""
+    grid = RichTable.grid(padding=(0, gap, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(label, text)
+    return grid

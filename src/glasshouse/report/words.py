@@ -1,20 +1,37 @@
-"""How are numbers and methods told in words? Cells of a table, what a reader who cannot see a picture is told, and what
-a method's page says."""
+"""How are numbers and methods put into words? Cells of a table, text alternatives of pictures, and what a method's page
+says."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
-from glasshouse.report.inert import inert
 from glasshouse.values.blocks import Block, Chart, Heatmap
 from glasshouse.values.intervals import Interval
+
+MOST_NUMBERS = 24
+"""Numbers of a series that its text alternative lists."""
 
 
 def cell(value: Any) -> str:
     """One cell of a table as text."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else inert(value)
+    if value is None:
+        return ""
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def number(value: float) -> str:
+    """Two significant digits; more where two would round a share to one, or cost whole numbers their digits."""
+    if not math.isfinite(value):
+        return str(value)
+    if abs(value) >= 1e6:
+        return f"{value:.1e}"
+    if value.is_integer() or abs(value) >= 100:
+        return f"{value:,.0f}"
+    digits = 2
+    while abs(value) < 1 and digits < 6 and abs(float(f"{value:.{digits}g}")) == 1:
+        digits += 1
+    return f"{value:.{digits}g}"
 
 
 def alternative(block: Block) -> str:
@@ -22,27 +39,26 @@ def alternative(block: Block) -> str:
     match block:
         case Chart():
             lines = (f"{s.name}{' (null)' if s.role == 'null' else ''}: {_numbers(s.y)}" for s in block.series)
-            return inert(f"{block.title}. {block.y} over {block.x or ', '.join(block.labels)}. " + "; ".join(lines))
+            return f"{block.title}. {block.y} over {block.x or ', '.join(block.labels)}. " + "; ".join(lines)
         case Heatmap():
             low, high = float(block.values.min()), float(block.values.max())
             row, column = divmod(int(block.values.argmax()), block.values.shape[1])
-            most = f"{high:.3g} at {block.rows[row]}, {block.columns[column]}"
-            return inert(
-                f"{block.title}. {len(block.rows)} rows by {len(block.columns)} columns, from {low:.3g} to {most}."
-            )
+            most = f"{number(high)} at {block.rows[row]}, {block.columns[column]}"
+            size = f"{len(block.rows)} rows by {len(block.columns)} columns"
+            return f"{block.title}. {size}, from {number(low)} to {most}."
         case _:
             return ""
 
 
 def picture_name(block: Block) -> str:
-    """What a picture is called where the table of its numbers follows: a row of bare numbers tells nobody anything."""
+    """What a picture is called where the table of its numbers follows: a list of bare numbers helps nobody."""
     if isinstance(block, Chart):
-        return inert(f"{block.title}. The numbers are in the table below.")
+        return f"{block.title}. The numbers are in the table below."
     return alternative(block)
 
 
 def names_a_row(value: Any) -> bool:
-    """Whether a row's first cell says what the row is about: a word or a place, not a measurement."""
+    """Whether a row's first cell names the row: a word or a position, not a measurement."""
     return value not in (None, "") and not isinstance(value, bool | Interval)
 
 
@@ -77,5 +93,5 @@ def _sentence(text: str) -> str:
 
 
 def _numbers(values: tuple[float, ...]) -> str:
-    shown = ", ".join(f"{value:.3g}" for value in values[:24])
-    return shown + (" …" if len(values) > 24 else "")
+    shown = ", ".join(map(number, values[:MOST_NUMBERS]))
+    return shown + (" …" if len(values) > MOST_NUMBERS else "")
