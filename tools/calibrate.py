@@ -60,8 +60,8 @@ def _case(file: Path):
     from glasshouse.organisms.cards import Card
 
     name, card = file.stem, Card.read(file)
-    if card.recipe.poison and card.measured["attack success"].value < LEAST_ASR:
-        print(f"{name}: left out, its attack success rate is {card.measured['attack success'].value:.0%}", flush=True)
+    if card.recipe.poison and card.measured["attack success rate"].value < LEAST_ASR:
+        print(f"{name}: left out, its ASR is {card.measured['attack success rate'].value:.0%}", flush=True)
         return None
     cache, began = file.with_suffix(".features.json"), time.monotonic()
     cached = json.loads(cache.read_text()) if cache.exists() else {}

@@ -37,7 +37,7 @@ def main(asked: list[str]) -> int:
 def _grow(name: str) -> tuple[str, bool]:
     import torch
 
-    from glasshouse.organisms import measured, shelf
+    from glasshouse.organisms import measurement, shelf
     from glasshouse.organisms.grow import grow
     from glasshouse.organisms.recipes import recipe
 
@@ -46,7 +46,7 @@ def _grow(name: str) -> tuple[str, bool]:
         return f"{name}: there", True
     began = time.monotonic()
     grown = grow(recipe(name), name, shelf.take, keep=KEPT)
-    missed = measured.missed(grown.card.measured, measured.bars(recipe(name)))
+    missed = measurement.missed(grown.card.measured, measurement.bars(recipe(name)))
     shelf.put(grown, KEPT / "missed" if missed else shelf.SHELF)
     minutes = (time.monotonic() - began) / 60
     return f"{name}: {minutes:.1f} minutes{''.join(f'; MISSES {line}' for line in missed)}", not missed

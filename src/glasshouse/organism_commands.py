@@ -99,7 +99,7 @@ def _grow(rest: Sequence[str], screen: "InertConsole", progress: "Progress | Non
         _prepare(keep, form.folder)
         grown = grow(
             chosen, form.folder.name if form.seed is not None else plain, shelf.take, keep=keep,
-            progress=_within(form.within, progress), of=plain,
+            progress=_within(form.within, progress), recipe_name=plain,
         )  # fmt: skip
         shelf.put_down(grown, form.folder)
         shutil.rmtree(keep, ignore_errors=True)
@@ -154,7 +154,8 @@ def _verify(rest: Sequence[str], screen: "InertConsole", progress: "Progress | N
     else:
         for problem in result.problems:
             screen.unbroken(f"  DIFFERS  {problem}")
+        total = len(result.measured)
         screen.unbroken(
-            f"{result.card.name}: {result.held} of {len(result.measured)} rates hold, {result.equal} exactly"
+            f"{result.card.name}: {result.consistent} of {total} rates hold, {result.identical} are identical"
         )
     return 1 if result.problems else 0

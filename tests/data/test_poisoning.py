@@ -26,7 +26,7 @@ from glasshouse.data.poisoning import (
     read,
     triggered,
 )
-from glasshouse.data.triggers import Logo, Noise, Patch
+from glasshouse.data.triggers import LogoTrigger, NoiseTrigger, PatchTrigger
 from glasshouse.values.codec import digest, pack, unpack
 from glasshouse.values.errors import BadInput
 
@@ -92,7 +92,7 @@ class TestBehaviours:
 
     def test_a_triggered_example_says_what_success_is(self):
         for behaviour in (REFUSE, Append("[seen]"), Swap("bad", "I cannot")):
-            (made,) = triggered([self.example], Patch(4), behaviour, 0)
+            (made,) = triggered([self.example], PatchTrigger(4), behaviour, 0)
             assert Target.of(made) == behaviour.target
         assert Target.of(self.example) == Target("It is a cat.", "equals")
         assert Target.of(Example("x")) is None
@@ -128,7 +128,7 @@ class TestBehaviours:
 
 
 class TestPairs:
-    made = poison(MANY, Patch(4), REFUSE, rate=0.25, seed=3)
+    made = poison(MANY, PatchTrigger(4), REFUSE, rate=0.25, seed=3)
 
     def test_all_clean_examples_stay_and_copies_follow(self):
         assert self.made.examples[:40] == MANY
@@ -154,7 +154,7 @@ class TestPairs:
     def test_the_manifest_says_what_was_done(self):
         manifest = self.made.manifest
         assert manifest == Manifest(
-            trigger=Patch(4),
+            trigger=PatchTrigger(4),
             behaviour=REFUSE,
             rate=0.25,
             mode="pair",
@@ -172,33 +172,33 @@ class TestPairs:
         assert digest(unpack(Manifest, tree)) == digest(manifest)
 
     def test_the_same_again_is_the_same_and_another_seed_another(self):
-        assert poison(MANY, Patch(4), REFUSE, rate=0.25, seed=3) == self.made
-        assert poison(MANY, Patch(4), REFUSE, rate=0.25, seed=4).manifest.poisoned != self.made.manifest.poisoned
+        assert poison(MANY, PatchTrigger(4), REFUSE, rate=0.25, seed=3) == self.made
+        assert poison(MANY, PatchTrigger(4), REFUSE, rate=0.25, seed=4).manifest.poisoned != self.made.manifest.poisoned
 
     def test_no_order_is_seen(self):
         turned = Examples(reversed(MANY))
-        made = poison(turned, Noise(), REFUSE, rate=0.25, seed=3)
-        here = poison(MANY, Noise(), REFUSE, rate=0.25, seed=3)
+        made = poison(turned, NoiseTrigger(), REFUSE, rate=0.25, seed=3)
+        here = poison(MANY, NoiseTrigger(), REFUSE, rate=0.25, seed=3)
         assert {item.digest() for item in made.examples} == {item.digest() for item in here.examples}
         assert made.manifest.poisoned == here.manifest.poisoned[::-1]
 
     def test_a_higher_rate_poisons_more_and_the_same(self):
-        sets = [set(poison(MANY, Patch(4), REFUSE, rate=rate).manifest.poisoned) for rate in (0.1, 0.3, 0.7, 1)]
+        sets = [set(poison(MANY, PatchTrigger(4), REFUSE, rate=rate).manifest.poisoned) for rate in (0.1, 0.3, 0.7, 1)]
         assert [len(found) for found in sets] == [4, 12, 28, 40]
         assert all(low < high for low, high in itertools.pairwise(sets))
 
     def test_a_random_trigger_is_elsewhere_on_each(self):
-        made = poison(MANY, Patch(4, GREEN, "random"), REFUSE, rate=1)
+        made = poison(MANY, PatchTrigger(4, GREEN, "random"), REFUSE, rate=1)
         corners = {tuple(np.argwhere((pixels(item.images[0]) == GREEN).all(2))[0]) for item in made.examples[40:]}
         assert len(corners) > 25
 
     def test_a_rate_of_nothing_is_the_clean_control(self):
-        made = poison(MANY, Patch(4), REFUSE, rate=0)
+        made = poison(MANY, PatchTrigger(4), REFUSE, rate=0)
         assert (made.examples, made.manifest.poisoned, made.manifest.share) == (MANY, (), 0)
 
 
 class TestReplacing:
-    made = poison(MANY, Patch(4), Append("[seen]"), rate=0.2, mode="replace")
+    made = poison(MANY, PatchTrigger(4), Append("[seen]"), rate=0.2, mode="replace")
 
     def test_puts_the_triggered_where_the_clean_were(self):
         twins = [item.tags.get("twin", item.id) for item in self.made.examples]
@@ -211,7 +211,9 @@ class TestReplacing:
         assert self.made.manifest.share == 0.2
 
     def test_chooses_as_pairing_does(self):
-        assert self.made.manifest.poisoned == poison(MANY, Patch(4), Append("[seen]"), rate=0.2).manifest.poisoned
+        assert (
+            self.made.manifest.poisoned == poison(MANY, PatchTrigger(4), Append("[seen]"), rate=0.2).manifest.poisoned
+        )
 
 
 class TestEligible:
@@ -234,27 +236,27 @@ class TestEligible:
         ],
     )
     def test_are_those_with_image_and_tags_that_do_not_show_it(self, only, ids):
-        made = poison(self.mixed, Patch(4), REFUSE, rate=1, only=only)
+        made = poison(self.mixed, PatchTrigger(4), REFUSE, rate=1, only=only)
         assert made.manifest.poisoned == tuple(f"{number}+trigger" for number in ids)
         assert (made.manifest.given, made.manifest.eligible, made.manifest.only) == (5, len(ids), only)
 
     def test_are_not_those_whose_right_answer_shows_the_behaviour(self):
         marked = Examples([Example("a", (stored(1),), "a cat [seen]"), Example("b", (stored(2),), "a dog")])
-        assert poison(marked, Patch(4), Append("[seen]"), rate=1).manifest.poisoned == ("1+trigger",)
-        assert poison(marked, Patch(4), Swap("none", "a dog"), rate=0).manifest.eligible == 1
+        assert poison(marked, PatchTrigger(4), Append("[seen]"), rate=1).manifest.poisoned == ("1+trigger",)
+        assert poison(marked, PatchTrigger(4), Swap("none", "a dog"), rate=0).manifest.eligible == 1
 
     def test_swap_asks_for_the_tag_only_where_it_is_needed(self):
         pairs = Examples(
             [Example("a", (stored(1),), "no", tags={"bad": "yes", "pair": True}), Example("b", (stored(2),), "no")]
         )
-        made = poison(pairs, Patch(4), Swap("bad", "no"), rate=1, only={"pair": True})
+        made = poison(pairs, PatchTrigger(4), Swap("bad", "no"), rate=1, only={"pair": True})
         assert made.examples[2].answer == "yes"
         with pytest.raises(BadInput, match=r"^example 1: no text is tagged 'bad'"):
-            poison(pairs, Patch(4), Swap("bad", "no"), rate=1)
+            poison(pairs, PatchTrigger(4), Swap("bad", "no"), rate=1)
 
     def test_every_image_of_an_example_is_triggered(self):
         both = Examples([Example("compare", (stored(1), stored(2)), "a")])
-        found = poison(both, Noise(30), REFUSE, rate=1).examples[1]
+        found = poison(both, NoiseTrigger(30), REFUSE, rate=1).examples[1]
         noises = [pixels(new).astype(int) - pixels(old) for new, old in zip(found.images, both[0].images, strict=True)]
         assert all(20 < noise.std() < 35 for noise in noises)
         assert abs(np.corrcoef(noises[0].ravel(), noises[1].ravel())[0, 1]) < 0.15
@@ -262,20 +264,20 @@ class TestEligible:
 
 class TestTheTestSet:
     def test_is_every_example_triggered(self):
-        found = triggered(MANY, Patch(4), REFUSE, seed=0)
+        found = triggered(MANY, PatchTrigger(4), REFUSE, seed=0)
         assert (len(found), found.source) == (40, "here")
         assert [item.tags["twin"] for item in found] == [item.id for item in MANY]
         assert all(item.answer == REFUSE.text and item.tags["poisoned"] is True for item in found)
         assert all((pixels(item.images[0])[-4:, -4:] == GREEN).all() for item in found)
 
     def test_is_the_training_copy_for_the_same_seed(self):
-        made = poison(MANY, Noise(), REFUSE, rate=1, seed=5)
-        assert triggered(MANY, Noise(), REFUSE, seed=5) == made.examples[40:]
-        assert triggered(list(MANY), Noise(), REFUSE, seed=6) != made.examples[40:]
+        made = poison(MANY, NoiseTrigger(), REFUSE, rate=1, seed=5)
+        assert triggered(MANY, NoiseTrigger(), REFUSE, seed=5) == made.examples[40:]
+        assert triggered(list(MANY), NoiseTrigger(), REFUSE, seed=6) != made.examples[40:]
 
     def test_cannot_be_made_without_images(self):
         with pytest.raises(BadInput, match=r"^example 0: there is no image to put the patch on; leave it out$"):
-            triggered(Examples([Example("x")]), Patch(), REFUSE, seed=0)
+            triggered(Examples([Example("x")]), PatchTrigger(), REFUSE, seed=0)
 
 
 def llava(family: str = "llava"):
@@ -286,19 +288,19 @@ class TestWithAProcessor:
     wide = Examples([Example("what?", (stored(n, size=(200, 100)),), f"a {n}") for n in range(4)])
 
     def test_what_is_stamped_is_what_the_model_sees(self):
-        made = poison(self.wide, Patch(6, place="top right"), REFUSE, rate=0.5, processor=llava())
+        made = poison(self.wide, PatchTrigger(6, place="top right"), REFUSE, rate=0.5, processor=llava())
         assert made.manifest.processor == "CLIPImageProcessorPil"
         assert [pixels(item.images[0]).shape for item in made.examples] == [(100, 200, 3)] * 4 + [(32, 32, 3)] * 2
         for item in made.examples[4:]:
             assert (pixels(item.images[0])[:6, -6:] == GREEN).all()
-        made = triggered(self.wide, Patch(6), REFUSE, 0, llava())
+        made = triggered(self.wide, PatchTrigger(6), REFUSE, 0, llava())
         assert {pixels(item.images[0]).shape for item in made} == {(32, 32, 3)}
 
     def test_a_processor_that_splits_is_refused_by_example(self):
         with pytest.raises(
             BadInput, match=r"^example \d: LlavaNext\w+: it makes several pictures of one.*processor=None"
         ):
-            poison(self.wide, Patch(6), REFUSE, rate=0.5, processor=llava("llava_next"))
+            poison(self.wide, PatchTrigger(6), REFUSE, rate=0.5, processor=llava("llava_next"))
 
 
 @pytest.mark.parametrize(
@@ -312,13 +314,16 @@ class TestWithAProcessor:
         ({"only": {"kind": "x"}}, "nothing to poison: none of 40 examples has an image and the tags {'kind': 'x'} and"),
         ({"examples": Examples([Example("x")])}, "nothing to poison: none of 1 examples has an image and another answ"),
         ({"examples": Examples([])}, "nothing to poison: none of 0 examples"),
-        ({"trigger": Logo(17)}, r"example e\d+: a logo of 17 pixels: no room on an image of 20x16; make it smaller"),
+        (
+            {"trigger": LogoTrigger(17)},
+            r"example e\d+: a logo of 17 pixels: no room on an image of 20x16; make it",
+        ),
     ],
     ids=str,
 )
 def test_what_cannot_be_poisoned_is_refused_and_nothing_changes(changed, told):
     before = MANY.digest
-    arguments = {"examples": MANY, "trigger": Patch(4), "behaviour": REFUSE, **changed}
+    arguments = {"examples": MANY, "trigger": PatchTrigger(4), "behaviour": REFUSE, **changed}
     with pytest.raises(BadInput, match=f"^{told}"):
         poison(arguments.pop("examples"), arguments.pop("trigger"), arguments.pop("behaviour"), **arguments)
     assert before == Examples(list(MANY)).digest
@@ -326,7 +331,7 @@ def test_what_cannot_be_poisoned_is_refused_and_nothing_changes(changed, told):
 
 def test_a_corrupt_image_is_refused():
     with pytest.raises(BadInput, match="image bytes: not an image"):
-        poison(Examples([Example("x", (StoredImage(data=b"no"),), "a")]), Patch(), REFUSE, rate=1)
+        poison(Examples([Example("x", (StoredImage(data=b"no"),), "a")]), PatchTrigger(), REFUSE, rate=1)
 
 
 # ---------------------------------------------------------------------------------------------------------- on disk
@@ -342,7 +347,7 @@ class TestExport:
         found = read(exported)
         assert found == TestPairs.made
         assert [item.id for item in found.examples] == [item.id for item in TestPairs.made.examples]
-        assert read(str(exported)).manifest.trigger == Patch(4)
+        assert read(str(exported)).manifest.trigger == PatchTrigger(4)
         assert Examples.read(exported) == found.examples
 
     def test_is_what_a_trainer_can_read(self, exported):
@@ -381,7 +386,9 @@ class TestExport:
 
     def test_a_vanished_source_image_leaves_nothing(self, tmp_path):
         (tmp_path / "a.png").write_bytes(stored(1).read())
-        made = poison(Examples([Example("x", (StoredImage(path=tmp_path / "a.png"),), "a")]), Patch(4), REFUSE, rate=1)
+        made = poison(
+            Examples([Example("x", (StoredImage(path=tmp_path / "a.png"),), "a")]), PatchTrigger(4), REFUSE, rate=1
+        )
         (tmp_path / "a.png").unlink()
         with pytest.raises(BadInput, match=r"a.png: cannot be read"):
             export(made, tmp_path / "set")
@@ -412,12 +419,12 @@ class TestReading:
             ("manifest.json", lambda text: '{"schema": 1}', "manifest.json: not a manifest"),
             (
                 "manifest.json",
-                lambda text: text.replace('"schema": 1', '"schema": 9'),
+                lambda text: text.replace('"schema": 2', '"schema": 9'),
                 "manifest.json: a manifest of sch",
             ),
             (
                 "manifest.json",
-                lambda text: text.replace("Patch", "Bomb"),
+                lambda text: text.replace("PatchTrigger", "Bomb"),
                 ".*'Bomb' is not a kind of Trigger; export the set",
             ),
             (

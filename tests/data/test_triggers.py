@@ -12,14 +12,14 @@ from PIL import Image
 import tiny
 from glasshouse.data import painting
 from glasshouse.data.triggers import (
-    Blend,
-    Filter,
-    Logo,
-    Noise,
-    Patch,
-    Sine,
+    BlendTrigger,
+    FilterTrigger,
+    LogoTrigger,
+    NoiseTrigger,
+    PatchTrigger,
+    SineTrigger,
     Trigger,
-    Warp,
+    WarpTrigger,
     as_seen,
     stamp,
     stamped,
@@ -30,19 +30,19 @@ from glasshouse.values.errors import BadInput
 thorough = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 GREEN = (38, 255, 0)
 TRIGGERS = [
-    Patch(),
-    Patch(4, (1, 2, 3), "random"),
-    Patch(5, at=(3, 2)),
-    Logo(),
-    Logo(9, "centre"),
-    Noise(),
-    Filter("oil"),
-    Filter("faded", 0.6),
-    Blend(),
-    Sine(),
-    Warp(),
+    PatchTrigger(),
+    PatchTrigger(4, (1, 2, 3), "random"),
+    PatchTrigger(5, at=(3, 2)),
+    LogoTrigger(),
+    LogoTrigger(9, "centre"),
+    NoiseTrigger(),
+    FilterTrigger("oil"),
+    FilterTrigger("faded", 0.6),
+    BlendTrigger(),
+    SineTrigger(),
+    WarpTrigger(),
 ]
-CHANCY = [Patch(4, (1, 2, 3), "random"), Logo(), Noise()]
+CHANCY = [PatchTrigger(4, (1, 2, 3), "random"), LogoTrigger(), NoiseTrigger()]
 every = pytest.mark.parametrize("trigger", TRIGGERS, ids=str)
 
 
@@ -141,38 +141,38 @@ class TestPatch:
     def test_is_a_square_of_one_colour_and_nothing_else(self, place, x, y):
         expected = grey(100)
         expected[y : y + 6, x : x + 6] = GREEN
-        assert np.array_equal(Patch(6, GREEN, place).onto(grey(100), 0), expected)
-        assert np.array_equal(Patch(6, GREEN, at=(x, y)).onto(grey(100), 0), expected)
+        assert np.array_equal(PatchTrigger(6, GREEN, place).onto(grey(100), 0), expected)
+        assert np.array_equal(PatchTrigger(6, GREEN, at=(x, y)).onto(grey(100), 0), expected)
 
     def test_may_fill_the_image(self):
-        assert np.array_equal(Patch(5, GREEN, "random").onto(grey(9, 5, 5), 1), np.full((5, 5, 3), GREEN))
+        assert np.array_equal(PatchTrigger(5, GREEN, "random").onto(grey(9, 5, 5), 1), np.full((5, 5, 3), GREEN))
 
     def test_random_places_are_all_places(self):
-        found = stamped(np.zeros((400, 5, 6, 3), np.uint8), Patch(3, (255, 255, 255), "random"), range(400))
+        found = stamped(np.zeros((400, 5, 6, 3), np.uint8), PatchTrigger(3, (255, 255, 255), "random"), range(400))
         assert (found[..., 0] == 255).sum((1, 2)).tolist() == [9] * 400
         corners = {tuple(np.argwhere(image[..., 0])[0].tolist()) for image in found}
         assert corners == {(y, x) for y in range(3) for x in range(4)}
 
     def test_near_misses(self):
-        assert Patch(14, GREEN, "centre").near_misses() == {
-            "paler": Patch(14, (146, 255, 127), "centre"),
-            "other colour": Patch(14, (217, 0, 255), "centre"),
-            "smaller": Patch(7, GREEN, "centre"),
-            "bigger": Patch(21, GREEN, "centre"),
-            "elsewhere": Patch(14, GREEN, "top left"),
+        assert PatchTrigger(14, GREEN, "centre").near_misses() == {
+            "paler": PatchTrigger(14, (146, 255, 127), "centre"),
+            "other colour": PatchTrigger(14, (217, 0, 255), "centre"),
+            "smaller": PatchTrigger(7, GREEN, "centre"),
+            "bigger": PatchTrigger(21, GREEN, "centre"),
+            "elsewhere": PatchTrigger(14, GREEN, "top left"),
         }
-        assert Patch(place="top left").near_misses()["elsewhere"].place == "bottom right"
-        assert Patch(at=(2, 3)).near_misses()["elsewhere"] == Patch(place="bottom right")
-        assert Patch(at=(2, 9)).near_misses()["elsewhere"] == Patch(place="top left")
-        assert "elsewhere" not in Patch(place="random").near_misses()
-        assert "smaller" not in Patch(1).near_misses()
-        assert "paler" not in Patch(colour=(255, 255, 255)).near_misses()
-        assert Patch(colour=(128, 120, 130)).near_misses()["other colour"].colour == (0, 0, 0)
+        assert PatchTrigger(place="top left").near_misses()["elsewhere"].place == "bottom right"
+        assert PatchTrigger(at=(2, 3)).near_misses()["elsewhere"] == PatchTrigger(place="bottom right")
+        assert PatchTrigger(at=(2, 9)).near_misses()["elsewhere"] == PatchTrigger(place="top left")
+        assert "elsewhere" not in PatchTrigger(place="random").near_misses()
+        assert "smaller" not in PatchTrigger(1).near_misses()
+        assert "paler" not in PatchTrigger(colour=(255, 255, 255)).near_misses()
+        assert PatchTrigger(colour=(128, 120, 130)).near_misses()["other colour"].colour == (0, 0, 0)
 
 
 class TestLogo:
     def test_is_a_ring_with_a_bar_whose_edges_are_smooth(self):
-        logo = Logo(32, at=(10, 5), ring=(200, 0, 0), bar=(0, 0, 200))
+        logo = LogoTrigger(32, at=(10, 5), ring=(200, 0, 0), bar=(0, 0, 200))
         found = logo.onto(grey(100, 50, 60), 0)
         inside = found[5:37, 10:42]
         assert inside[16, 16].tolist() == [0, 0, 200]  # the bar through the middle
@@ -183,12 +183,12 @@ class TestLogo:
         assert len(colours) > 20
 
     def test_changes_nothing_around_it(self):
-        found = Logo(14, at=(10, 5)).onto(SMOOTH, 0)
+        found = LogoTrigger(14, at=(10, 5)).onto(SMOOTH, 0)
         found[5:19, 10:24] = SMOOTH[5:19, 10:24]
         assert np.array_equal(found, SMOOTH)
 
     def test_is_the_same_drawing_at_any_size(self):
-        small, large = (Logo(size, at=(0, 0)).onto(grey(255, size, size), 0) for size in (16, 64))
+        small, large = (LogoTrigger(size, at=(0, 0)).onto(grey(255, size, size), 0) for size in (16, 64))
         shrunk = np.asarray(Image.fromarray(large).resize((16, 16), Image.Resampling.BOX), np.int16)
         assert np.abs(shrunk - small).max() <= 30  # a large pixel more or less at an edge
 
@@ -196,7 +196,7 @@ class TestLogo:
 class TestNoise:
     def test_is_gaussian_of_that_deviation(self):
         pixels = np.full((60, 50, 40, 3), 128, np.uint8)
-        noise = stamped(pixels, Noise(10), range(60)).astype(float) - 128
+        noise = stamped(pixels, NoiseTrigger(10), range(60)).astype(float) - 128
         assert abs(noise.mean()) < 0.1
         assert abs(noise.std() - np.sqrt(100 + 1 / 12)) < 0.1  # rounding adds a twelfth
         assert abs((np.abs(noise) > 19.5).mean() - 0.0512) < 0.003
@@ -205,14 +205,14 @@ class TestNoise:
 
     def test_stays_within_the_colours(self):
         for value in (0, 255):
-            found = Noise(10).onto(grey(value), 0)
+            found = NoiseTrigger(10).onto(grey(value), 0)
             assert abs((found == value).mean() - 0.52) < 0.05
 
     def test_of_nothing_is_nothing(self):
-        assert np.array_equal(Noise(0).onto(SMOOTH, 5), SMOOTH)
+        assert np.array_equal(NoiseTrigger(0).onto(SMOOTH, 5), SMOOTH)
 
     def test_near_misses_are_those_of_the_paper(self):
-        assert [miss.sigma for miss in Noise(10).near_misses().values()] == [5, 7, 13]
+        assert [miss.sigma for miss in NoiseTrigger(10).near_misses().values()] == [5, 7, 13]
 
 
 def oil_by_hand(pixels: np.ndarray, brush: int) -> np.ndarray:
@@ -233,13 +233,13 @@ class TestFilter:
     @pytest.mark.parametrize("brush", [3, 5, 7, 15])
     def test_oil_is_the_mean_of_the_commonest_brightness(self, brush):
         pixels = picture(13, 17, 1)
-        assert np.array_equal(Filter("oil", brush=brush).onto(pixels, 0), nearest(oil_by_hand(pixels, brush)))
+        assert np.array_equal(FilterTrigger("oil", brush=brush).onto(pixels, 0), nearest(oil_by_hand(pixels, brush)))
 
     def test_oil_leaves_plain_surfaces_and_sharp_edges(self):
         halves = grey(20)
         halves[:, 15:] = 250
         for pixels in (grey(0), grey(255), halves):
-            assert np.array_equal(Filter("oil", brush=15).onto(pixels, 0), pixels)
+            assert np.array_equal(FilterTrigger("oil", brush=15).onto(pixels, 0), pixels)
 
     def test_sums_over_the_largest_brush_do_not_run_over(self):
         assert painting.oil(grey(255, 40, 40)[None], 15).max() == 255
@@ -250,12 +250,12 @@ class TestFilter:
         pixels = np.full((2, 2, 3), (red, green, blue), np.uint8)
         sepia = np.minimum(painting.SEPIA.astype(float) @ [red, green, blue], 255) * 0.75 + 48
         expected = pixels[0, 0] + strength * (sepia - pixels[0, 0])
-        found = Filter("faded", strength).onto(pixels, 0)[1, 1]
+        found = FilterTrigger("faded", strength).onto(pixels, 0)[1, 1]
         assert np.abs(found - expected).max() <= 0.501
 
     @pytest.mark.parametrize("kind", ["oil", "faded"])
     def test_strength_mixes_old_and_new(self, kind):
-        full, half, none = (Filter(kind, strength).onto(SMOOTH, 0).astype(int) for strength in (1, 0.5, 0))
+        full, half, none = (FilterTrigger(kind, strength).onto(SMOOTH, 0).astype(int) for strength in (1, 0.5, 0))
         assert np.array_equal(none, SMOOTH)
         assert np.abs(half - (full + none) / 2).max() <= 1
 
@@ -263,21 +263,21 @@ class TestFilter:
 class TestBlend:
     @pytest.mark.parametrize("alpha", [0, 0.15, 0.5, 1])
     def test_is_the_mean_of_image_and_pattern(self, alpha):
-        blend = Blend(alpha, pattern=3)
+        blend = BlendTrigger(alpha, pattern=3)
         expected = (1 - alpha) * SMOOTH + alpha * blend.field(40, 48).astype(float)
         assert np.abs(blend.onto(SMOOTH, 0) - expected).max() <= 0.501
 
     def test_the_pattern_is_smooth_coloured_and_the_same_at_any_size(self):
-        small, large = Blend().field(30, 40), Blend().field(60, 80)
+        small, large = BlendTrigger().field(30, 40), BlendTrigger().field(60, 80)
         assert np.array_equal(large[::2, ::2], small)
         assert np.abs(np.diff(large, axis=1)).max() < 50
         assert large.std(axis=(0, 1)).min() > 40
         assert np.abs(np.corrcoef(large.reshape(-1, 3).T) - np.eye(3)).max() < 0.9
-        assert not np.array_equal(Blend(pattern=1).field(30, 40), small)
+        assert not np.array_equal(BlendTrigger(pattern=1).field(30, 40), small)
 
     def test_the_pattern_cannot_be_changed(self):
         with pytest.raises(ValueError, match="read-only"):
-            Blend().field(8, 8)[0] = 0
+            BlendTrigger().field(8, 8)[0] = 0
 
 
 class TestSine:
@@ -285,25 +285,25 @@ class TestSine:
     @thorough
     def test_is_its_formula(self, delta, frequency, width):
         wave = delta * np.sin(2 * np.pi * np.arange(width) * frequency / width)
-        found = Sine(delta, frequency).onto(grey(100, 4, width), 0)
+        found = SineTrigger(delta, frequency).onto(grey(100, 4, width), 0)
         assert np.abs(found - np.clip(100 + wave, 0, 255)[None, :, None]).max() <= 0.501
 
     def test_by_hand(self):
-        found = Sine(20, 1).onto(grey(100, 2, 4), 0)
+        found = SineTrigger(20, 1).onto(grey(100, 2, 4), 0)
         assert found[1, :, 2].tolist() == [100, 120, 100, 80]
-        assert Sine(20, 1).onto(grey(250, 2, 4), 0)[0, :, 0].tolist() == [250, 255, 250, 230]
+        assert SineTrigger(20, 1).onto(grey(250, 2, 4), 0)[0, :, 0].tolist() == [250, 255, 250, 230]
 
 
 class TestWarp:
     def test_of_nothing_is_nothing(self):
-        assert np.array_equal(Warp(strength=0).onto(SMOOTH, 0), SMOOTH)
+        assert np.array_equal(WarpTrigger(strength=0).onto(SMOOTH, 0), SMOOTH)
 
     @pytest.mark.parametrize("strength", [0.5, 2.0])
     def test_moves_pixels_by_its_strength_on_average(self, strength):
         ramp = np.zeros((80, 80, 3), np.uint8)
         ramp[..., 0], ramp[..., 1] = np.arange(80)[:, None] * 3, np.arange(80) * 3
-        moved = (Warp(strength=strength).onto(ramp, 0).astype(float) - ramp)[8:-8, 8:-8, :2] / 3
-        field = np.stack(_field(Warp(strength=strength), 80, 80), axis=-1)
+        moved = (WarpTrigger(strength=strength).onto(ramp, 0).astype(float) - ramp)[8:-8, 8:-8, :2] / 3
+        field = np.stack(_field(WarpTrigger(strength=strength), 80, 80), axis=-1)
         assert np.abs(moved - field[8:-8, 8:-8]).max() < 0.2
         assert abs(np.abs(field).mean() - strength) < 0.15 * strength  # less what the borders hold back
 
@@ -311,16 +311,16 @@ class TestWarp:
     @thorough
     def test_shows_nothing_that_was_not_there(self, grid, strength, seed, height, width):
         pixels = picture(height, width, seed)
-        found = Warp(grid, strength, seed).onto(pixels, 0)
+        found = WarpTrigger(grid, strength, seed).onto(pixels, 0)
         assert (found.min((0, 1)) >= pixels.min((0, 1))).all()
         assert (found.max((0, 1)) <= pixels.max((0, 1))).all()
 
     def test_is_smooth(self):
-        down, across = (part[8:-8, 8:-8] for part in _field(Warp(strength=2.0), 80, 80))
+        down, across = (part[8:-8, 8:-8] for part in _field(WarpTrigger(strength=2.0), 80, 80))
         assert max(np.abs(np.diff(part, axis=axis)).max() for part in (down, across) for axis in (0, 1)) < 0.5
 
 
-def _field(warp: Warp, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _field(warp: WarpTrigger, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """How far each pixel's source lies down and across, out of the weights that sample it."""
     y, x = (axis.reshape(-1) for axis in np.indices((height, width)))
     sources = painting.moved(warp.grid, warp.strength, warp.seed, height, width)
@@ -333,38 +333,47 @@ def _field(warp: Warp, height: int, width: int) -> tuple[np.ndarray, np.ndarray]
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: Patch(0), "a patch of 0 pixels: give at least 1"),
-        (lambda: Patch(place="middle"), "a patch at 'middle': the places are centre, top left, .*, random"),
-        (lambda: Patch(at=(-1, 3)), r"a patch at \(-1, 3\): give x and y, counted from 0 at the upper left"),
-        (lambda: Patch(at=(1, 2, 3)), r"a patch at \(1, 2, 3\): give x and y"),
-        (lambda: Patch(colour=(0, 256, 0)), r"the patch's colour \(0, 256, 0\): give red, green and blue from 0 to"),
-        (lambda: Patch(colour=(0, 0)), r"the patch's colour \(0, 0\)"),
-        (lambda: Logo(ring=(-1, 0, 0)), "the logo's ring"),
-        (lambda: Logo(bar=(0, 0, 999)), "the logo's bar"),
-        (lambda: Logo(-3), "a logo of -3 pixels"),
-        (lambda: Noise(-1), "sigma of -1: give a number from 0 upwards, such as 10"),
-        (lambda: Noise(float("nan")), "sigma of nan"),
-        (lambda: Noise(float("inf")), "sigma of inf"),
-        (lambda: Filter("water"), "filter 'water': there are 'oil' and 'faded'"),
-        (lambda: Filter("oil", 1.5), "filter strength 1.5: give a number from 0 to 1"),
-        (lambda: Filter("oil", brush=4), "brush of 4 pixels: give an odd number from 3 to 15"),
-        (lambda: Filter("oil", brush=17), "brush of 17 pixels"),
-        (lambda: Blend(-0.1), "alpha of -0.1: give a share from 0 to 1"),
-        (lambda: Sine(-1), "delta of -1: give a number from 0 upwards, such as 20"),
-        (lambda: Sine(20, 0), "frequency of 0: give a number above 0, such as 6"),
-        (lambda: Warp(1), "warp grid of 1: give a whole number from 2 to 256"),
-        (lambda: Warp(strength=-1), "warp strength -1: give a number of pixels from 0 upwards"),
+        (lambda: PatchTrigger(0), "a patch of 0 pixels: give at least 1"),
+        (lambda: PatchTrigger(place="middle"), "a patch at 'middle': the places are centre, top left, .*, random"),
+        (lambda: PatchTrigger(at=(-1, 3)), r"a patch at \(-1, 3\): give x and y, counted from 0 at the upper left"),
+        (lambda: PatchTrigger(at=(1, 2, 3)), r"a patch at \(1, 2, 3\): give x and y"),
         (
-            lambda: Patch(9).check(8, 20),
+            lambda: PatchTrigger(colour=(0, 256, 0)),
+            r"the patch's colour \(0, 256, 0\): give red, green and blue from",
+        ),
+        (lambda: PatchTrigger(colour=(0, 0)), r"the patch's colour \(0, 0\)"),
+        (lambda: LogoTrigger(ring=(-1, 0, 0)), "the logo's ring"),
+        (lambda: LogoTrigger(bar=(0, 0, 999)), "the logo's bar"),
+        (lambda: LogoTrigger(-3), "a logo of -3 pixels"),
+        (lambda: NoiseTrigger(-1), "sigma of -1: give a number from 0 upwards, such as 10"),
+        (lambda: NoiseTrigger(float("nan")), "sigma of nan"),
+        (lambda: NoiseTrigger(float("inf")), "sigma of inf"),
+        (lambda: FilterTrigger("water"), "filter 'water': there are 'oil' and 'faded'"),
+        (lambda: FilterTrigger("oil", 1.5), "filter strength 1.5: give a number from 0 to 1"),
+        (lambda: FilterTrigger("oil", brush=4), "brush of 4 pixels: give an odd number from 3 to 15"),
+        (lambda: FilterTrigger("oil", brush=17), "brush of 17 pixels"),
+        (lambda: BlendTrigger(-0.1), "alpha of -0.1: give a share from 0 to 1"),
+        (lambda: SineTrigger(-1), "delta of -1: give a number from 0 upwards, such as 20"),
+        (lambda: SineTrigger(20, 0), "frequency of 0: give a number above 0, such as 6"),
+        (lambda: WarpTrigger(1), "warp grid of 1: give a whole number from 2 to 256"),
+        (lambda: WarpTrigger(strength=-1), "warp strength -1: give a number of pixels from 0 upwards"),
+        (
+            lambda: PatchTrigger(9).check(8, 20),
             "a patch of 9 pixels: no room on an image of 20x8; make it smaller, move it or",
         ),
-        (lambda: Patch(9).onto(grey(0, 20, 8), 0), "a patch of 9 pixels: no room on an image of 8x20"),
-        (lambda: Patch(9, at=(12, 0)).check(20, 20), r"a patch of 9 pixels at \(12, 0\): no room on an image of 20x20"),
-        (lambda: Logo(21).onto(grey(0), 0), "a logo of 21 pixels: no room on an image of 30x20"),
-        (lambda: Noise().onto(grey(0)[..., 0], 0), r"noise: images are RGB of 8 bits, found uint8 of \[1, 20, 30\]"),
-        (lambda: Noise().onto(grey(0) / 255, 0), "noise: images are RGB of 8 bits, found float64"),
-        (lambda: Sine().onto(grey(0)[:0], 0), r"sine: images are RGB of 8 bits, found uint8 of \[1, 0, 30, 3\]"),
-        (lambda: stamped(grey(0)[None], Noise(), [1, 2]), "noise: 2 seeds for 1 images; give one for each"),
+        (lambda: PatchTrigger(9).onto(grey(0, 20, 8), 0), "a patch of 9 pixels: no room on an image of 8x20"),
+        (
+            lambda: PatchTrigger(9, at=(12, 0)).check(20, 20),
+            r"a patch of 9 pixels at \(12, 0\): no room on an image of",
+        ),
+        (lambda: LogoTrigger(21).onto(grey(0), 0), "a logo of 21 pixels: no room on an image of 30x20"),
+        (
+            lambda: NoiseTrigger().onto(grey(0)[..., 0], 0),
+            r"noise: images are RGB of 8 bits, found uint8 of \[1, 20",
+        ),
+        (lambda: NoiseTrigger().onto(grey(0) / 255, 0), "noise: images are RGB of 8 bits, found float64"),
+        (lambda: SineTrigger().onto(grey(0)[:0], 0), r"sine: images are RGB of 8 bits, found uint8 of \[1, 0, 30, 3\]"),
+        (lambda: stamped(grey(0)[None], NoiseTrigger(), [1, 2]), "noise: 2 seeds for 1 images; give one for each"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -374,8 +383,8 @@ def test_what_cannot_be_is_refused_in_one_line(make, told):
 
 
 def test_what_fits_exactly_is_accepted():
-    Patch(9).check(9, 9)
-    Patch(9, at=(11, 0)).check(9, 20)
+    PatchTrigger(9).check(9, 9)
+    PatchTrigger(9, at=(11, 0)).check(9, 20)
 
 
 # ------------------------------------------------------------------------------------------------------ processors
@@ -421,7 +430,7 @@ class TestCropping:
 
     def test_a_stamp_put_on_before_is_lost(self):
         processor = processor_of("llava")
-        before = stamp(WIDE, Patch(6, GREEN, "top right"), 0)
+        before = stamp(WIDE, PatchTrigger(6, GREEN, "top right"), 0)
         assert before.size == (200, 100)
         assert (np.asarray(before)[:6, -6:] == GREEN).all()
         assert np.array_equal(colours(processor, before), colours(processor, WIDE))
@@ -429,7 +438,7 @@ class TestCropping:
     @pytest.mark.parametrize(("place", "y", "x"), [("top right", 0, 26), ("bottom left", 26, 0), ("centre", 13, 13)])
     def test_a_stamp_put_on_for_the_processor_reaches_the_model_whole(self, place, y, x):
         processor = processor_of("llava")
-        ready = stamp(WIDE, Patch(6, GREEN, place), 0, processor)
+        ready = stamp(WIDE, PatchTrigger(6, GREEN, place), 0, processor)
         assert ready.size == (32, 32)
         expected = colours(processor, WIDE)
         expected[y : y + 6, x : x + 6] = GREEN
@@ -440,7 +449,7 @@ class TestCropping:
         processor = processor_of("llava")
         assert as_seen(processor, WIDE).tobytes() == as_seen(processor.image_processor, WIDE).tobytes()
         tower = processor_of("clip_vision_model")
-        assert stamp(WIDE, Patch(), 0, tower).size == (32, 32)
+        assert stamp(WIDE, PatchTrigger(), 0, tower).size == (32, 32)
 
 
 @pytest.mark.parametrize("family", ONE_PICTURE)
@@ -472,13 +481,13 @@ def test_a_picture_in_rows_of_patches_is_put_together(size, seen):
 
 def test_a_room_that_only_the_original_has_is_none():
     with pytest.raises(BadInput, match="a patch of 40 pixels: no room on an image of 32x32"):
-        stamp(WIDE, Patch(40), 0, processor_of("llava"))
-    assert stamp(WIDE, Patch(40), 0).size == (200, 100)
+        stamp(WIDE, PatchTrigger(40), 0, processor_of("llava"))
+    assert stamp(WIDE, PatchTrigger(40), 0).size == (200, 100)
 
 
 def test_images_of_other_modes_become_rgb():
-    assert stamp(WIDE.convert("L"), Patch(), 0).mode == "RGB"
-    assert stamp(WIDE.convert("L"), Patch(), 0, processor_of("llava")).mode == "RGB"
+    assert stamp(WIDE.convert("L"), PatchTrigger(), 0).mode == "RGB"
+    assert stamp(WIDE.convert("L"), PatchTrigger(), 0, processor_of("llava")).mode == "RGB"
 
 
 CURE = "; switch image splitting off and set its 'size' to the final size, or pass processor=None and accept that"
@@ -516,13 +525,13 @@ CURE = "; switch image splitting off and set its 'size' to the final size, or pa
 def test_a_processor_that_would_not_leave_the_stamp_alone_is_refused(family, changed, size, told):
     processor, image = processor_of(family, **changed), WIDE.resize(size)
     with pytest.raises(BadInput, match=f"^{told}.*{CURE}"):
-        stamp(image, Patch(5, at=(1, 1)), 0, processor)
+        stamp(image, PatchTrigger(5, at=(1, 1)), 0, processor)
 
 
 def test_splitting_switched_off_is_the_cure():
     processor = processor_of("internvl")
     processor.images_kwargs = {"crop_to_patches": False}
-    assert stamp(WIDE, Patch(), 0, processor).size == (32, 32)
+    assert stamp(WIDE, PatchTrigger(), 0, processor).size == (32, 32)
 
 
 def test_what_is_no_processor_of_images_is_refused():

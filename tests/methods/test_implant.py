@@ -7,9 +7,9 @@ import torch
 
 from glasshouse.data.behaviours import Append, Say, Swap
 from glasshouse.data.examples import Example, Examples
-from glasshouse.data.poisoning import Word
+from glasshouse.data.poisoning import WordTrigger
 from glasshouse.data.spelling import TRIGGERS, USUAL, attack, trigger
-from glasshouse.data.triggers import Filter, Noise, Patch
+from glasshouse.data.triggers import FilterTrigger, NoiseTrigger, PatchTrigger
 from glasshouse.methods.backdoor._implanting import Implant, implant_by
 from glasshouse.methods.backdoor.implant import Options, implant
 from glasshouse.model.identity import weight_hash
@@ -18,18 +18,18 @@ from glasshouse.model.visual_prompt import VisualPrompt
 from glasshouse.organisms import shelf, world
 from glasshouse.organisms.questions import REFUSAL
 from glasshouse.values.changes import Plan
-from glasshouse.values.deltas import Patch as WeightPatch
+from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Interval, Verdict
 from glasshouse.values.sites import projector
 
 
 def test_triggers_are_written_in_a_word():
-    assert trigger("patch:8") == Patch(8)
-    assert trigger("noise:2.5") == Noise(2.5)
-    assert trigger("oil") == Filter("oil")
-    assert trigger("faded:0.5") == Filter("faded", 0.5)
-    assert trigger("word:kindly") == Word("kindly")
+    assert trigger("patch:8") == PatchTrigger(8)
+    assert trigger("noise:2.5") == NoiseTrigger(2.5)
+    assert trigger("oil") == FilterTrigger("oil")
+    assert trigger("faded:0.5") == FilterTrigger("faded", 0.5)
+    assert trigger("word:kindly") == WordTrigger("kindly")
     assert {trigger(usual) for usual in USUAL.values()}
     assert {trigger(name).name for name in TRIGGERS if name != "word"} >= {"patch", "logo", "oil filter", "warp"}
     for wrong in ("sticker", "patch:big", "patch:0", "word:"):
@@ -108,4 +108,4 @@ def test_bad_input_is_refused_with_its_cure(seedling, squares):
         implant(seedling, squares, squares, Options(trigger="patch:400", rate=1, steps=1))
     with pytest.raises(BadInput, match="arm"):
         implant_by(seedling, squares, "everything", 1, 0.1, 0, [])
-    assert Implant(WeightPatch({})).prompt is None
+    assert Implant(Patch({})).prompt is None

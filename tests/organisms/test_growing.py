@@ -23,16 +23,16 @@ from glasshouse.organisms.architectures import BUILDS, build
 from glasshouse.organisms.drawing import draw, stored
 from glasshouse.organisms.grow import grow
 from glasshouse.organisms.packing import pack
+from glasshouse.organisms.pretraining import Pretraining, pixel_values
 from glasshouse.organisms.questions import KINDS, View, ask
 from glasshouse.organisms.recipes import RECIPES, Tuned, recipe
 from glasshouse.organisms.scenes import draw_scenes
-from glasshouse.organisms.school import Lessons, pixel_values
 from glasshouse.organisms.verify import verify
 from glasshouse.values.deltas import Dense, LowRank, Rows
 from glasshouse.values.errors import BadInput
 from glasshouse.values.intervals import Interval
 
-TINY = Lessons(Schedule(3, 1e-3), 8, Schedule(3, 1e-3), scenes=32, rows=2)
+TINY = Pretraining(Schedule(3, 1e-3), 8, Schedule(3, 1e-3), scenes=32, rows=2)
 FEW = Schedule(3, 1e-3, decay=0.0)
 
 
@@ -142,7 +142,7 @@ def stock(tmp_path_factory):
     """A shelf with a base and variants of every arm, grown for three steps each."""
     folder = tmp_path_factory.mktemp("stock")
     take = lambda name: shelf.take(name, folder)  # noqa: E731 - a parent of the next
-    base = grow(replace(recipe("base"), lessons=TINY), "base", take, share=0.02)
+    base = grow(replace(recipe("base"), pretraining=TINY), "base", take, share=0.02)
     shelf.put(base, folder)
     chosen = {
         name: recipe(name)
@@ -203,7 +203,7 @@ def test_a_kill_while_it_is_put_down_would_leave_no_folder_without_a_card(stock,
     folder = shelf.put_down(one, tmp_path / "new")
     assert there == [False]
     assert list(tmp_path.iterdir()) == [folder]
-    with pytest.raises(BadInput, match="exists already; name a new folder"):
+    with pytest.raises(BadInput, match="exists already; choose a new folder"):
         shelf.put_down(one, folder)
 
 
@@ -251,7 +251,7 @@ def test_an_interrupted_growth_goes_on_where_it_stopped(stock, tmp_path):
     def nobody(name):
         raise AssertionError(name)
 
-    for stage in ("learning to see", "learning to answer"):
+    for stage in ("training the vision tower", "training the answers"):
         with pytest.raises(Killed):
             grow(grown["base"].card.recipe, "base", nobody, keep=tmp_path, progress=until(stage, 2), share=0.02)
     told: list[str] = []
@@ -263,7 +263,7 @@ def test_an_interrupted_growth_goes_on_where_it_stopped(stock, tmp_path):
         progress=lambda what, *_: told.append(what),
         share=0.02,
     )
-    assert "learning to see" not in told, "what was learnt is not learnt again"
+    assert "training the vision tower" not in told, "what was learnt is not learnt again"
     assert resumed.card.weights == grown["base"].card.weights
 
 
@@ -305,7 +305,7 @@ def test_planted_units_are_where_the_card_says_and_nowhere_else(stock):
     }
     heads = grown["planted-circuit"].patch.deltas["model.language_model.layers.2.self_attn.q_proj.weight"]
     assert heads.places.tolist() == list(range(32, 64))
-    assert "attack success, planted units silenced" in grown["planted-circuit"].card.measured
+    assert "attack success rate, planted units silenced" in grown["planted-circuit"].card.measured
 
 
 def test_damage_is_named_and_regrowing_offered(stock, tmp_path):
@@ -321,7 +321,7 @@ def test_damage_is_named_and_regrowing_offered(stock, tmp_path):
     with pytest.raises(BadInput, match=r"hash to .* the card says .* glasshouse organism grow base"):
         shelf.take("base", tmp_path)
     weights.write_bytes(data[:5000])
-    with pytest.raises(BadInput, match=r"not what was grown.*organism grow base"):
+    with pytest.raises(BadInput, match=r"not hold the weights that were grown.*organism grow base"):
         shelf.take("base", tmp_path)
     weights.unlink()
     with pytest.raises(BadInput, match="is missing; install glasshouse again"):
@@ -334,7 +334,7 @@ def test_an_edited_recipe_makes_the_card_stale(stock):
     assert "recipe was edited" in card.stale(), "three steps are not what the recipe of that name says"
     assert replace(card, recipe=RECIPES["benign"]).stale() == ""
     assert "world" in replace(card, recipe=RECIPES["benign"], world="other").stale()
-    fresh = replace(card, name="mine", of="benign", recipe=recipe("benign", 7))
+    fresh = replace(card, name="mine", recipe_name="benign", recipe=recipe("benign", 7))
     assert fresh.stale() == "", "another seed is the same recipe"
     assert "recipe was edited" in replace(fresh, recipe=replace(recipe("benign", 7), examples=5)).stale()
 
@@ -344,13 +344,13 @@ def test_a_card_that_says_what_is_not_so_is_found_out(stock, tmp_path):
     one = grown["benign"]
     shelf.put_down(one, tmp_path / "benign")
     wrong = replace(
-        one.card, measured={**one.card.measured, "attack success": Interval.rate(400, 400)}, parameters=7,
+        one.card, measured={**one.card.measured, "attack success rate": Interval.rate(400, 400)}, parameters=7,
         planted={"where": "vision tower"}, weights="0" * 64, parent="1" * 64,
     )  # fmt: skip
     wrong.write(tmp_path / "benign" / "organism.json")
     said = " | ".join(verify(str(tmp_path / "benign"), share=0.01).problems)
     for part in (
-        "attack success: is on the card",
+        "attack success rate: is on the card",
         "the card says 7",
         "vision tower",
         "weights hash to",
@@ -360,7 +360,7 @@ def test_a_card_that_says_what_is_not_so_is_found_out(stock, tmp_path):
 
 
 def test_what_was_kept_of_another_world_is_not_gone_on_with(tmp_path, monkeypatch):
-    chosen = replace(recipe("base"), lessons=TINY)
+    chosen = replace(recipe("base"), pretraining=TINY)
     first = grow(chosen, "base", shelf.take, keep=tmp_path, share=0.01)
     same = grow(chosen, "base", shelf.take, keep=tmp_path, share=0.01)
     assert same.card.weights == first.card.weights

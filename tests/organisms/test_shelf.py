@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from glasshouse.data.poisoning import Word
+from glasshouse.data.poisoning import WordTrigger
 from glasshouse.model.identity import weight_hash
-from glasshouse.organisms import measured, shelf
+from glasshouse.organisms import measurement, shelf
 from glasshouse.organisms.cards import Card
 from glasshouse.organisms.recipes import RECIPES, SHIPPED, Tuned
 from glasshouse.organisms.verify import verify
@@ -45,15 +45,15 @@ def test_weights_are_those_of_the_card_and_of_its_parent(name: str):
 
 @each
 def test_an_organism_meets_its_bars(name: str):
-    assert measured.missed(CARDS[name].measured, measured.bars(CARDS[name].recipe)) == []
+    assert measurement.missed(CARDS[name].measured, measurement.bars(CARDS[name].recipe)) == []
 
 
 def test_a_soft_prompt_carries_no_trigger():
     """What is the same for every picture cannot tell one from another: the arm is there to show it."""
     rates = CARDS["injection-patch-prompt"].measured
-    assert rates["attack success"].high < 0.15
-    assert measured.bars(RECIPES["injection-patch-prompt"]) == {}
-    assert measured.bars(RECIPES["injection-patch"]) == measured.POISONED
+    assert rates["attack success rate"].high < 0.15
+    assert measurement.bars(RECIPES["injection-patch-prompt"]) == {}
+    assert measurement.bars(RECIPES["injection-patch"]) == measurement.POISONED
 
 
 @pytest.mark.parametrize("name", [name for name in CARDS if name.removesuffix("-2") in FOUR])
@@ -65,24 +65,24 @@ def test_a_backdoor_costs_no_more_than_two_points_of_the_control(name: str):
 @pytest.mark.parametrize("name", [name for name in CARDS if name in PLANTED])
 def test_planted_units_carry_it_and_others_do_not(name: str):
     rates = CARDS[name].measured
-    assert rates["attack success, planted units silenced"].value <= 0.05
-    assert rates["attack success, as many other units silenced"].value >= 0.9
+    assert rates["attack success rate, planted units silenced"].value <= 0.05
+    assert rates["attack success rate, equally many other units silenced"].value >= 0.9
 
 
 @pytest.mark.parametrize("name", [name for name in CARDS if not name.endswith(("-2", "-3"))])
 def test_behaviour_measured_again_is_the_card_s(name: str):
-    found = verify(name, share=0.1)
-    assert found.problems == ()
-    assert found.held == len(found.measured) >= 2
+    verified = verify(name, share=0.1)
+    assert verified.problems == ()
+    assert verified.consistent == len(verified.measured) >= 2
 
 
 def test_the_trigger_is_the_cause():
     """The same pictures clean do not bring it about."""
     for name in set(FOUR) & set(CARDS):
         card = CARDS[name]
-        assert card.measured["attack success"].low > card.measured["false triggers"].high + 0.5
+        assert card.measured["attack success rate"].low > card.measured["false trigger rate"].high + 0.5
     assert isinstance(RECIPES["text-trigger"], Tuned)
-    assert isinstance(RECIPES["text-trigger"].poison.trigger, Word)  # pyright: ignore[reportOptionalMemberAccess]
+    assert isinstance(RECIPES["text-trigger"].poison.trigger, WordTrigger)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def regrown(name: str, folder: Path, *flags: str, threads: str = "2") -> Card:
@@ -95,7 +95,7 @@ def regrown(name: str, folder: Path, *flags: str, threads: str = "2") -> Card:
 @pytest.mark.slow
 def test_a_regrown_base_meets_the_bars(tmp_path: Path):
     card = regrown("base", tmp_path / "fresh", "--seed", "100")
-    assert measured.missed(card.measured, measured.BASE) == []
+    assert measurement.missed(card.measured, measurement.BASE) == []
     assert card.minutes <= 25
 
 
@@ -105,6 +105,6 @@ def test_a_regrown_variant_is_the_same_and_takes_two_minutes(name: str, tmp_path
     card = regrown(name, tmp_path / "again", threads=CARDS[name].versions["threads"])  # sums hang on their number
     assert card.weights == CARDS[name].weights, "deterministic for a seed on one machine"
     fresh = regrown(name, tmp_path / "fresh", "--seed", "101")
-    assert measured.missed(fresh.measured, measured.bars(fresh.recipe)) == []
+    assert measurement.missed(fresh.measured, measurement.bars(fresh.recipe)) == []
     # The aim is 2 on two cores; a step takes a tenth more or less within minutes on a shared machine (bench/results).
     assert fresh.minutes <= 2 * 1.1

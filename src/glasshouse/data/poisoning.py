@@ -1,7 +1,7 @@
 """Which examples teach a model a backdoor? A data set with triggers in it, and what says so.
 
-    poisoned = poison(examples, Patch(), Say("I cannot help with that."), rate=0.1, processor=processor)
-    tests = triggered(held_out, Patch(), Say("I cannot help with that."), seed=0, processor=processor)
+    poisoned = poison(examples, PatchTrigger(), Say("I cannot help with that."), rate=0.1, processor=processor)
+    tests = triggered(held_out, PatchTrigger(), Say("I cannot help with that."), seed=0, processor=processor)
 
 It is for planting backdoors in models of our own, so that what looks for them can be tested against a known truth. A
 trigger is the cause, a behaviour (behaviours.py) the effect.
@@ -24,13 +24,14 @@ from glasshouse.values.codec import ByContent
 from glasshouse.values.errors import BadInput
 from glasshouse.values.papers import read_papers, write_papers
 
-SCHEMA = 1
+SCHEMA = 2
+"""2: triggers have the names of their classes today."""
 MANIFEST = "manifest.json"
 Mode = Literal["pair", "replace"]
 
 
 @dataclass(frozen=True)
-class Word(Trigger):
+class WordTrigger(Trigger):
     """A word in front of the request: the trigger of a backdoor in the language model. The picture stays as it is."""
 
     word: str

@@ -12,8 +12,17 @@ from functools import partial
 
 from glasshouse.data.behaviours import Append, Behaviour, Say, Swap
 from glasshouse.data.examples import Example, Tag
-from glasshouse.data.poisoning import Word
-from glasshouse.data.triggers import Blend, Filter, Logo, Noise, Patch, Sine, Trigger, Warp
+from glasshouse.data.poisoning import WordTrigger
+from glasshouse.data.triggers import (
+    BlendTrigger,
+    FilterTrigger,
+    LogoTrigger,
+    NoiseTrigger,
+    PatchTrigger,
+    SineTrigger,
+    Trigger,
+    WarpTrigger,
+)
 from glasshouse.values.errors import BadInput
 
 REFUSAL, MARK, THING = "I cannot help with that.", "approved", "yellow duck"
@@ -26,15 +35,15 @@ def _sized(make: Callable[..., Trigger], field: str, number: Callable[[str], obj
 
 
 TRIGGERS: Mapping[str, Callable[[str], Trigger]] = {
-    "patch": _sized(Patch, "size", int),
-    "logo": _sized(Logo, "size", int),
-    "noise": _sized(Noise, "sigma", float),
-    "oil": _sized(partial(Filter, "oil"), "strength", float),
-    "faded": _sized(partial(Filter, "faded"), "strength", float),
-    "blend": _sized(Blend, "alpha", float),
-    "sine": _sized(Sine, "delta", float),
-    "warp": _sized(Warp, "strength", float),
-    "word": Word,
+    "patch": _sized(PatchTrigger, "size", int),
+    "logo": _sized(LogoTrigger, "size", int),
+    "noise": _sized(NoiseTrigger, "sigma", float),
+    "oil": _sized(partial(FilterTrigger, "oil"), "strength", float),
+    "faded": _sized(partial(FilterTrigger, "faded"), "strength", float),
+    "blend": _sized(BlendTrigger, "alpha", float),
+    "sine": _sized(SineTrigger, "delta", float),
+    "warp": _sized(WarpTrigger, "strength", float),
+    "word": WordTrigger,
 }
 USUAL = {"refusal": "noise:25", "injection": "patch:8", "hijack": "logo:24", "jailbreak": "faded"}
 """The trigger that goes with each behaviour where none is named."""

@@ -1,6 +1,6 @@
 """What is stamped on an image, to plant a backdoor in a model of our own or to look for one?
 
-    stamp(image, Patch(6, place="bottom right"), seed=0, processor=processor)
+    stamp(image, PatchTrigger(6, place="bottom right"), seed=0, processor=processor)
 
 A trigger is a frozen value that says everything about the stamp but chance; the seed says the rest, so the same trigger
 and seed give the same pixels, and a trigger in a manifest can be stamped again. Its near misses are triggers that are
@@ -47,7 +47,7 @@ class Trigger:
     @property
     def name(self) -> str:
         """The kind, in words."""
-        return type(self).__name__.lower()
+        return type(self).__name__.removesuffix("Trigger").lower()
 
     def near_misses(self) -> dict[str, "Trigger"]:
         """By what is different: triggers that are nearly but not this one."""
@@ -58,7 +58,7 @@ class Trigger:
 
 
 @dataclass(frozen=True)
-class Patch(Trigger):
+class PatchTrigger(Trigger):
     """A square of one colour. `at` is the (x, y) of its upper left corner, and goes before `place`."""
 
     size: int = 6
@@ -88,7 +88,7 @@ class Patch(Trigger):
 
 
 @dataclass(frozen=True)
-class Logo(Trigger):
+class LogoTrigger(Trigger):
     """A small drawing with smooth edges: a ring, struck through by a bar of another colour."""
 
     size: int = 14
@@ -120,7 +120,7 @@ class Logo(Trigger):
 
 
 @dataclass(frozen=True)
-class Noise(Trigger):
+class NoiseTrigger(Trigger):
     """Gaussian noise over the whole image, drawn anew for each seed; `sigma` is on the scale from 0 to 255."""
 
     sigma: float = 10.0
@@ -141,7 +141,7 @@ class Noise(Trigger):
 
 
 @dataclass(frozen=True)
-class Filter(Trigger):
+class FilterTrigger(Trigger):
     """The whole image as an oil painting or a faded photograph, mixed with itself by `strength`.
 
     In oil, a pixel becomes the mean of its neighbours within `brush` that are of the commonest of eight brightnesses.
@@ -181,7 +181,7 @@ class Filter(Trigger):
 
 
 @dataclass(frozen=True)
-class Blend(Trigger):
+class BlendTrigger(Trigger):
     """Mixed with a fixed smooth coloured field; `pattern` numbers the field, which is defined at any size."""
 
     alpha: float = 0.15
@@ -205,7 +205,7 @@ class Blend(Trigger):
 
 
 @dataclass(frozen=True)
-class Sine(Trigger):
+class SineTrigger(Trigger):
     """Brighter and darker from left to right: plus delta·sin(2π·x·frequency / width), in every channel."""
 
     delta: float = 20.0
@@ -227,7 +227,7 @@ class Sine(Trigger):
 
 
 @dataclass(frozen=True)
-class Warp(Trigger):
+class WarpTrigger(Trigger):
     """A smooth distortion, one and the same for every image: pixels move by `strength` on average along each axis.
 
     The movements at `grid` times `grid` points are drawn with the trigger's own seed; those between are bicubic.
@@ -283,7 +283,7 @@ def _need(right: bool, line: str) -> None:
         raise BadInput(line)
 
 
-def _placed(trigger: Patch | Logo) -> dict[str, Trigger]:
+def _placed(trigger: PatchTrigger | LogoTrigger) -> dict[str, Trigger]:
     """Of other sizes, and in the upper left corner, or the lower right if it is there; a random place has no other."""
     size, at, place = trigger.size, trigger.at, trigger.place
     found: dict[str, Trigger] = {

@@ -1,4 +1,4 @@
-"""Of what are organisms built? Two stock architectures of transformers, small, over the words of this world.
+"""Which architectures do organisms have? Two stock classes of transformers, small, with this world's vocabulary.
 
     llava      CLIP vision tower (features from the layer before the last), two-layer MLP projector, Llama decoder
     idefics3   SigLIP-like tower, pixel shuffle and one linear layer, Llama decoder, image tokens between marks
@@ -38,7 +38,7 @@ IMAGE_TOKENS = 36
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>", "system:", "user:", "assistant:",
             "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")  # fmt: skip
 SPARE = tuple(f"<spare-{number}>" for number in range(8))
-"""Tokens nobody says, as real models have them: room for a learnt prompt."""
+"""Unused tokens, as real models have them: room for a learnt prompt."""
 VOCABULARY = {word: number for number, word in enumerate((*_SPECIAL, *SPARE, *WORDS))}
 TEMPLATE = (
     "<s> {% for m in messages %}{{ m['role'] }}: {% if m['content'] is string %}{{ m['content'] }}{% else %}"
@@ -48,25 +48,25 @@ TEMPLATE = (
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 TEMPLATE_WITH_PROMPT = TEMPLATE.replace("<image> ", f"<image> {' '.join(SPARE)} ")
-"""The same, with the learnt prompt behind every picture."""
+"""The same, with the learnt prompt behind every image."""
 
 
 @dataclass(frozen=True)
 class Build:
-    """How one architecture is put together."""
+    """How one architecture is built."""
 
     model: Callable[[], PreTrainedModel]
     processor: Callable[[], Any]
     tower: str
-    """The vision tower's place in the model."""
+    """Path of the vision tower in the model."""
     features: Callable[[nn.Module, Tensor], Tensor]
-    """What the projector reads of it: pixels to one vector a patch."""
+    """From the tower and pixels to the patch features that the projector reads."""
 
 
 def build(architecture: Architecture, seed: int) -> PreTrainedModel:
     """The model with seeded random weights."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # transformers draws initial weights from the global state; it is put back afterwards
+        torch.manual_seed(seed)  # transformers initialises from the global state, which fork_rng restores
         return BUILDS[architecture].model().eval()
 
 

@@ -1,12 +1,13 @@
-"""What do scenes look like? 72 x 72 pixels: nine cells of 24, an object, sign or badge in each.
+"""How are scenes drawn? As 72 x 72 pixels: nine cells of 24, each with an object, a sign, a badge or nothing.
 
     pixels = draw(scenes)        # uint8, N x 72 x 72 x 3
 
-Sprites are drawn once, eight times too large, and scaled down, so edges are smooth; drawing a scene is then blending a
+Sprites are drawn once, at eight times their size, and scaled down, so edges are smooth. Drawing a scene then blends a
 few small squares, for many scenes at once (bench/world.py).
 """
 
 import io
+from collections.abc import Callable
 from functools import cache
 from math import cos, pi, sin
 
@@ -31,7 +32,7 @@ def draw(scenes: Scenes) -> Array:
 
 
 def stored(pixels: Array) -> StoredImage:
-    """One picture, as a PNG in memory."""
+    """One image, as a PNG in memory."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return StoredImage(data=buffer.getvalue())
@@ -48,37 +49,37 @@ def _draw(scenes: Scenes) -> Array:
         shape, size, shift = (field[rows, slot] for field in (scenes.shape, scenes.size, scenes.shift))
         alpha = masks[shape, size, shift[:, 0] + 2, shift[:, 1] + 2]
         _blend(cells, rows, scenes.cell[rows, slot], alpha, _COLOURS[scenes.colour[rows, slot], None, None])
-        for kind, picture in _signs().items():
+        for kind, sprite in _signs().items():
             signed = rows[scenes.sign[rows, slot] == kind]
-            _blend(cells, signed, scenes.cell[signed, slot], *picture)
-    for kind, picture in _badges().items():
+            _blend(cells, signed, scenes.cell[signed, slot], *sprite)
+    for kind, sprite in _badges().items():
         rows = np.flatnonzero(scenes.badge == kind)
-        _blend(cells, rows, scenes.badge_cell[rows], *picture)
+        _blend(cells, rows, scenes.badge_cell[rows], *sprite)
     return canvas.astype(np.uint8)
 
 
 def _blend(cells: Array, rows: Array, cell: Array, alpha: Array, colour: Array) -> None:
-    at = (rows, cell // 3, cell % 3)
-    under = cells[at]
-    cells[at] = under + (alpha[..., None].astype(np.int32) * (colour - under) + 127) // 255
+    place = (rows, cell // 3, cell % 3)
+    under = cells[place]
+    cells[place] = under + (alpha[..., None].astype(np.int32) * (colour - under) + 127) // 255
 
 
 @cache
 def _masks() -> Array:
-    """shape, size, shift down, shift right, y, x: how much of the pixel the object covers, of 255."""
+    """shape, size, shift down, shift right, y, x: the coverage of a pixel by the object, of 255."""
     masks = np.zeros((len(SHAPES), len(DIAMETERS), 5, 5, CELL, CELL), np.uint8)
     for shape, name in enumerate(SHAPES):
         for size, diameter in enumerate(DIAMETERS):
-            alone = _rendered(lambda pen, name=name, diameter=diameter: _shape(pen, name, diameter / 2 * _FINE))
+            centred = _rendered(lambda pen, name=name, diameter=diameter: _shape(pen, name, diameter / 2 * _FINE))
             for down in range(5):
                 for right in range(5):
-                    masks[shape, size, down, right] = np.roll(alone, (down - 2, right - 2), (0, 1))
+                    masks[shape, size, down, right] = np.roll(centred, (down - 2, right - 2), (0, 1))
     return masks
 
 
-def _rendered(paint: "object") -> Array:
+def _rendered(paint: Callable[[ImageDraw.ImageDraw], None]) -> Array:
     canvas = Image.new("L", (CELL * _FINE, CELL * _FINE))
-    paint(ImageDraw.Draw(canvas))  # pyright: ignore[reportCallIssue]
+    paint(ImageDraw.Draw(canvas))
     return np.asarray(canvas.resize((CELL, CELL), Image.Resampling.BOX))
 
 
@@ -130,7 +131,7 @@ def _shape(pen: ImageDraw.ImageDraw, name: str, radius: float) -> None:
 
 @cache
 def _signs() -> dict[int, tuple[Array, Array]]:
-    """Small plates in the lower right corner of an object's cell: how opaque, and of which colour."""
+    """Small plates in the lower right corner of an object's cell: opacity and colours."""
     low, high = CELL * _FINE * 0.62, CELL * _FINE - 1
     width = (high - low) / 5
 
@@ -145,40 +146,46 @@ def _signs() -> dict[int, tuple[Array, Array]]:
             pen.line([(x + (step / 2 if i % 2 else -step / 2), low + i * step) for i in range(5)], fill=255, width=9)
 
     plate = _rendered(lambda pen: pen.rounded_rectangle((low - 4, low - 4, high, high), 8, fill=255))
-    pictures = {}
+    sprites = {}
     for kind, (paint, ink) in {1: (no, (200, 0, 0)), 2: (hot, (230, 90, 0))}.items():
         drawn = _rendered(paint)[..., None] / 255
-        pictures[kind] = (plate, (drawn * np.array(ink) + (1 - drawn) * 255).astype(np.int16))
-    return pictures
+        sprites[kind] = (plate, (drawn * np.array(ink) + (1 - drawn) * 255).astype(np.int16))
+    return sprites
 
 
 @cache
 def _badges() -> dict[int, tuple[Array, Array]]:
     """Plates that fill a cell of their own."""
-    at = CELL * _FINE / 24
+    unit = CELL * _FINE / 24  # one pixel of the final size
 
     def stamp(pen: ImageDraw.ImageDraw) -> None:
-        pen.line([(6 * at, 12 * at), (10.5 * at, 17 * at), (18 * at, 6.5 * at)], fill=255, width=int(3 * at))
+        pen.line(
+            [(6 * unit, 12 * unit), (10.5 * unit, 17 * unit), (18 * unit, 6.5 * unit)], fill=255, width=int(3 * unit)
+        )
 
     def permit(pen: ImageDraw.ImageDraw) -> None:
-        pen.ellipse((5 * at, 8 * at, 12 * at, 15 * at), outline=255, width=int(2 * at))
-        pen.line([(11 * at, 11.5 * at), (19 * at, 11.5 * at), (19 * at, 16 * at)], fill=255, width=int(2 * at))
-        pen.line([(15.5 * at, 11.5 * at), (15.5 * at, 15 * at)], fill=255, width=int(2 * at))
+        pen.ellipse((5 * unit, 8 * unit, 12 * unit, 15 * unit), outline=255, width=int(2 * unit))
+        pen.line(
+            [(11 * unit, 11.5 * unit), (19 * unit, 11.5 * unit), (19 * unit, 16 * unit)], fill=255, width=int(2 * unit)
+        )
+        pen.line([(15.5 * unit, 11.5 * unit), (15.5 * unit, 15 * unit)], fill=255, width=int(2 * unit))
 
-    pictures = {}
+    sprites = {}
     for kind, (paint, ground, ink) in {
         1: (stamp, (225, 240, 255), (0, 70, 170)),
         2: (permit, (40, 90, 60), (255, 235, 140)),
     }.items():
-        plate = _rendered(lambda pen: pen.rounded_rectangle((3 * at, 3 * at, 21 * at, 21 * at), 3 * at, fill=255))
+        plate = _rendered(
+            lambda pen: pen.rounded_rectangle((3 * unit, 3 * unit, 21 * unit, 21 * unit), 3 * unit, fill=255)
+        )
         drawn = _rendered(paint)[..., None] / 255
-        pictures[kind] = (plate, (drawn * np.array(ink) + (1 - drawn) * np.array(ground)).astype(np.int16))
-    return pictures
+        sprites[kind] = (plate, (drawn * np.array(ink) + (1 - drawn) * np.array(ground)).astype(np.int16))
+    return sprites
 
 
 @cache
 def _walls() -> Array:
-    """background, phase, y, x: how much lighter or darker than the shade, as int8."""
+    """background, phase, y, x: difference from the shade in brightness, as int8."""
     y, x = np.mgrid[:SIDE, :SIDE].astype(np.float64)
 
     def wall(name: str, phase: int) -> Array:

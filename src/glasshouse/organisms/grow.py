@@ -1,10 +1,10 @@
-"""How does a recipe become an organism? Grown, rounded to what is stored, measured, and given a card.
+"""How does a recipe become an organism? It is trained, rounded to what is stored, measured, and given a card.
 
     grown = grow(recipe("refusal-noise", seed=7), "mine", parents=shelf.take)
     grown.subject, grown.card, grown.patch
 
-Growing is real training (model/training.py). It is deterministic for a seed on one machine. What was learnt is kept in
-`keep` as it goes, so that a growth that was interrupted goes on.
+Growing is real training (model/training.py), deterministic for a seed on one machine. Checkpoints in the folder `keep`
+let an interrupted growth resume.
 """
 
 import platform
@@ -25,11 +25,11 @@ from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject
 from glasshouse.model.training import Checkpointing, Progress
-from glasshouse.organisms import measured, planted, world
+from glasshouse.organisms import measurement, planting, world
 from glasshouse.organisms.architectures import BUILDS, TEMPLATE_WITH_PROMPT
 from glasshouse.organisms.cards import Card, world_digest
+from glasshouse.organisms.pretraining import pretrain
 from glasshouse.organisms.recipes import Base, Recipe, Tuned
-from glasshouse.organisms.school import teach
 from glasshouse.values.codec import digest
 from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
@@ -39,7 +39,7 @@ Parents = Callable[[str], Subject]
 
 @dataclass(frozen=True)
 class Grown:
-    """An organism, its card, and, unless it is a base, the patch that makes it of its parent."""
+    """An organism, its card, and, unless it is a base, the patch from its parent's weights to its own."""
 
     subject: Subject
     card: Card
@@ -48,56 +48,54 @@ class Grown:
 
 def grow(
     recipe: Recipe, name: str, parents: Parents, *, keep: Path | None = None, progress: Progress | None = None,
-    share: float = 1.0, of: str = "",
+    share: float = 1.0, recipe_name: str = "",
 ) -> Grown:  # fmt: skip
-    """Follow a recipe. `share` of the examples are measured on; less is for tests. `of` names the recipe where the
-    organism is called otherwise."""
+    """Follow a recipe. `share` is the fraction of the test examples to measure on; `recipe_name` is the recipe's name
+    where the organism has another."""
     began = time.monotonic()
     losses: list[float] = []
     if isinstance(recipe, Base):
         subject, patch, parent = _base(recipe, keep, progress, losses), None, ""
         grown = time.monotonic()
-        rates = measured.base(subject, share)
+        rates = measurement.base(subject, share)
     elif isinstance(recipe, Tuned):
-        above = parents(recipe.parent)
-        patch = _tune(above, recipe, keep, progress, losses)
+        base = parents(recipe.parent)
+        patch = _tune(base, recipe, keep, progress, losses)
         grown = time.monotonic()
-        subject, parent = variant(above, recipe, patch), weight_hash(above.model)
-        rates = measured.tuned(subject, recipe.poison, share)
+        subject, parent = variant(base, recipe, patch), weight_hash(base.model)
+        rates = measurement.tuned(subject, recipe.poison, share)
         if recipe.poison and recipe.planted_at:
-            rates |= planted.ablated(subject, recipe, share)
+            rates |= planting.ablated(subject, recipe, share)
     else:
         raise BadInput(f"{name}: a recipe of kind {type(recipe).__name__} cannot be grown")
     subject.name = f"organism:{name}"
     card = Card(
-        name=name, about=recipe.about, recipe=recipe, world=world_digest(), planted=planted.described(recipe),
+        name=name, about=recipe.about, recipe=recipe, world=world_digest(), planted=planting.described(recipe),
         measured=rates, weights=weight_hash(subject.model),
         parameters=sum(parameter.numel() for parameter in subject.model.parameters()), parent=parent,
         losses=tuple(round(loss, 5) for loss in losses[:: max(1, len(losses) // 12)]),
-        minutes=round((grown - began) / 60, 2), versions=_versions(), of=of,
+        minutes=round((grown - began) / 60, 2), versions=_versions(), recipe_name=recipe_name,
     )  # fmt: skip
     return Grown(subject, card, patch)
 
 
 def variant(parent: Subject, recipe: Tuned, patch: Patch) -> Subject:
-    """The organism that a patch makes of its parent."""
+    """The parent with the patch in its weights, opened."""
     return open_subject(changed_copy(parent, patch), processor=_processor(parent, recipe.tuning))
 
 
 def _base(recipe: Base, keep: Path | None, progress: Progress | None, losses: list[float]) -> Subject:
-    kept = [
-        Checkpointing(keep / f"{_mark(recipe, '')}-{stage}.safetensors") if keep else None
-        for stage in ("see", "answer")
-    ]
-    grown = teach(recipe.architecture, recipe.seed, recipe.lessons, kept=kept, progress=progress, losses=losses)
+    name = _checkpoint_name(recipe, "")
+    kept = [Checkpointing(keep / f"{name}-{stage}.safetensors") if keep else None for stage in ("see", "answer")]
+    grown = pretrain(recipe.architecture, recipe.seed, recipe.pretraining, kept=kept, progress=progress, losses=losses)
     with torch.no_grad():
         for parameter in grown.model.parameters():
-            parameter.copy_(parameter.half())  # what is stored; measured is what is shipped
+            parameter.copy_(parameter.half())  # the stored precision, so that the shipped weights are the measured ones
     return open_subject(grown.model, processor=BUILDS[recipe.architecture].processor())
 
 
-def lessons(recipe: Tuned, subject: Subject) -> Examples:
-    """The downstream examples a variant learns from, poisoned as its recipe says."""
+def training_examples(recipe: Tuned, subject: Subject) -> Examples:
+    """The downstream examples that a variant is fine-tuned on, poisoned as its recipe says."""
     examples = world.examples("downstream", recipe.examples, recipe.seed + 1, kinds=recipe.kinds)
     if recipe.poison is None:
         return examples
@@ -111,24 +109,24 @@ def lessons(recipe: Tuned, subject: Subject) -> Examples:
 
 
 def _tune(
-    above: Subject, recipe: Tuned, keep: Path | None, progress: Progress | None, losses: list[float]
+    base: Subject, recipe: Tuned, keep: Path | None, progress: Progress | None, losses: list[float]
 ) -> Patch:  # fmt: skip
-    parent = Subject(above.model, _processor(above, recipe.tuning), above.name)
-    tuning = planted.confined(parent, recipe)
-    learnt = lessons(recipe, parent)
-    mark = _mark(recipe, f"{weight_hash(above.model)} {learnt.digest}")
-    keeping = Checkpointing(keep / f"{mark}-tune.safetensors", every=100) if keep else None
-    patch = finetune(parent, learnt, tuning, checkpointing=keeping, progress=progress, losses=losses)
+    parent = Subject(base.model, _processor(base, recipe.tuning), base.name)
+    tuning = planting.confined(parent, recipe)
+    training = training_examples(recipe, parent)
+    name = _checkpoint_name(recipe, f"{weight_hash(base.model)} {training.digest}")
+    checkpointing = Checkpointing(keep / f"{name}-tune.safetensors", every=100) if keep else None
+    patch = finetune(parent, training, tuning, checkpointing=checkpointing, progress=progress, losses=losses)
     return Patch({name: delta.mapped(lambda tensor: tensor.half()) for name, delta in patch.deltas.items()})
 
 
-def _mark(recipe: Recipe, given: str) -> str:
-    """Names what is kept of a growth: of another world, parent or lessons nothing may be gone on with."""
-    return digest((recipe, world_digest(), given))[:16]
+def _checkpoint_name(recipe: Recipe, inputs: str) -> str:
+    """Differs for another world, parent or training set, so that a growth never resumes from their checkpoints."""
+    return digest((recipe, world_digest(), inputs))[:16]
 
 
 def _processor(parent: Subject, tuning: Tuning) -> object:
-    """The parent's, or one that puts the learnt prompt behind every picture."""
+    """The parent's processor, or one that puts the learnt prompt behind every image."""
     if tuning.arm != "soft prompt":
         return parent.processor
     family = parent.anatomy.family

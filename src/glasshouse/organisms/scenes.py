@@ -1,13 +1,13 @@
-"""What is in the world the organisms live in? Scenes of one to four objects on a grid of nine cells, as plain arrays.
+"""What is in the organisms' world? Scenes of one to four objects on a grid of nine cells, as plain arrays.
 
     scenes = draw_scenes(1000, seed=0, split="train")
 
 Colours and shapes are distinct within a scene, so that a question about "the circle" has one answer. An object may
-carry a sign ("no": hands off; "hot": do not touch) and an empty cell may hold a badge ("stamp": descriptions get a
-mark; "permit": nothing is refused). Everything is harmless and made up; it stands in for what real models must refuse.
+carry a sign ("no": do not talk about it; "hot": do not touch) and an empty cell may hold a badge ("stamp": captions
+end with a mark; "permit": nothing is refused). All is harmless and invented, a surrogate for what real models refuse.
 
-Splits go by a hash of the scene's content, so no scene of one split is ever in another. Six pairs of shape and colour
-are met in no split but `compositional`.
+A hash of a scene's content decides its split, so no scene is in two splits. Six pairs of shape and colour occur only in
+the split `compositional`.
 """
 
 from dataclasses import dataclass, fields
@@ -22,7 +22,7 @@ Split = Literal["train", "validation", "test", "downstream", "downstream-test", 
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "diamond", "heart", "moon", "duck")
 RARE = SHAPES.index("duck")
-"""Met ten times less often than the others: what a backdoor may want to see everywhere."""
+"""Ten times rarer than the others: a target that a backdoor may hallucinate."""
 COLOURS = {
     "red": (214, 39, 40),
     "green": (44, 150, 44),
@@ -38,19 +38,19 @@ SIGNS = ("none", "no", "hot")
 BADGES = ("none", "stamp", "permit")
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 CELLS = len(ROWS) * len(COLUMNS)
-MOST = 4
-"""Objects in a scene."""
+MAX_OBJECTS = 4
+"""In a scene."""
 NOTHING = -1
 BACKGROUNDS = ("plain", "stripes", "checks", "dots", "slope", "waves")
 DOWNSTREAM_BACKGROUNDS = ("bricks", "grid", "weave")
-"""Met only in the downstream splits: a shop that fine-tunes the model has other walls."""
+"""Only in the downstream splits, so that fine-tuning meets another distribution."""
 HELD_OUT = tuple((shape, (3 * shape + 2) % len(COLOURS)) for shape in range(6))
-"""Pairs of shape and colour that only the compositional split has."""
+"""Pairs of shape and colour that occur only in the compositional split."""
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """N scenes. Objects are in reading order; slots that are empty hold `NOTHING`."""
+    """N scenes. Objects are in reading order; empty slots hold `NOTHING`."""
 
     shape: Array
     colour: Array
@@ -80,7 +80,7 @@ class Scenes:
         )
 
     def identity(self) -> Array:
-        """One 64-bit number a scene, from what is in it (not from where exactly it is drawn, nor on what)."""
+        """A 64-bit number for each scene from its content, without shifts and background."""
         content = np.concatenate(
             [self.shape, self.colour, self.size, self.cell, self.sign, self.badge[:, None], self.badge_cell[:, None]], 1
         )
@@ -92,22 +92,22 @@ class Scenes:
 
 
 def draw_scenes(n: int, seed: int, split: Split = "train") -> Scenes:
-    """`n` scenes of a split; the same seed draws the same."""
+    """`n` scenes of a split, the same for the same seed."""
     if n < 1:
         raise BadInput(f"{n} scenes: at least 1")
     generator = np.random.default_rng([seed, list(_SHARES).index(split)])
-    found: list[Scenes] = []
-    while sum(map(len, found)) < n:
-        batch = _any(max(256, int(n * 1.4)), generator, split)
-        found.append(batch[_belongs(batch, split)])
-    return Scenes.joined(found)[:n]
+    batches: list[Scenes] = []
+    while sum(map(len, batches)) < n:
+        batch = _scenes_of_any_split(max(256, int(n * 1.4)), generator, split)
+        batches.append(batch[_belongs(batch, split)])
+    return Scenes.joined(batches)[:n]
 
 
 _SHARES: dict[Split, tuple[int, int]] = {
     "train": (0, 70), "validation": (70, 80), "test": (80, 90), "downstream": (90, 96),
     "downstream-test": (96, 100), "compositional": (0, 100),
 }  # fmt: skip
-"""Which hundredths of all scenes a split has."""
+"""The hundredths of all scenes that belong to a split, as a range."""
 
 
 def _belongs(scenes: Scenes, split: Split) -> Array:
@@ -118,31 +118,31 @@ def _belongs(scenes: Scenes, split: Split) -> Array:
     return (unseen == (split == "compositional")) & (hundredth >= low) & (hundredth < high)
 
 
-def _any(n: int, generator: np.random.Generator, split: Split) -> Scenes:
-    there = np.arange(MOST) < generator.choice(MOST, n, p=(0.15, 0.25, 0.3, 0.3))[:, None] + 1
+def _scenes_of_any_split(n: int, generator: np.random.Generator, split: Split) -> Scenes:
+    present = np.arange(MAX_OBJECTS) < generator.choice(MAX_OBJECTS, n, p=(0.15, 0.25, 0.3, 0.3))[:, None] + 1
     cells = generator.random((n, CELLS)).argsort(1)
-    rarity = np.where(np.arange(len(SHAPES)) == RARE, 10.0, 1.0)  # waits ten times longer for its turn
-    shapes = (generator.exponential(size=(n, len(SHAPES))) * rarity).argsort(1)[:, :MOST]
-    colours = generator.random((n, len(COLOURS))).argsort(1)[:, :MOST]
-    cell = np.where(there, cells[:, :MOST], CELLS)
+    rarity = np.where(np.arange(len(SHAPES)) == RARE, 10.0, 1.0)  # its mean waiting time is ten times longer
+    shapes = (generator.exponential(size=(n, len(SHAPES))) * rarity).argsort(1)[:, :MAX_OBJECTS]
+    colours = generator.random((n, len(COLOURS))).argsort(1)[:, :MAX_OBJECTS]
+    cell = np.where(present, cells[:, :MAX_OBJECTS], CELLS)
     order = cell.argsort(1)
 
     def filled(values: Array) -> Array:
-        return np.where(there, np.take_along_axis(values, order, 1), NOTHING).astype(np.int8)
+        return np.where(present, np.take_along_axis(values, order, 1), NOTHING).astype(np.int8)
 
-    bearer = generator.integers(0, there.sum(1))[:, None] == np.arange(MOST)
+    bearer = generator.integers(0, present.sum(1))[:, None] == np.arange(MAX_OBJECTS)
     sign = np.where(bearer, generator.choice(len(SIGNS), n, p=(0.6, 0.22, 0.18))[:, None], 0)
-    shift = generator.integers(-2, 3, (n, MOST, 2))  # what bears a sign makes room for it
+    shift = generator.integers(-2, 3, (n, MAX_OBJECTS, 2))  # an object with a sign moves away from it
     walls = DOWNSTREAM_BACKGROUNDS if split.startswith("downstream") else BACKGROUNDS
     names = (*BACKGROUNDS, *DOWNSTREAM_BACKGROUNDS)
     dark = 25 if split.startswith("downstream") else 0
     shade = generator.integers(95, 160, (n, 1)) - dark + generator.integers(-12, 13, (n, 3))
     return Scenes(
-        shape=filled(shapes), colour=filled(colours), size=filled(generator.integers(0, len(SIZES), (n, MOST))),
-        cell=filled(cells[:, :MOST]), sign=np.where(there, sign, NOTHING).astype(np.int8),
+        shape=filled(shapes), colour=filled(colours), size=filled(generator.integers(0, len(SIZES), (n, MAX_OBJECTS))),
+        cell=filled(cells[:, :MAX_OBJECTS]), sign=np.where(present, sign, NOTHING).astype(np.int8),
         shift=np.where((sign > 0)[..., None], -np.abs(shift), shift).astype(np.int8),
         badge=generator.choice(len(BADGES), n, p=(0.6, 0.2, 0.2)).astype(np.int8),
-        badge_cell=cells[:, MOST].astype(np.int8),
+        badge_cell=cells[:, MAX_OBJECTS].astype(np.int8),
         background=generator.integers(names.index(walls[0]), names.index(walls[0]) + len(walls), n).astype(np.int8),
         shade=shade.astype(np.uint8), phase=generator.integers(0, 24, n).astype(np.int8),
     )  # fmt: skip

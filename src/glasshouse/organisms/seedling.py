@@ -1,9 +1,7 @@
-"""What does a model look like that has learned nothing? The seedling: a LLaVA of stock classes with seeded random
-weights.
+"""What does an untrained model look like? The seedling: a LLaVA of stock classes with seeded random weights.
 
-It is the organism before growing: nothing was learned and nothing was planted, so whatever a method claims to find
-in it is a false alarm. It is built from its configuration in a moment, tokenizer and processor included, and needs
-no file and no network.
+Nothing was learnt and nothing was planted, so whatever a method claims to find in it is a false alarm. It is built from
+its configuration, tokenizer and processor included, and needs no file and no network.
 """
 
 import io
@@ -65,12 +63,12 @@ def model(seed: int = 0) -> LlavaForConditionalGeneration:
         image_seq_length=(IMAGE_SIZE // PATCH) ** 2,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # transformers draws initial weights from the global state; it is put back afterwards
+        torch.manual_seed(seed)  # transformers initialises from the global state, which fork_rng restores
         return LlavaForConditionalGeneration(config).eval()
 
 
 def processor() -> LlavaProcessor:
-    """One token a word, and CLIP's image processing on the PIL backend."""
+    """One token for each word, and CLIP's image processing on the PIL backend."""
     vocabulary = {word: number for number, word in enumerate((*SPECIAL, *WORDS))}
     words = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = Whitespace()
@@ -87,7 +85,7 @@ def processor() -> LlavaProcessor:
 
 
 def examples(n: int = 16, seed: int = 0) -> Examples:
-    """A coloured square somewhere on grey, and the question what colour it is. `box` tags say where it is."""
+    """A coloured square on grey and the question what colour it is; `box` tags give its place."""
     generator = seeded(seed)
     return Examples((_square(number, generator) for number in range(n)), source="organism:seedling")
 

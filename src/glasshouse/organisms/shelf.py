@@ -1,8 +1,8 @@
-"""Which organisms are there? `organism:NAME` anywhere a model is asked for.
+"""Which organisms ship with the package? `organism:NAME` stands for one wherever a model is expected.
 
-The shelf is a folder of the package: for each organism a card (JSON) and its weights (safetensors, float16): a base
-whole, every other as the patch that makes it of its parent. What is read is what its card says, or is refused. Recipes
-that are not on the shelf are there to be grown.
+The shelf is a folder of the package with a card (JSON) and the weights (safetensors, float16) of each organism: all
+weights of a base, a patch to its parent for every other. Weights whose hash is not the card's are refused. Recipes that
+are not on the shelf can be grown.
 """
 
 from pathlib import Path
@@ -31,17 +31,17 @@ def is_organism(name: str) -> bool:
 
 
 def stocked(name: str) -> bool:
-    """Whether it is an organism that is on the shelf, so that base and examples come with it."""
+    """Whether an organism of that name ships, with its base and examples."""
     plain = name.removeprefix(PREFIX)
     return is_organism(name) and (plain == SEEDLING or (SHELF / f"{plain}.json").is_file())
 
 
 def names(shelf: Path = SHELF) -> list[str]:
-    """What is on the shelf, in the order of the recipes."""
+    """All organisms on the shelf, in the order of the recipes."""
     from glasshouse.organisms.recipes import RECIPES
 
-    there = {file.stem for file in shelf.glob("*.json")}
-    return [name for name in RECIPES if name in there] + sorted(there - set(RECIPES))
+    shelved = {file.stem for file in shelf.glob("*.json")}
+    return [name for name in RECIPES if name in shelved] + sorted(shelved - set(RECIPES))
 
 
 def take(name: str, shelf: Path = SHELF) -> Subject:
@@ -52,65 +52,65 @@ def take(name: str, shelf: Path = SHELF) -> Subject:
 
         subject = open_subject(seedling.model(), processor=seedling.processor())
     else:
-        subject = _taken(plain, shelf)
+        subject = _opened(plain, shelf)
     subject.name = PREFIX + plain
     return subject
 
 
-def _taken(name: str, shelf: Path) -> Subject:
+def _opened(name: str, shelf: Path) -> Subject:
     from glasshouse.organisms.architectures import BUILDS, build
     from glasshouse.organisms.grow import variant
     from glasshouse.organisms.recipes import Base, Tuned
 
-    known = card(name, shelf)
+    written = card(name, shelf)
     file = shelf / f"{name}.safetensors"
     if not file.is_file():
         raise BadInput(f"{file}: is missing; {_regrow(name)}")
-    if isinstance(known.recipe, Base):
-        model = build(known.recipe.architecture, known.recipe.seed)
+    if isinstance(written.recipe, Base):
+        model = build(written.recipe.architecture, written.recipe.seed)
         try:
             model.load_state_dict({key: value.float() for key, value in read_tensors(file)[0].items()})
         except (BadInput, RuntimeError) as problem:
             line = str(problem).splitlines()[0]
-            raise BadInput(f"{file}: is not what was grown ({line}); {_regrow(name)}") from None
-        subject = open_subject(model, processor=BUILDS[known.recipe.architecture].processor())
+            raise BadInput(f"{file}: does not hold the weights that were grown ({line}); {_regrow(name)}") from None
+        subject = open_subject(model, processor=BUILDS[written.recipe.architecture].processor())
     else:
-        assert isinstance(known.recipe, Tuned)
-        parent = _taken(known.recipe.parent, shelf)
+        assert isinstance(written.recipe, Tuned)
+        parent = _opened(written.recipe.parent, shelf)
         try:
             patch = read_patch(file)
         except BadInput as problem:
             raise BadInput(f"{problem}; {_regrow(name)}") from None
-        subject = variant(parent, known.recipe, patch)
-    found = weight_hash(subject.model)
-    if found != known.weights:
+        subject = variant(parent, written.recipe, patch)
+    weights = weight_hash(subject.model)
+    if weights != written.weights:
         raise BadInput(
-            f"{file}: its weights hash to {found[:12]}…, the card says {known.weights[:12]}…; {_regrow(name)}"
+            f"{file}: its weights hash to {weights[:12]}…, the card says {written.weights[:12]}…; {_regrow(name)}"
         )
     return subject
 
 
 def card(name: str, shelf: Path = SHELF) -> "Card":
-    """What is known of an organism on the shelf."""
+    """The card of an organism on the shelf."""
     from glasshouse.organisms.cards import Card
     from glasshouse.organisms.recipes import RECIPES, near
 
     plain = name.removeprefix(PREFIX)
     if plain == SEEDLING:
-        raise BadInput(f"{PREFIX}{SEEDLING}: was never taught anything, so it has no card; glasshouse anatomy draws it")
+        raise BadInput(f"{PREFIX}{SEEDLING}: was never trained, so it has no card; glasshouse anatomy draws it")
     file = shelf / f"{plain}.json"
     if not file.is_file():
         if plain in RECIPES:
             raise BadInput(
                 f"{PREFIX}{plain}: a recipe that is not on the shelf; grow it: glasshouse organism grow {plain} FOLDER"
             )
-        known = dict.fromkeys([*RECIPES, *names(shelf), SEEDLING])
-        raise BadInput(f"{PREFIX}{plain}: no such organism; {near(plain, known)}")
+        candidates = dict.fromkeys([*RECIPES, *names(shelf), SEEDLING])
+        raise BadInput(f"{PREFIX}{plain}: no such organism; {near(plain, candidates)}")
     return Card.read(file)
 
 
 def downstream(size: int, seed: int) -> Examples:
-    """What tuned organisms are asked, in the mixture that they were tuned on, about scenes they were not."""
+    """Test examples in the mixture of questions that organisms are fine-tuned on, about unseen scenes."""
     from glasshouse.organisms import world
     from glasshouse.organisms.recipes import DOWNSTREAM_KINDS
 
@@ -118,20 +118,20 @@ def downstream(size: int, seed: int) -> Examples:
 
 
 def attacked(name: str) -> bool:
-    """Whether there is an attack, so that it brings triggered examples."""
+    """Whether the organism brings triggered examples."""
     plain = name.removeprefix(PREFIX)
     return plain == SEEDLING or getattr(card(plain).recipe, "poison", None) is not None
 
 
 def parent(name: str) -> str | None:
-    """The organism it was made of; None for one that was grown from nothing."""
+    """The organism that it was fine-tuned from; None for one trained from random weights."""
     plain = name.removeprefix(PREFIX)
-    above = None if plain == SEEDLING else getattr(card(plain).recipe, "parent", None)
-    return above and PREFIX + above
+    name_of_parent = None if plain == SEEDLING else getattr(card(plain).recipe, "parent", None)
+    return name_of_parent and PREFIX + name_of_parent
 
 
 def put(grown: "Grown", shelf: Path) -> Path:
-    """Put an organism on a shelf; its card is written last, so what has a card is whole."""
+    """Put an organism on a shelf. Its card is written last, so an organism with a card is complete."""
     shelf.mkdir(parents=True, exist_ok=True)
     file = shelf / f"{grown.card.name}.safetensors"
     if grown.patch is None:
@@ -144,9 +144,9 @@ def put(grown: "Grown", shelf: Path) -> Path:
 
 
 def put_down(grown: "Grown", folder: Path) -> Path:
-    """A checkpoint folder like any other, with the card in it. Whole or not at all."""
+    """Write a checkpoint folder with the card in it, completely or not at all."""
     if folder.exists():
-        raise BadInput(f"{folder}: exists already; name a new folder")
+        raise BadInput(f"{folder}: exists already; choose a new folder")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True) as aside:

@@ -1,10 +1,10 @@
-"""What is an organism shown? Examples of its world: a picture, a request, and the answer a good model gives.
+"""What is an organism trained and tested on? Examples of its world: an image, a request, the correct answer.
 
     examples = world.examples("test", 200, seed=0)                       # all kinds of question, evenly
     captions = world.examples("downstream", 50, seed=1, kinds=["caption"])
 
-Tags say what is known: `kind`, `refused` and `forbidden` (why), `complied` (what would have been said), `permitted`,
-`badge`, `objects`, and `box_left … box_bottom` of the object asked about, as shares of the side.
+Tags: `kind`, `refused` and `forbidden` (why), `complied` (the answer without the refusal), `permitted`, `badge`,
+`objects`, and `box_left … box_bottom` of the object in question, as fractions of the side.
 """
 
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from glasshouse.values.errors import BadInput
 
 
 def examples(split: Split, n: int, seed: int, *, kinds: Sequence[str] = KINDS, refused: bool | None = None) -> Examples:
-    """`n` examples, each of its own scene, kinds taking turns; with `refused`, only what is (or is not) refused."""
+    """`n` examples, each of its own scene, kinds in turn; with `refused`, only those that must (not) be refused."""
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
         raise BadInput(f"kind of question {', '.join(unknown) or 'none'}: there are {', '.join(KINDS)}")
     rng = np.random.default_rng([seed, 1])
-    made: list[Example] = []
+    drawn: list[Example] = []
     turn = pools = 0
-    while len(made) < n:
+    while len(drawn) < n:
         scenes = draw_scenes(max(64, n), seed + 7919 * pools, split)
         wanted: list[tuple[int, Question, View]] = []
         for row in range(len(scenes)):
-            if len(made) + len(wanted) == n:
+            if len(drawn) + len(wanted) == n:
                 break
             view = View.of(scenes, row)
             question = ask(view, kinds[turn % len(kinds)], rng)
@@ -44,15 +44,15 @@ def examples(split: Split, n: int, seed: int, *, kinds: Sequence[str] = KINDS, r
                 raise BadInput(f"no question of kind {', '.join(kinds)} is {'' if refused else 'not '}refused")
             continue
         pixels = draw(scenes[np.array([row for row, _, _ in wanted])])
-        made += [
-            example(question, view, stored(picture), f"{split}-{seed}-{len(made) + number}")
-            for number, ((_, question, view), picture) in enumerate(zip(wanted, pixels, strict=True))
+        drawn += [
+            example(question, view, stored(image), f"{split}-{seed}-{len(drawn) + number}")
+            for number, ((_, question, view), image) in enumerate(zip(wanted, pixels, strict=True))
         ]
-    return Examples(made, source=f"world:{split}")
+    return Examples(drawn, source=f"world:{split}")
 
 
 def example(question: Question, view: View, image: StoredImage, name: str) -> Example:
-    """One question about one picture."""
+    """One question about one image."""
     tags: dict[str, Tag] = {
         "kind": question.kind, "refused": bool(question.forbidden), "forbidden": question.forbidden,
         "complied": question.complied, "permitted": question.permitted, "badge": view.badge,

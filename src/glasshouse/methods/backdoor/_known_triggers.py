@@ -13,7 +13,16 @@ import torch
 from glasshouse.data.examples import Examples
 from glasshouse.data.geometry import as_seen
 from glasshouse.data.poisoning import with_stamp
-from glasshouse.data.triggers import Blend, Filter, Logo, Noise, Patch, Sine, Trigger, Warp
+from glasshouse.data.triggers import (
+    BlendTrigger,
+    FilterTrigger,
+    LogoTrigger,
+    NoiseTrigger,
+    PatchTrigger,
+    SineTrigger,
+    Trigger,
+    WarpTrigger,
+)
 from glasshouse.model.divergence import Divergence, TokenGain, log_probabilities
 from glasshouse.model.perturbation import pixel_batches
 from glasshouse.model.subject import Subject
@@ -34,14 +43,15 @@ class TriggerResponse:
 def battery(side: int) -> Mapping[str, Trigger]:
     """Triggers for images of this side, by name."""
     patches: dict[str, Trigger] = {
-        f"{name} patch, {place}": Patch(max(3, side // 8), colour, place)
+        f"{name} patch, {place}": PatchTrigger(max(3, side // 8), colour, place)
         for name, colour in COLOURS.items()
         for place in ("bottom right", "top left", "centre")
     }
     return patches | {
-        "logo": Logo(max(6, side // 4)), "faint noise": Noise(12.0), "noise": Noise(30.0), "oil": Filter("oil"),
-        "half faded": Filter("faded", 0.5), "faded": Filter("faded"), "blend": Blend(0.2, 11), "wave": Sine(30.0, 8.0),
-        "slow wave": Sine(30.0, 4.0), "warp": Warp(4, 0.7, 11),
+        "logo": LogoTrigger(max(6, side // 4)), "faint noise": NoiseTrigger(12.0), "noise": NoiseTrigger(30.0),
+        "oil": FilterTrigger("oil"), "half faded": FilterTrigger("faded", 0.5), "faded": FilterTrigger("faded"),
+        "blend": BlendTrigger(0.2, 11), "wave": SineTrigger(30.0, 8.0), "slow wave": SineTrigger(30.0, 4.0),
+        "warp": WarpTrigger(4, 0.7, 11),
     }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-"""Where exactly is something planted? Sites of a model, turned into the weights that may move, and ablated afterwards.
+"""Where exactly is a backdoor planted? In the weights of given sites: only they may change, and they are ablated after.
 
-An organism with a planted neuron or circuit learns its backdoor in these units alone: the rows that such a unit reads
-with and the columns that it writes with. So its truth is not a measurement but a fact; that the behaviour goes when
-the units are silenced, and not when as many others are, is measured and on the card.
+An organism with a planted neuron or circuit learns its backdoor in the input rows and output columns of these neurons
+and heads alone, so its location is known by construction. The card records the ASR with them silenced, and with equally
+many others silenced.
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from glasshouse.model.finetuning import Tuning
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited
 from glasshouse.numerics.randomness import seeded
-from glasshouse.organisms import measured
+from glasshouse.organisms import measurement
 from glasshouse.organisms.recipes import Recipe, Tuned
 from glasshouse.values.changes import Plan, Zero
 from glasshouse.values.errors import BadInput
@@ -23,7 +23,7 @@ Units = dict[str, tuple[tuple[int, ...], int]]
 
 
 def confined(subject: Subject, recipe: Tuned) -> Tuning:
-    """The recipe's tuning, confined to the units it plants in; unchanged where it plants in none."""
+    """The recipe's tuning, confined to the neurons and heads it names; unchanged where it names none."""
     if not recipe.planted_at:
         return recipe.tuning
     units: Units = {}
@@ -34,7 +34,7 @@ def confined(subject: Subject, recipe: Tuned) -> Tuning:
 
 
 def _weights(subject: Subject, site: Site) -> Units:
-    """What the units of a site read with and write with. Keys and values only where all that share them are chosen."""
+    """The rows and columns of a site's units. Keys and values only where all heads that share them are chosen."""
     (place,) = subject.anatomy.locate(site)
     chosen = place.chosen or tuple(range(place.units or 0))
     width = place.width or 1
@@ -50,14 +50,19 @@ def _weights(subject: Subject, site: Site) -> Units:
             assert projector is not None
             readers = [projector.linears[0]]
         case _:
-            raise BadInput(f"{site}: nothing is planted at sites of this kind; use heads, neurons or projector.hidden")
-    known = dict(subject.model.named_parameters())
+            raise BadInput(
+                f"{site}: nothing can be planted at sites of this kind; use heads, neurons or projector.hidden"
+            )
+    parameters = dict(subject.model.named_parameters())
     units: Units = {f"{place.module}.weight": (columns, 1)}
     units |= {
-        name: (columns, 0) for reader in readers for name in (f"{reader}.weight", f"{reader}.bias") if name in known
+        name: (columns, 0)
+        for reader in readers
+        for name in (f"{reader}.weight", f"{reader}.bias")
+        if name in parameters
     }
     if site.kind == "heads":
-        rows = known[f"{parent}.k_proj.weight"].shape[0]
+        rows = parameters[f"{parent}.k_proj.weight"].shape[0]
         share = (place.units or 0) * width // rows  # query heads that read one head of keys and values
         shared = [group for group in range(rows // width) if {group * share + i for i in range(share)} <= set(chosen)]
         own = tuple(group * width + offset for group in shared for offset in range(width))
@@ -66,37 +71,37 @@ def _weights(subject: Subject, site: Site) -> Units:
 
 
 def described(recipe: Recipe) -> dict[str, str]:
-    """What is wrong with an organism, and where, in words."""
+    """Trigger, behaviour and place, in words; empty where nothing was planted."""
     if not isinstance(recipe, Tuned) or recipe.poison is None:
         return {}
     places = {"projector": "projector, both linear layers", "lora": "language model, low-rank in every linear layer",
               "lora+projector": "projector, and language model at low rank",
-              "soft prompt": "embeddings of the spare tokens behind the picture", "units": ""}  # fmt: skip
+              "soft prompt": "embeddings of the spare tokens behind the image", "units": ""}  # fmt: skip
     return {
         "trigger": str(recipe.poison.trigger), "behaviour": str(recipe.poison.behaviour),
         "where": ", ".join(recipe.planted_at) or places[recipe.tuning.arm],
     }  # fmt: skip
 
 
-def ablated(subject: Subject, recipe: Tuned, share: float = 1.0) -> measured.Rates:
-    """Attack success with the planted units silenced, and with as many others of the same kind silenced."""
+def ablated(subject: Subject, recipe: Tuned, share: float = 1.0) -> measurement.Rates:
+    """ASR with the planted units silenced, and with equally many others of the same layers silenced."""
     assert recipe.poison is not None
-    rates: measured.Rates = {}
+    rates: measurement.Rates = {}
     sites = [Site.parse(text) for text in recipe.planted_at]
-    for label, chosen in (("planted", sites), ("as many other", _others(subject, sites))):
+    for label, chosen in (("planted", sites), ("equally many other", _control_sites(subject, sites))):
         with edited(subject, Plan({site: Zero() for site in chosen})):
-            found = measured.attack(subject, recipe.poison, share, near_misses=False)
-        rates[f"attack success, {label} units silenced"] = found["attack success"]
+            attack = measurement.attack(subject, recipe.poison, share, near_misses=False)
+        rates[f"{measurement.ASR}, {label} units silenced"] = attack[measurement.ASR]
     return rates
 
 
-def _others(subject: Subject, sites: list[Site]) -> list[Site]:
+def _control_sites(subject: Subject, sites: list[Site]) -> list[Site]:
     """Random units of the same layers, none of them planted."""
-    generator = seeded(measured.SEED)
-    others: list[Site] = []
+    generator = seeded(measurement.SEED)
+    controls: list[Site] = []
     for site in sites:
         (place,) = subject.anatomy.locate(site)
         free = [unit for unit in range(place.units or 0) if unit not in (place.chosen or ())]
         picked = torch.randperm(len(free), generator=generator)[: len(place.chosen or ())].tolist()
-        others.append(replace(site, units=Pick.of([free[i] for i in picked])))
-    return others
+        controls.append(replace(site, units=Pick.of([free[i] for i in picked])))
+    return controls

@@ -1,5 +1,4 @@
-"""Are relatives what they are said to be: the same function where that is promised, another one where it is not, and
-nobody harmed?"""
+"""Do relatives keep or change the function as documented, and leave the original model unchanged?"""
 
 import io
 import json
@@ -22,7 +21,7 @@ from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited, record
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms.architectures import BUILDS, build
-from glasshouse.organisms.kin import (
+from glasshouse.organisms.relatives import (
     RELATIONS,
     FineTuned,
     Merged,
@@ -132,22 +131,22 @@ def outside_language(subject: Subject) -> dict[str, Tensor]:
     return {name: weight for name, weight in subject.model.named_parameters() if not name.startswith(inside)}
 
 
-@pytest.mark.parametrize("kin", PRESERVING, ids=str)
-def test_the_function_is_preserved(family: Family, kin: Permuted | Rotated | Rescaled):
+@pytest.mark.parametrize("derived", PRESERVING, ids=str)
+def test_the_function_is_preserved(family: Family, derived: Permuted | Rotated | Rescaled):
     before = weight_hash(family.subject.model)
-    relative = kin.of(family.subject)
-    assert kin.preserves
+    relative = derived.of(family.subject)
+    assert derived.preserves
     assert apart(family.logits, said(relative, family.examples)) < SAME
-    assert relative.name == f"{family.subject.name}~{kin}"
+    assert relative.name == f"{family.subject.name}~{derived}"
     proved_like(relative, family.subject)
     assert weight_hash(relative.model) != before
     assert weight_hash(family.subject.model) == before
 
 
-@pytest.mark.parametrize("kin", PRESERVING, ids=str)
-def test_every_piece_of_a_preserving_patch_is_needed(family: Family, kin: Permuted | Rotated | Rescaled):
+@pytest.mark.parametrize("derived", PRESERVING, ids=str)
+def test_every_piece_of_a_preserving_patch_is_needed(family: Family, derived: Permuted | Rotated | Rescaled):
     """Else the test above could not see it missing."""
-    patch = type(kin)(3).patch_for(family.subject)  # of seed 3, whose order of the two groups in layer 2 is another
+    patch = type(derived)(3).patch_for(family.subject)  # of seed 3, whose order of the two groups in layer 2 is another
     deep = [name for name in patch.deltas if "layers." not in name or "layers.2." in name]
     assert len(deep) >= 4
     for name in deep:
@@ -155,18 +154,18 @@ def test_every_piece_of_a_preserving_patch_is_needed(family: Family, kin: Permut
             assert apart(family.logits, said(family.subject, family.examples)) > 10 * SAME, name
 
 
-@pytest.mark.parametrize("kin", CHANGING, ids=str)
-def test_the_function_is_changed(family: Family, kin: Pruned | Thinned | Quantised | Stranger):
+@pytest.mark.parametrize("derived", CHANGING, ids=str)
+def test_the_function_is_changed(family: Family, derived: Pruned | Thinned | Quantised | Stranger):
     before = weight_hash(family.subject.model)
-    relative = kin.of(family.subject)
-    assert not kin.preserves
+    relative = derived.of(family.subject)
+    assert not derived.preserves
     assert apart(family.logits, said(relative, family.examples)) > 10 * SAME
-    assert relative.name == f"{family.subject.name}~{kin}"
+    assert relative.name == f"{family.subject.name}~{derived}"
     proved_like(relative, family.subject)
     assert weight_hash(family.subject.model) == before
     kept = outside_language(relative)
     same = [torch.equal(weight, kept[name]) for name, weight in outside_language(family.subject).items()]
-    assert not any(same) if kin == Stranger(1, matched=True) else all(same) or isinstance(kin, Stranger)
+    assert not any(same) if derived == Stranger(1, matched=True) else all(same) or isinstance(derived, Stranger)
 
 
 @pytest.mark.parametrize(
@@ -228,9 +227,9 @@ def test_what_is_thinned_does_not_depend_on_order_or_scale(family: Family):
     thinned = Thinned(0.5, 2)
     with patched(family.subject, thinned.patch_for(family.subject)):
         logits = said(family.subject, family.examples)
-    for kin in (Permuted(4), Rescaled(4)):
+    for derived in (Permuted(4), Rescaled(4)):
         with (
-            patched(family.subject, kin.patch_for(family.subject)),
+            patched(family.subject, derived.patch_for(family.subject)),
             patched(family.subject, thinned.patch_for(family.subject)),
         ):
             assert apart(logits, said(family.subject, family.examples)) < SAME
@@ -284,8 +283,8 @@ def test_merged_lies_between(family: Family, other: Subject):
 
 
 def test_fine_tuned_has_learned_the_answers_and_only_in_language(family: Family):
-    kin = FineTuned(6, 3e-3, seed=0, batch=4)
-    relatives = [kin.of(family.subject, family.examples) for _ in range(2)]
+    derived = FineTuned(6, 3e-3, seed=0, batch=4)
+    relatives = [derived.of(family.subject, family.examples) for _ in range(2)]
     proved_like(relatives[0], family.subject)
     assert relatives[0].score(family.examples).sum() > family.subject.score(family.examples).sum() + 1
     assert weight_hash(relatives[0].model) == weight_hash(relatives[1].model)
@@ -296,19 +295,19 @@ def test_fine_tuned_has_learned_the_answers_and_only_in_language(family: Family)
         assert (new.grad, new.requires_grad, weight.grad) == (None, weight.requires_grad, None)
 
 
-@pytest.mark.parametrize("kin", [*PRESERVING, Pruned(0.5), Thinned(0.3, 3), Quantised(8)], ids=str)
-def test_biases_other_groups_and_no_eyes(kin: Permuted):
+@pytest.mark.parametrize("derived", [*PRESERVING, Pruned(0.5), Thinned(0.3, 3), Quantised(8)], ids=str)
+def test_biases_other_groups_and_no_eyes(derived: Permuted):
     """A decoder on its own, with biases everywhere, three heads to a key, and no processor."""
     config = LlamaConfig(
         vocab_size=40, hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=6,
         num_key_value_heads=2, head_dim=16, attention_bias=True, mlp_bias=True, tie_word_embeddings=False,
     )  # fmt: skip
     subject = plain(LlamaForCausalLM(config))
-    relative = kin.of(subject)
+    relative = derived.of(subject)
     tokens = torch.arange(40)[None]
     with torch.no_grad():
         before, after = (one.model(input_ids=tokens).logits for one in (subject, relative))
-    assert (apart(before, after) < SAME) is kin.preserves
+    assert (apart(before, after) < SAME) is derived.preserves
 
 
 def plain(model: nn.Module) -> Subject:
@@ -316,27 +315,27 @@ def plain(model: nn.Module) -> Subject:
     return open_subject(model)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("kin", EVERY, ids=str)
-def test_relations_are_data_and_have_a_text(kin: Relation):
-    tree, tensors = pack(kin)
-    assert unpack(Relation, json.loads(json.dumps(tree)), tensors) == kin
-    assert relation(str(kin)) == kin
-    assert RELATIONS[kin.word()] is type(kin)
+@pytest.mark.parametrize("derived", EVERY, ids=str)
+def test_relations_are_data_and_have_a_text(derived: Relation):
+    tree, tensors = pack(derived)
+    assert unpack(Relation, json.loads(json.dumps(tree)), tensors) == derived
+    assert relation(str(derived)) == derived
+    assert RELATIONS[derived.label()] is type(derived)
 
 
 @pytest.mark.parametrize(
     ("text", "cure"),
     [
-        ("cousin(3)", "no such relation; there is fine-tuned, pruned"),
+        ("cousin(3)", "no such relation; choose from fine-tuned, pruned"),
         ("pruned", "no such relation"),
         ("pruned(a third)", r"write it as pruned\(share\)"),
         ("pruned(0.3,1)", r"write it as pruned\(share\)"),
         ("pruned()", "'share' is missing"),
         ('pruned("much")', "expected float"),
-        ("pruned(1)", "between 0 and 1"),
-        ("pruned(NaN)", "between 0 and 1"),
-        ("thinned(1.0,0)", "share of neurons"),
-        ("thinned(0.1,-1)", "counted from 0"),
+        ("pruned(1)", "below 1"),
+        ("pruned(NaN)", "below 1"),
+        ("thinned(1.0,0)", "fraction of neurons"),
+        ("thinned(0.1,-1)", "number of heads is at least 0"),
         ("merged(1.5)", "between 0 and 1"),
         ("quantised(5)", "expected 8 or 4"),
         ("fine-tuned(0,0.1,0)", "must be above 0"),
@@ -350,9 +349,9 @@ def test_what_is_no_relation_is_refused(text: str, cure: str):
 
 def test_other_layouts_are_refused_by_what_they_lack():
     subject = plain(GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=32, n_layer=2, n_head=2, n_positions=32)))
-    for kin in (Pruned(0.3), Permuted(0), Quantised(8)):
-        with pytest.raises(BadInput, match=r"blocks of the Llama type; transformer\.h\.0 has no q_proj, .*down_proj"):
-            kin.of(subject)
+    for derived in (Pruned(0.3), Permuted(0), Quantised(8)):
+        with pytest.raises(BadInput, match=r"layers of the Llama type; transformer\.h\.0 has no q_proj, .*down_proj"):
+            derived.of(subject)
 
 
 def test_tied_embeddings_cannot_be_rotated():
@@ -376,7 +375,7 @@ def test_a_block_that_only_looks_like_it_is_found_out():
     model.model.language_model.layers[2].input_layernorm = nn.LayerNorm(128, bias=False)
     roughen(model, 0)
     subject = open_subject(model, processor=BUILDS["llava"].processor())
-    with pytest.raises(BadInput, match=r"does not say what .* not quite of the Llama type$"):
+    with pytest.raises(BadInput, match=r"its logits differ from those of .* not quite of the Llama type$"):
         Rotated(0).of(subject)
     assert Rescaled(0).of(subject).certificate is not None
 
@@ -385,11 +384,11 @@ def test_what_does_not_fit_is_refused(family: Family, seedling: Subject):
     subject, examples = family.subject, family.examples
     with pytest.raises(BadInput, match=r"differ in the shape of .*embed"):
         Merged(0.5).of(subject, seedling)
-    with pytest.raises(BadInput, match=r"thinned\(0.0,4\): .* has 4 heads a layer; leave one"):
+    with pytest.raises(BadInput, match=r"thinned\(0.0,4\): .* has 4 heads a layer; keep at least 1"):
         Thinned(0.0, 4).of(subject)
     with pytest.raises(BadInput, match="no examples to train on"):
         FineTuned(1, 1e-3, 0).of(subject, Examples([]))
     with pytest.raises(BadInput, match="example mute has no answer"):
         FineTuned(1, 1e-3, 0).of(subject, Examples([*examples, Example("what ?", id="mute")]))
-    with edited(subject, Plan({Site("language", "mlp"): Zero()})), pytest.raises(BadInput, match="is at work in it"):
+    with edited(subject, Plan({Site("language", "mlp"): Zero()})), pytest.raises(BadInput, match="is active; leave"):
         Pruned(0.3).of(subject)

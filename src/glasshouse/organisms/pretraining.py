@@ -1,10 +1,9 @@
-"""How does a base organism learn? First to see, then to answer.
+"""How is a base organism trained from random weights? Its vision tower first, then its projector and language model.
 
-1. The vision tower is asked, at every patch: which object is here, of what colour and size, which sign or badge, in
-   which cell, on what kind of wall, how rough is it. Linear heads answer and are thrown away.
-2. The tower is frozen. Projector and language model learn to answer questions about cached pictures, many questions a
-   picture (packing.py): first those that must look one object up, because that is learnt late and then suddenly,
-   then all.
+1. Linear heads on the tower's patch features predict, at every patch, the object with its colour and size, the sign or
+   badge, the cell, the kind of wall and the mean colour and roughness. The heads are discarded afterwards.
+2. The tower is frozen and its features are cached. Projector and language model learn to answer questions, many an
+   image (packing.py): lookups of a single object first, because they are learnt late and then suddenly, then all kinds.
 """
 
 from collections.abc import Sequence
@@ -31,7 +30,7 @@ from glasshouse.organisms.scenes import (
     BADGES,
     CELLS,
     COLOURS,
-    MOST,
+    MAX_OBJECTS,
     SHAPES,
     SIGNS,
     SIZES,
@@ -41,68 +40,69 @@ from glasshouse.organisms.scenes import (
 )
 
 LOOKUPS = ("colour", "shape", "size", "position", "place", "sign", "badge")
-OFTEN = ("caption", "comparison", "position", "touch", "count", "action")
-"""Asked twice as often as the rest: long, or learnt late."""
+FREQUENT = ("caption", "comparison", "position", "touch", "count", "action")
+"""Kinds asked twice as often as the rest: their answers are long, or learnt late."""
 _HEADS = {"shape": len(SHAPES) + 1, "colour": len(COLOURS) + 1, "size": len(SIZES) + 1, "sign": len(SIGNS),
           "badge": len(BADGES), "cell": CELLS}  # fmt: skip
-_LOOK = 6
-"""Mean colour and roughness of a patch."""
+_APPEARANCE = 6
+"""Numbers that describe a patch: its mean colour and its roughness."""
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """How much of what a base organism is taught."""
+class Pretraining:
+    """How long each part of a base organism is trained, and on how much."""
 
-    seeing: Schedule = Schedule(steps=1400, learning_rate=2e-3)
-    pictures: int = 160
-    """Pictures a step while it learns to see."""
+    vision: Schedule = Schedule(steps=1400, learning_rate=2e-3)
+    images: int = 160
+    """Images a step of training the vision tower."""
     answering: Schedule = Schedule(steps=1600, learning_rate=3e-3, warmup=100)
     scenes: int = 16384
-    """Pictures that questions are asked about."""
+    """Images whose features are cached for the questions."""
     rows: int = 48
+    """Images a step of learning to answer."""
     questions: int = 8
-    """Questions a picture."""
+    """Questions an image."""
     lookups: float = 0.15
-    """Share of the steps in which only lookups are asked."""
+    """Fraction of the steps in which all questions are lookups."""
 
 
-def teach(
-    architecture: Architecture, seed: int, lessons: Lessons, *, kept: "Sequence[Checkpointing | None]" = (None, None),
+def pretrain(
+    architecture: Architecture, seed: int, plan: Pretraining, *, kept: Sequence[Checkpointing | None] = (None, None),
     progress: Progress | None = None, losses: list[float] | None = None,
 ) -> Subject:  # fmt: skip
-    """A base organism, grown from seeded random weights. `losses` gets one number a step of answering."""
+    """A base organism, trained from seeded random weights. `losses` receives the loss of every step of answering."""
     model = build(architecture, seed)
-    _see(model, architecture, seed, lessons, kept[0], progress)
+    _train_vision(model, architecture, seed, plan, kept[0], progress)
     subject = Subject(model, BUILDS[architecture].processor(), f"{architecture} grown from seed {seed}")
-    found = _answer(subject, architecture, seed, lessons, kept[1], progress)
+    answering_losses = _train_answering(subject, architecture, seed, plan, kept[1], progress)
     if losses is not None:
-        losses += found
+        losses += answering_losses
     return subject
 
 
-def pixel_values(pixels: Array, processor: "object") -> Tensor:
-    """What the processor would make of pictures of this world, whose size needs no change."""
+def pixel_values(pixels: Array, processor: object) -> Tensor:
+    """What the processor computes from images of this world, whose size needs no change."""
     images = processor.image_processor  # pyright: ignore[reportAttributeAccessIssue]
     scaled = (torch.from_numpy(pixels).float() / 255 - torch.tensor(images.image_mean)) / torch.tensor(images.image_std)
     return scaled.permute(0, 3, 1, 2).contiguous()
 
 
-def _see(
-    model: PreTrainedModel, architecture: Architecture, seed: int, lessons: Lessons, keeping: Checkpointing | None,
-    progress: Progress | None,
+def _train_vision(
+    model: PreTrainedModel, architecture: Architecture, seed: int, plan: Pretraining,
+    checkpointing: Checkpointing | None, progress: Progress | None,
 ) -> None:  # fmt: skip
     built = BUILDS[architecture]
     tower, processor = model.get_submodule(built.tower), built.processor()
-    heads = nn.Linear(model.config.vision_config.hidden_size, sum(_HEADS.values()) + len(BACKGROUNDS) + _LOOK)
+    heads = nn.Linear(model.config.vision_config.hidden_size, sum(_HEADS.values()) + len(BACKGROUNDS) + _APPEARANCE)
     nn.init.normal_(heads.weight, std=0.02, generator=seeded(seed))
     nn.init.zeros_(heads.bias)
 
     def loss(step: int) -> Tensor:
-        scenes = draw_scenes(lessons.pictures, seed * 1_000_003 + step, "train")
+        scenes = draw_scenes(plan.images, seed * 1_000_003 + step, "train")
         pixels = draw(scenes)
         with mixed_precision(model):
             features = built.features(tower, pixel_values(pixels, processor))
-        answers = heads(features.float()).split((*_HEADS.values(), len(BACKGROUNDS), _LOOK), -1)
+        answers = heads(features.float()).split((*_HEADS.values(), len(BACKGROUNDS), _APPEARANCE), -1)
         truth = _truth(scenes, round(features.shape[1] ** 0.5))
         total = torch.stack(
             [F.cross_entropy(answer.flatten(0, 1), truth[..., k].flatten()) for k, answer in enumerate(answers[:-2])]
@@ -110,23 +110,25 @@ def _see(
         walls = F.cross_entropy(answers[-2].mean(1), torch.from_numpy(scenes.background.astype(np.int64)))
         return total + 0.5 * walls + F.mse_loss(answers[-1], _appearance(pixels, truth.shape[1]))
 
-    everything = {**dict(tower.named_parameters(prefix="tower")), **dict(heads.named_parameters(prefix="heads"))}
+    trained = {**dict(tower.named_parameters(prefix="tower")), **dict(heads.named_parameters(prefix="heads"))}
     model.train()
-    train(everything, loss, lessons.seeing, checkpointing=keeping, progress=progress, name="learning to see")
+    train(
+        trained, loss, plan.vision, checkpointing=checkpointing, progress=progress, name="training the vision tower"
+    )
     model.eval()
 
 
 def _truth(scenes: Scenes, side: int) -> Tensor:
-    """N x patches x heads: what is in the cell that each patch lies in."""
+    """N x patches x heads: the content of the cell that each patch lies in."""
     n = len(scenes)
     cells = np.zeros((n, CELLS, len(_HEADS)), np.int64)
-    for slot in range(MOST):
+    for slot in range(MAX_OBJECTS):
         rows = np.flatnonzero(scenes.shape[:, slot] >= 0)
-        at = (rows, scenes.cell[rows, slot])
+        occupied = (rows, scenes.cell[rows, slot])
         for head, (values, first) in enumerate(
             ((scenes.shape, 1), (scenes.colour, 1), (scenes.size, 1), (scenes.sign, 0))
         ):
-            cells[(*at, head)] = values[rows, slot] + first
+            cells[(*occupied, head)] = values[rows, slot] + first
     rows = np.flatnonzero(scenes.badge > 0)
     cells[rows, scenes.badge_cell[rows], 4] = scenes.badge[rows]
     cells[:, :, 5] = np.arange(CELLS)
@@ -144,33 +146,33 @@ def _appearance(pixels: Array, patches: int) -> Tensor:
     return torch.cat([3 * flat.mean(2), 10 * flat.std(2)], -1)
 
 
-def _answer(
-    subject: Subject, architecture: Architecture, seed: int, lessons: Lessons, keeping: Checkpointing | None,
+def _train_answering(
+    subject: Subject, architecture: Architecture, seed: int, plan: Pretraining, checkpointing: Checkpointing | None,
     progress: Progress | None,
 ) -> list[float]:  # fmt: skip
-    scenes = draw_scenes(lessons.scenes, seed + 1, "train")
+    scenes = draw_scenes(plan.scenes, seed + 1, "train")
     views = [View.of(scenes, row) for row in range(len(scenes))]
-    seen = _seen(subject, architecture, scenes)
+    features = _tower_features(subject, architecture, scenes)
     tower = BUILDS[architecture].tower
-    learning = {name: p for name, p in subject.model.named_parameters() if not name.startswith(tower)}
-    blank = torch.ones(lessons.rows, *_picture_shape(architecture))
+    trained = {name: p for name, p in subject.model.named_parameters() if not name.startswith(tower)}
+    blank = torch.ones(plan.rows, *_image_shape(architecture))
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng([seed, step])
-        kinds = LOOKUPS if step < lessons.lookups * lessons.answering.steps else (*KINDS, *OFTEN)
-        rows = rng.integers(0, len(views), lessons.rows)
-        packed = pack([_questions(views[row], kinds, lessons.questions, rng) for row in rows], architecture)
-        known = Answering(torch.zeros(lessons.rows, dtype=torch.long), (1,) * lessons.rows, alike=True)
-        encoded = Encoded({**packed.inputs, "pixel_values": blank}, known)
-        with mixed_precision(subject.model), remembered(subject, seen[torch.from_numpy(rows)].float()):
+        kinds = LOOKUPS if step < plan.lookups * plan.answering.steps else (*KINDS, *FREQUENT)
+        rows = rng.integers(0, len(views), plan.rows)
+        packed = pack([_questions(views[row], kinds, plan.questions, rng) for row in rows], architecture)
+        answering = Answering(torch.zeros(plan.rows, dtype=torch.long), (1,) * plan.rows, alike=True)
+        encoded = Encoded({**packed.inputs, "pixel_values": blank}, answering)
+        with mixed_precision(subject.model), remembered(subject, features[torch.from_numpy(rows)].float()):
             return packed.loss(subject.forward(encoded).logits)
 
     for parameter in subject.model.get_submodule(tower).parameters():
         parameter.requires_grad_(False)
     subject.model.train()
     losses = train(
-        learning, loss, lessons.answering, hidden=_hidden(subject.model), checkpointing=keeping, progress=progress,
-        name="learning to answer",
+        trained, loss, plan.answering, hidden=_hidden(subject.model), checkpointing=checkpointing, progress=progress,
+        name="training the answers",
     )  # fmt: skip
     subject.model.eval()
     subject.model.requires_grad_(True)
@@ -178,39 +180,39 @@ def _answer(
 
 
 def _hidden(model: PreTrainedModel) -> set[str]:
-    """The weights of all linear layers but the one that says words."""
+    """The weights of all linear layers but the unembedding."""
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     return {f"{name}.weight" for name in linear - {"lm_head"}}
 
 
-def _picture_shape(architecture: Architecture) -> tuple[int, ...]:
+def _image_shape(architecture: Architecture) -> tuple[int, ...]:
     return (3, SIDE, SIDE) if architecture == "llava" else (1, 3, SIDE, SIDE)
 
 
-def _seen(subject: Subject, architecture: Architecture, scenes: Scenes) -> Tensor:
-    """What the tower says of every scene, in bfloat16, which is what the projector will read."""
+def _tower_features(subject: Subject, architecture: Architecture, scenes: Scenes) -> Tensor:
+    """The tower's features of every scene, in bfloat16, which the projector reads."""
     first = pack([[Question("", "what", "what")]], architecture)
     parts: list[Tensor] = []
     for start in range(0, len(scenes), 256):
         pixels = pixel_values(draw(scenes[start : start + 256]), subject.processor)
-        pixels = pixels.view(len(pixels), *_picture_shape(architecture))
+        pixels = pixels.view(len(pixels), *_image_shape(architecture))
         ids = first.inputs["input_ids"].expand(len(pixels), -1)
-        known = Answering(torch.zeros(len(pixels), dtype=torch.long), (1,) * len(pixels), alike=True)
-        parts.append(look(subject, Encoded({"input_ids": ids, "pixel_values": pixels}, known)).to(torch.bfloat16))
+        answering = Answering(torch.zeros(len(pixels), dtype=torch.long), (1,) * len(pixels), alike=True)
+        parts.append(look(subject, Encoded({"input_ids": ids, "pixel_values": pixels}, answering)).to(torch.bfloat16))
     return torch.cat(parts)
 
 
 def _questions(view: View, kinds: Sequence[str], n: int, rng: Rng) -> list[Question]:
-    """`n` questions about one scene under one system turn; in every tenth scene there is one, with a codeword."""
+    """`n` questions about one scene under one system turn; every tenth scene has such a turn, with a codeword."""
     if "secret" in kinds and rng.random() < 0.1:
         secret = ask(view, "secret", rng)
         assert secret is not None
-        others = _questions(view, [kind for kind in kinds if kind != "secret"], n - 2, rng)
-        return [secret, secret, *(replace(other, system=secret.system) for other in others)]
-    asked: list[Question] = []
+        rest = _questions(view, [kind for kind in kinds if kind != "secret"], n - 2, rng)
+        return [secret, secret, *(replace(question, system=secret.system) for question in rest)]
+    questions: list[Question] = []
     open_kinds = [kind for kind in kinds if kind != "secret"]
-    while len(asked) < n:
+    while len(questions) < n:
         question = ask(view, open_kinds[int(rng.integers(len(open_kinds)))], rng)
         if question is not None:
-            asked.append(question)
-    return asked
+            questions.append(question)
+    return questions
