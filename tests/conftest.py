@@ -9,18 +9,30 @@ import torch
 
 import dummies
 import juries
+import offline
 from glasshouse import cli
 from glasshouse.data.examples import Examples
 from glasshouse.engine import audit, catalogue
 from glasshouse.engine.method import load
 from glasshouse.engine.runs import Run, run
+from glasshouse.model import network
 from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
 from glasshouse.organisms.organism import organism
 from typing_in import Outcome
 
+network.watch()  # first, so that the suite's own hook sees only what glasshouse lets through
+offline.install()
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # workers share the cores; without it each takes all of them and all wait
+
+
+@pytest.fixture(autouse=True)
+def no_network() -> Iterator[None]:
+    """A test that reaches for the network fails, and so does the test that set up what reached for it."""
+    yield
+    reached, offline.attempts[:] = list(offline.attempts), []
+    assert reached == []
 
 
 @pytest.fixture(scope="session")

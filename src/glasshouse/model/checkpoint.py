@@ -10,31 +10,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-)
+from safetensors import safe_open
+from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
+from glasshouse.model.configs import FIX, auto_class, check_entries
+from glasshouse.model.strangers import strangers_files
 from glasshouse.values.errors import BadInput
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+PROCESSOR_FIX = "compare its tokenizer and preprocessor files with the original, or pass processor="
+LONGEST_EDGE = 16_384
+MOST_PIXELS = LONGEST_EDGE**2
+PLAIN_SETTINGS = {
+    *("transformers_version", "_from_model_config", "use_cache", "output_attentions", "output_hidden_states"),
+    *("do_sample", "temperature", "top_p", "top_k", "min_p", "max_length", "max_new_tokens"),
+}
+INDEX = "model.safetensors.index.json"
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse pickles, missing shards and truncated files, each with its cure."""
+    """Refuse pickles, missing shards and truncated files, each with its fix."""
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             raise BadInput(
@@ -42,36 +38,31 @@ def check_folder(folder: Path) -> None:
             )
         raise BadInput(f"{folder}: no config.json in this folder; point to a Hugging Face checkpoint")
     tensors = sorted(folder.glob("*.safetensors"))
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        named = _shards(index)
-        missing = sorted(named - {file.name for file in tensors})
+    if (folder / INDEX).is_file():
+        shards = _shards(folder / INDEX)
+        missing = sorted(shards - {file.name for file in tensors})
         if missing:
             raise BadInput(
-                f"{folder}: {len(missing)} of {len(named)} shards are missing, first {missing[0]}; download them again"
+                f"{folder}: {len(missing)} of {len(shards)} shards are missing, first {missing[0]}; download them again"
             )
-        tensors = [folder / name for name in sorted(named)]
+        tensors = [folder / name for name in sorted(shards)]
     if not tensors:
         raise BadInput(f"{folder}: {_no_tensors(folder)}")
     for file in tensors:
         check_file(file)
+    check_generation(folder)
 
 
 def check_file(file: Path) -> None:
     """Refuse a safetensors file that is truncated or is something else."""
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except (SafetensorError, OSError, ValueError) as problem:
-        raise BadInput(f"{file}: not a whole safetensors file ({problem}); download it again") from None
+    with strangers_files(file, "not a whole safetensors file", "download it again"), safe_open(file, framework="pt"):
+        pass
 
 
 def _shards(index: Path) -> set[str]:
-    try:
-        named = json.loads(index.read_text("utf-8"))["weight_map"].values()
-        return {str(name) for name in named}
-    except (ValueError, KeyError, AttributeError):
-        raise BadInput(f"{index}: not a readable index of shards; download it again") from None
+    with strangers_files(index, "not a readable index of shards", "download it again"):
+        shards = json.loads(index.read_text("utf-8"))["weight_map"].values()
+        return {str(name) for name in shards}
 
 
 def _no_tensors(folder: Path) -> str:
@@ -84,47 +75,30 @@ def _no_tensors(folder: Path) -> str:
     return "no safetensors weights in this folder; only the anatomy can be drawn: glasshouse anatomy"
 
 
-def read_config(source: str, *, revision: str | None, download: bool, remote_code: bool) -> PreTrainedConfig:
-    """The configuration of a folder or a hub name; the network only if asked for."""
-    try:
-        return AutoConfig.from_pretrained(
-            source, revision=revision, local_files_only=not download, trust_remote_code=remote_code
-        )
-    except (OSError, ValueError, KeyError) as problem:
-        raise BadInput(f"{source}: {_why_no_config(source, str(problem), download, remote_code)}") from None
+def check_generation(folder: Path) -> None:
+    """Refuse generation settings that cannot be read. transformers would leave them out without a word, so that the
+    model examined would generate differently from the model its users run."""
+    file = folder / "generation_config.json"
+    if file.is_file():
+        with strangers_files(file, "these generation settings cannot be read", "download the file again or remove it"):
+            settings = json.loads(file.read_text("utf-8"))
+            if not isinstance(settings, dict):
+                raise TypeError(f"a JSON object is needed, not {type(settings).__name__}")
 
 
-def _why_no_config(source: str, problem: str, download: bool, remote_code: bool) -> str:
-    if "trust_remote_code" in problem and not remote_code:
-        return "needs code from its repository, which is not run unless you say so: --remote-code"
-    if Path(source).exists() or download:
-        return f"its configuration cannot be read ({problem.splitlines()[0]})"
-    return "neither a folder nor in the local cache; to fetch it from the hub add --download"
-
-
-def auto_class(config: PreTrainedConfig) -> Any:
-    """The transformers class that opens this kind of model."""
-    if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        return AutoModelForImageTextToText
-    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return AutoModelForCausalLM
-    return AutoModel
-
-
-def on_meta(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model without weights, for its anatomy."""
-    with torch.device("meta"):
-        try:
-            return auto_class(config).from_config(config)
-        except (ImportError, ValueError, KeyError) as problem:
-            raise BadInput(
-                f"{config.model_type}: cannot be built from its configuration ({str(problem).splitlines()[0]})"
-            ) from None
+def generates_plainly(model: PreTrainedModel) -> bool:
+    """Whether its generation settings only name tokens and ways of sampling, which greedy answers do not use."""
+    settings = getattr(model, "generation_config", None)
+    entries = settings.to_diff_dict() if settings is not None else {}
+    tokens = {name: value for name, value in entries.items() if name.endswith("_token_id")}
+    ids = [token for value in tokens.values() for token in (value if isinstance(value, list) else [value])]
+    return set(entries) - set(tokens) <= PLAIN_SETTINGS and all(isinstance(token, int) for token in ids)
 
 
 def load_model(source: str, config: PreTrainedConfig, options: Mapping[str, Any]) -> PreTrainedModel:
     """The weights, from safetensors only, none of them left to chance."""
-    try:
+    fix = "is every file of this checkpoint there and unmodified?"
+    with strangers_files(source, "cannot be loaded", fix):
         model, info = auto_class(config).from_pretrained(
             source,
             config=config,
@@ -133,15 +107,10 @@ def load_model(source: str, config: PreTrainedConfig, options: Mapping[str, Any]
             ignore_mismatched_sizes=True,
             **options,
         )
-    except (OSError, RuntimeError, ValueError, SafetensorError, ImportError) as problem:
-        line = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
-        raise BadInput(
-            f"{source}: cannot be loaded ({line}); is every file of this checkpoint there and unmodified?"
-        ) from None
     if info["mismatched_keys"]:
-        name, found, wanted = sorted(info["mismatched_keys"])[0]
+        name, stored, configured = sorted(info["mismatched_keys"])[0]
         raise BadInput(
-            f"{source}: {name} has shape {tuple(found)}, its configuration says {tuple(wanted)}; "
+            f"{source}: {name} has shape {tuple(stored)}, its configuration says {tuple(configured)}; "
             "the two do not belong together"
         )
     if info["missing_keys"]:
@@ -153,45 +122,46 @@ def load_model(source: str, config: PreTrainedConfig, options: Mapping[str, Any]
     return model.eval()
 
 
-def load_processor(name: str, hub: Mapping[str, Any], *, sees: bool) -> Any:
-    """The processor, tokenizer or image processor the folder has. One that drops the images of a model that sees is
-    refused."""
-    problems: list[str] = []
+def load_processor(name: str, hub: Mapping[str, Any], config: PreTrainedConfig) -> Any:
+    """The processor, tokenizer or image processor of a model; all that the model reads must be in it."""
+    if Path(name).is_dir():
+        _check_processor_files(Path(name))
+    sees, reads = hasattr(config, "vision_config"), hasattr(config.get_text_config(), "vocab_size")
+    problems: list[BadInput] = []
     for auto in (AutoProcessor, AutoTokenizer, AutoImageProcessor):
         try:
-            found = auto.from_pretrained(name, **hub)
-        except (OSError, ValueError, KeyError, ImportError, AttributeError, TypeError) as problem:
-            problems.append(str(problem).splitlines()[0] if str(problem) else type(problem).__name__)
+            with strangers_files(name, "no processor or tokenizer could be loaded", PROCESSOR_FIX):
+                processor = auto.from_pretrained(name, **hub)
+        except BadInput as problem:
+            problems.append(problem)
             continue
-        if sees and not hasattr(found, "image_processor") and not hasattr(found, "size"):
-            raise BadInput(
-                f"{name}: its processor came without image processing; "
-                "this family needs torchvision: pip install torchvision"
-            )
-        return found
+        if reads and not hasattr(processor, "tokenizer") and not hasattr(processor, "pad_token"):
+            break
+        if sees and not hasattr(processor, "image_processor") and not hasattr(processor, "size"):
+            break
+        return processor
+    if problems and "orchvision" not in str(problems[0]):
+        raise problems[0]
     raise BadInput(
-        f"{name}: no processor or tokenizer could be loaded ({problems[0]}); "
-        "add its files to the folder or pass processor="
+        f"{name}: its processor came without image processing; this family needs torchvision: pip install torchvision"
     )
 
 
-def with_adapter(model: PreTrainedModel, folder: Path) -> Any:
-    try:
-        from peft import PeftModel, get_peft_model_state_dict
-    except ImportError:
-        raise BadInput("an adapter needs peft: pip install 'glasshouse[adapters]'") from None
-    if not (folder / "adapter_config.json").is_file():
-        raise BadInput(f"{folder}: no adapter_config.json, so this is not a PEFT adapter")
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise BadInput(f"{folder}: no adapter_model.safetensors; pickle adapters are not read, convert it in a sandbox")
-    check_file(weights)
-    try:
-        adapted = PeftModel.from_pretrained(model, str(folder))
-        with safe_open(weights, framework="pt") as opened:
-            missing = sorted(set(get_peft_model_state_dict(adapted)) - set(opened.keys()))
-        if missing:
-            raise BadInput(f"{folder}: {len(missing)} of the adapter's weights are missing, first {missing[0]}")
-        return adapted
-    except (ValueError, RuntimeError, KeyError) as problem:
-        raise BadInput(f"{folder}: this adapter does not fit the model ({str(problem).splitlines()[0]})") from None
+def _check_processor_files(folder: Path) -> None:
+    """Refuse sizes that would fill the memory when an example is processed."""
+    for name in PROCESSOR_FILES:
+        file = folder / name
+        if file.is_file():
+            with strangers_files(file, "cannot be read", FIX):
+                settings = json.loads(file.read_text("utf-8"))
+            check_entries(str(file), settings)
+            images = settings.get("image_processor", settings) if isinstance(settings, dict) else None
+            if not isinstance(images, dict):
+                continue  # transformers refuses it
+            sizes = images.get("size")
+            # Families that merge patches give a number of pixels where others give the length of an edge.
+            limit = MOST_PIXELS if "merge_size" in images else LONGEST_EDGE
+            for edge in ("shortest_edge", "longest_edge"):
+                length = sizes.get(edge) if isinstance(sizes, dict) else sizes
+                if isinstance(length, int) and length > limit:
+                    raise BadInput(f"{file}: size.{edge} is {length:,}, more than {limit:,}; {FIX}")

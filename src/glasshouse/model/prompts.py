@@ -1,10 +1,10 @@
 """How does an example become a model's inputs, and which of its tokens are the answer?
 
 1. The chat template where there is one, else the plain prompt with the image placeholder in front.
-2. The processor expands the placeholders and tokenises; padding is on the left, so the last column is the last word
+2. The processor expands the placeholders and tokenises; padding is on the left, so the last column is the last token
    of every row.
-3. An answer's tokens are those the prompt's text gains when the answer is appended; they are put behind the processed
-   prompt, where generation would have put them.
+3. An answer's tokens are those that appending the answer adds to the prompt's text; they follow the processed prompt,
+   where generation would have put them.
 """
 
 import copy
@@ -22,19 +22,23 @@ from transformers import PreTrainedConfig
 from glasshouse.data.examples import Example
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.spans import Answering
+from glasshouse.model.strangers import strangers_files, within
 from glasshouse.values.errors import BadInput
+
+TEMPLATE_SECONDS = 10.0
+"""A chat template that runs longer never ends."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch as the model takes it, and what its inputs do not show."""
+    """A batch as the model takes it, and where its answers and images are."""
 
     inputs: dict[str, Tensor]
     known: Answering
 
 
 class Prompts:
-    """One model's way of being asked."""
+    """How one model takes examples: its processor, and where its answers begin."""
 
     def __init__(self, processor: Any, anatomy: Anatomy, config: PreTrainedConfig) -> None:
         self.anatomy, self.config = anatomy, config
@@ -48,17 +52,18 @@ class Prompts:
 
     def settings(self) -> dict[str, str]:
         """Everything that turns an example into inputs, as text, by what it is."""
-        vocabulary = getattr(self.tokenizer, "backend_tokenizer", None)
-        rules = json.loads(vocabulary.to_str()) if vocabulary is not None else {}
-        # A tokenizer remembers how the last batch was padded and cut; that is none of its rules.
-        rules = {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
+        tokenizer = getattr(self.tokenizer, "backend_tokenizer", None)
         images = getattr(self.given, "image_processor", self.given if self.tokenizer is None else None)
-        return {
-            "processor class": type(self.given).__name__,
-            "chat template": str(getattr(self.given, "chat_template", None)),
-            "tokenizer": json.dumps(rules),
-            "image processor": images.to_json_string() if images is not None else "",
-        }
+        with strangers_files("the processor", "its rules cannot be read", "compare its files with the original"):
+            rules = json.loads(tokenizer.to_str()) if tokenizer is not None else {}
+            # A tokenizer also stores how the last batch was padded and cut, which is none of its rules.
+            rules = {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
+            return {
+                "processor class": type(self.given).__name__,
+                "chat template": str(getattr(self.given, "chat_template", None)),
+                "tokenizer": json.dumps(rules),
+                "image processor": images.to_json_string() if images is not None else "",
+            }
 
     def digest(self) -> str:
         """SHA-256 of everything that turns an example into inputs."""
@@ -66,7 +71,7 @@ class Prompts:
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens there are to say."""
+        """The number of tokens."""
         return len(self.tokenizer)
 
     @property
@@ -79,33 +84,43 @@ class Prompts:
             raise BadInput("this model was opened without a processor; pass processor= to open it for examples")
         if not examples:
             raise BadInput("there are no examples in this batch")
-        pictures = [[image.open() for image in example.images] for example in examples]
-        self._check(examples, pictures)
-        tails: list[list[int]] = [[] for _ in examples]
-        if self.tokenizer is None:
-            inputs = self.processor(images=[picture for row in pictures for picture in row], return_tensors="pt")
-        else:
-            texts = [self._prompt(example) for example in examples]
-            inputs = self._process(examples, texts, pictures)
-            tails = self._tails(examples, texts) if answers else tails
-        sizes = {picture.size for row in pictures for picture in row}
-        alike = len(sizes) <= 1 and len({len(row) for row in pictures}) == 1
-        known = Answering(torch.tensor([len(tail) for tail in tails]), tuple(map(len, pictures)), alike)
-        # Some processors add labels; with them a model computes a loss nobody asked for.
-        kept = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
+        images = [[image.open() for image in example.images] for example in examples]
+        self._check(examples, images)
+        span = f"examples {examples[0].id}-{examples[-1].id}"
+        with strangers_files(span, "the processor refuses them", "change them, or compare its files with the original"):
+            tensors, tails = self._tensors(examples, images, answers=answers)
+        sizes = {image.size for row in images for image in row}
+        alike = len(sizes) <= 1 and len({len(row) for row in images}) == 1
+        known = Answering(torch.tensor([len(tail) for tail in tails]), tuple(map(len, images)), alike)
         longest = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        if "input_ids" in kept and isinstance(longest, int) and kept["input_ids"].shape[1] > longest:
+        if "input_ids" in tensors and isinstance(longest, int) and tensors["input_ids"].shape[1] > longest:
             raise BadInput(
-                f"example {examples[0].id}: {kept['input_ids'].shape[1]} tokens, the model was made for {longest}"
+                f"example {examples[0].id}: {tensors['input_ids'].shape[1]} tokens, the model was made for {longest}"
             )
         if any(tails):
-            kept = self._with_answers(kept, tails)
+            tensors = self._with_answers(tensors, tails)
         if getattr(self.config, "is_encoder_decoder", False):
-            kept["decoder_input_ids"] = torch.full((len(examples), 1), self._start_token())
-        return Encoded(kept, known)
+            tensors["decoder_input_ids"] = torch.full((len(examples), 1), self._start_token())
+        return Encoded(tensors, known)
 
-    def _check(self, examples: Sequence[Example], pictures: Sequence[Sequence[Image]]) -> None:
-        for example, row in zip(examples, pictures, strict=True):
+    def _tensors(
+        self, examples: Sequence[Example], images: list[list[Image]], *, answers: bool
+    ) -> tuple[dict[str, Tensor], list[list[int]]]:
+        """What the processor gives the model for the prompts, and by example the ids of its answer."""
+        tails: list[list[int]] = [[] for _ in examples]
+        if self.tokenizer is None:
+            inputs = self.processor(images=[image for row in images for image in row], return_tensors="pt")
+        else:
+            texts = [self._prompt(example) for example in examples]
+            inputs = self._process(texts, images)
+            tails = self._tails(examples, texts) if answers else tails
+        # With the labels that some processors add, a model would also compute a loss.
+        tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
+        return tensors, tails
+
+    def _check(self, examples: Sequence[Example], images: Sequence[Sequence[Image]]) -> None:
+        """Refuse examples with images for a model that does not see, and without for a model that only sees."""
+        for example, row in zip(examples, images, strict=True):
             if (
                 row
                 and self.anatomy.vision is None
@@ -119,7 +134,7 @@ class Prompts:
     def _prompt(self, example: Example) -> str:
         """The text before the answer, placeholders not yet expanded."""
         if getattr(self.processor, "chat_template", None) is None:
-            # Processors with query tokens put the image in front themselves, and choke on a second placeholder.
+            # Processors with query tokens put the image in front themselves, and refuse a second placeholder.
             token = (
                 "" if hasattr(self.processor, "num_query_tokens") else str(getattr(self.processor, "image_token", ""))
             )
@@ -139,10 +154,15 @@ class Prompts:
                 messages.append({"role": "assistant", "content": part(example.history[number][1])})
         if answer is not None:
             messages.append({"role": "assistant", "content": part(answer)})
-        try:
-            return self.processor.apply_chat_template(messages, add_generation_prompt=answer is None, tokenize=False)
-        except Exception as problem:  # noqa: BLE001 - a template is a program of the model's author and may raise anything
-            raise BadInput(f"example {example.id}: the model's chat template refuses it ({problem})") from None
+        problem, fix = "the model's chat template refuses it", "change the example, or mend the template"
+        with strangers_files(f"example {example.id}", problem, fix):
+            # A template is a program of the model's author: it may also never end.
+            return within(
+                TEMPLATE_SECONDS,
+                lambda: self.processor.apply_chat_template(
+                    messages, add_generation_prompt=answer is None, tokenize=False
+                ),
+            )
 
     def _with_answer(self, example: Example, text: str) -> str:
         """The prompt's text with the answer behind it, spaced as the template would space it."""
@@ -164,7 +184,7 @@ class Prompts:
         before, after = (
             self.tokenizer(strings, add_special_tokens=False)["input_ids"] for strings in (list(texts), answered)
         )
-        return [_behind(one, other) for one, other in zip(before, after, strict=True)]
+        return [_added(prompt, whole) for prompt, whole in zip(before, after, strict=True)]
 
     def _with_answers(self, inputs: dict[str, Tensor], tails: list[list[int]]) -> dict[str, Tensor]:
         """Put each row's answer behind its prompt, and padding in front so that all rows end together."""
@@ -192,24 +212,18 @@ class Prompts:
                 return 1
             case "token_type_ids":
                 return self.anatomy.answer_token_type
-            case _:  # one number per token marks images, more say which of them a token sees
+            case _:  # a number per token marks images; more numbers select the images that a token sees
                 return 0 if old.ndim == 1 else old[-1:].expand(len(tail), *old.shape[1:])
 
-    def _process(self, examples: Sequence[Example], texts: list[str], pictures: list[list[Image]]) -> Any:
+    def _process(self, texts: list[str], images: list[list[Image]]) -> Any:
         arguments: dict[str, Any] = {"text": texts, "return_tensors": "pt", "padding": True, "padding_side": "left"}
-        if self.processor is not self.tokenizer and any(pictures):
-            if not all(pictures):
+        if self.processor is not self.tokenizer and any(images):
+            if not all(images):
                 raise BadInput("a batch mixes examples with and without images; show them apart (batch_size=1)")
-            arguments["images"] = pictures
+            arguments["images"] = images
         if getattr(self.processor, "chat_template", None) is not None:
             arguments["add_special_tokens"] = False  # the template has written them
-        try:
-            return self.processor(**arguments)
-        except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as problem:
-            line = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-            raise BadInput(
-                f"examples {examples[0].id}-{examples[-1].id}: the processor refuses them ({line})"
-            ) from None
+        return self.processor(**arguments)
 
     def _start_token(self) -> int:
         config = self.config.get_text_config(decoder=True)
@@ -225,8 +239,8 @@ def _part(text: str, images: int = 0) -> list[dict[str, str]]:
     return [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]
 
 
-def _behind(before: list[int], after: list[int]) -> list[int]:
-    """What comes after the ids that both begin with."""
-    pairs = zip(before, after, strict=False)
-    same = next((i for i, (one, two) in enumerate(pairs) if one != two), min(len(before), len(after)))
-    return after[same:]
+def _added(prompt: list[int], whole: list[int]) -> list[int]:
+    """The ids of the whole that come after those it begins with as the prompt does."""
+    pairs = zip(prompt, whole, strict=False)
+    same = next((i for i, (left, right) in enumerate(pairs) if left != right), min(len(prompt), len(whole)))
+    return whole[same:]

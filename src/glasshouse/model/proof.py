@@ -35,7 +35,7 @@ def prove(subject: Subject) -> Certificate:
     began = time.perf_counter()
     checks: list[Check] = []
     locations = list(_one_of_each(subject))
-    example = _synthetic(subject)
+    example = synthetic(subject)
     hooks = hook_count(subject)
     try:
         with frozen(subject.model):
@@ -80,7 +80,8 @@ def _one_of_each(subject: Subject) -> list[Location]:
     return chosen
 
 
-def _synthetic(subject: Subject, image: bool = True) -> Example:
+def synthetic(subject: Subject, image: bool = True) -> Example:
+    """An example of the kind the model reads."""
     sees = subject.anatomy.vision is not None or subject.anatomy.projector is not None
     reads = subject.prompts.tokenizer is not None
     images = (StoredImage(data=_noise()),) if image and sees else ()
@@ -88,7 +89,7 @@ def _synthetic(subject: Subject, image: bool = True) -> Example:
 
 
 def _noise() -> bytes:
-    """A small picture of seeded noise."""
+    """A small image of seeded noise."""
     import io
 
     from PIL import Image
@@ -205,7 +206,7 @@ def _between(subject: Subject, example: Example) -> list[Check]:
 def _only_with_image(subject: Subject) -> list[Check]:
     what = "the projector matters only when there is an image"
     try:
-        encoded = subject.encode([_synthetic(subject, image=False)])
+        encoded = subject.encode([synthetic(subject, image=False)])
         with torch.no_grad():
             bare = _voice(subject, encoded)
             with edited(subject, Plan({Site("projector", "output"): Zero()})):

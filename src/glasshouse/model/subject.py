@@ -29,6 +29,16 @@ from glasshouse.model.prompts import Encoded, Prompts
 from glasshouse.model.spans import answering
 from glasshouse.values.errors import BadInput
 
+GREEDY: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "return_dict_in_generate": False,
+    **dict.fromkeys(("stop_strings", "penalty_alpha", "dola_layers", "constraints", "force_words_ids")),
+    **dict.fromkeys(("prompt_lookup_num_tokens", "assistant_early_exit", "custom_generate")),
+}
+"""One answer per prompt, whatever other way of generating a checkpoint's generation_config.json asks for."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -191,8 +201,8 @@ class Subject:
                 said = self.model.generate(  # pyright: ignore[reportCallIssue]
                     **encoded.inputs,
                     max_new_tokens=max_new_tokens,
-                    do_sample=False,
                     pad_token_id=self.prompts.pad_token,
+                    **GREEDY,
                 )
             seq2seq = getattr(self.model.config, "is_encoder_decoder", False)
             prompt = 0 if seq2seq else encoded.inputs["input_ids"].shape[1]
@@ -203,9 +213,14 @@ class Subject:
     def _takes_positions(self) -> bool:
         return "position_ids" in inspect.signature(unwrapped(self.model).forward).parameters
 
+    @property
+    def generates(self) -> bool:
+        """Whether it has a language model that can answer."""
+        return self.anatomy.language is not None and self.anatomy.language.unembedding is not None
+
     def _needs_language(self, what: str) -> None:
-        if self.anatomy.language is None or self.anatomy.language.unembedding is None:
-            raise BadInput(f"{what}: {self.name} ({self.anatomy.family}) has no language model that says anything")
+        if not self.generates:
+            raise BadInput(f"{what}: {self.name} ({self.anatomy.family}) has no language model that generates")
 
     def _repr_html_(self) -> str:
         from glasshouse.values.surfaces import rendered

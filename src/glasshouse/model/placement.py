@@ -1,0 +1,118 @@
+"""Where will a model lie, and does it fit there? Answered before any weight is read."""
+
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+from glasshouse.model.strangers import strangers_files
+from glasshouse.values.errors import BadInput
+
+SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Names of accelerate's ways to spread a model over all devices."""
+COMPUTING = ("cpu", "cuda", "mps", "xpu")
+MARGIN = 1.2
+"""A checkpoint that lacks more than that much of its weights is refused unread; one that lacks any, once read."""
+PACKED = 16
+"""Quantised weights lie several to a number."""
+GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""What a container may use."""
+
+
+def check_device(device: str | Mapping[str, Any] | None) -> None:
+    """Refuse a device that is unknown or not there, and a device map that names one."""
+    if isinstance(device, Mapping):
+        for part, place in device.items():
+            if place != "disk":
+                _check_place(place, f"device map, {part!r}: {place}")
+        _needs_accelerate("a device map")
+    elif device in SPREADING:
+        _needs_accelerate(f"device {device}")
+    elif device is not None:
+        _check_place(device, f"device {device}")
+
+
+def _check_place(place: Any, named: str) -> None:
+    try:
+        device = torch.device(f"cuda:{place}" if isinstance(place, int) else place)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in COMPUTING:
+        raise BadInput(f"{named}: no such device; write cpu, cuda, cuda:0, mps, or auto to spread over all devices")
+    backend = getattr(torch, device.type)
+    present = backend.device_count() if backend.is_available() else 0
+    if present == 0:
+        raise BadInput(
+            f"{named}: PyTorch finds no {device.type} device here; use cpu, or install a PyTorch that has it"
+        )
+    # The CPU is one device, however it is numbered.
+    if device.type != "cpu" and (device.index or 0) >= present:
+        raise BadInput(f"{named}: there are {present} of them, numbered from 0")
+
+
+def _needs_accelerate(named: str) -> None:
+    try:
+        import accelerate  # noqa: F401
+    except ImportError:
+        raise BadInput(f"{named}: needs accelerate: pip install 'glasshouse[large]'") from None
+
+
+def check_stored(name: str, model: PreTrainedModel) -> None:
+    """Refuse a configuration that asks for more weights than its files hold; `model` is on the meta device."""
+    stored = _stored(Path(name))
+    wanted = sum(parameter.numel() for parameter in model.parameters())
+    if stored is not None and wanted > stored * (PACKED if _quantised(model) else MARGIN):
+        raise BadInput(
+            f"{name}: its configuration asks for {wanted:,} weights and its files hold {stored:,}; "
+            "the two do not belong together"
+        )
+
+
+def check_fits(name: str, model: PreTrainedModel, dtype: torch.dtype | str, device: object) -> None:
+    """Refuse a model that this machine cannot hold; `model` is on the meta device."""
+    available = memory()
+    if available is None or isinstance(device, Mapping) or device in SPREADING:
+        return  # a model that is spread may also lie on the disk
+    size = 0.5 if _quantised(model) else dtype.itemsize if isinstance(dtype, torch.dtype) else 2
+    needed = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers())) * size
+    if needed > available:
+        raise BadInput(
+            f"{name}: its configuration asks for {needed / 2**30:,.0f} GiB, and this machine has "
+            f"{available / 2**30:,.0f} GiB of memory; use --device auto to spread it, or check its config.json"
+        )
+
+
+def _quantised(model: PreTrainedModel) -> bool:
+    return getattr(model.config, "quantization_config", None) is not None
+
+
+def _stored(folder: Path) -> int | None:
+    """How many numbers the safetensors files of a folder hold, by their headers."""
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not files:
+        return None
+    total = 0
+    for file in files:
+        whole = strangers_files(file, "not a whole safetensors file", "download it again")
+        with whole, safe_open(file, framework="pt") as opened:
+            total += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118 - no mapping
+    return total
+
+
+def memory() -> int | None:
+    """Bytes of this machine, its GPUs included; None where the system does not say."""
+    try:
+        main = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+    with suppress(OSError, ValueError):  # no container, or one without a limit
+        main = min(main, int(GROUP_LIMIT.read_text()))
+    if not torch.cuda.is_available():
+        return main
+    return main + sum(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))

@@ -1,0 +1,81 @@
+"""What happens when a stranger's file breaks the library that reads it? One line for the user, whatever is raised.
+
+Configurations, tokenizers, templates and weights are read by transformers, tokenizers, jinja2, safetensors and peft,
+which raise whatever the broken file leads to, also panics of compiled code. `strangers_files` turns all of it into
+`BadInput`; `within` also ends what would never end.
+"""
+
+import ctypes
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+from glasshouse.model.network import attempt
+from glasshouse.values.errors import BadInput
+
+R = TypeVar("R")
+LONGEST_REASON = 300
+"""Characters of another library's message that are repeated."""
+PROGRAMMING_ERRORS = (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, NameError)
+"""Their messages say nothing without their names."""
+
+
+@contextmanager
+def strangers_files(name: object, problem: str, fix: str) -> Iterator[None]:
+    """Inside, a stranger's files are read: whatever they raise becomes `NAME: PROBLEM (reason); FIX`."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as cause:
+        raise BadInput(
+            f"{name}: {problem} (out of memory); free memory, or use a smaller --dtype or more devices (--device auto)"
+        ) from cause
+    except BaseException as cause:
+        if not isinstance(cause, Exception) and not _panic(cause):
+            raise  # Ctrl-C and the like
+        address = attempt(cause)
+        if address is not None:
+            raise BadInput(f"{name}: would use the network ({address}); add --download to allow it") from cause
+        raise BadInput(f"{name}: {problem} ({reason(cause)}); {fix}") from cause
+
+
+def reason(cause: BaseException) -> str:
+    """An exception's message in one short line."""
+    if isinstance(cause, RecursionError):
+        return "it is nested too deeply"
+    line = " ".join(str(cause).split())
+    if not line or isinstance(cause, PROGRAMMING_ERRORS) or _panic(cause):
+        line = f"{type(cause).__name__}: {line}".removesuffix(": ")
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
+
+
+def within(seconds: float, work: Callable[[], R]) -> R:
+    """The result of work that a stranger wrote, such as a template; it is stopped when the time is over."""
+    results: list[R] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as cause:  # noqa: BLE001 - raised again by whoever waits
+            failures.append(cause)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        # Python code notices this at its next instruction; a compiled function only when it returns.
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeoutError))
+        raise TimeoutError(f"not finished after {seconds:g} seconds")
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def _panic(cause: BaseException) -> bool:
+    """Whether compiled Rust code (tokenizers, safetensors) panicked; the class has no public home."""
+    return type(cause).__name__ == "PanicException"

@@ -1,0 +1,78 @@
+"""Is a device that is not there, or a model that does not fit, refused before a weight is read?"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from glasshouse.model import checkpoint, placement
+from glasshouse.model.configs import on_meta
+from glasshouse.model.opening import open_subject
+from glasshouse.values.errors import BadInput
+
+
+@pytest.mark.parametrize(
+    ("device", "told"),
+    [
+        ("gpu", "^device gpu: no such device; write cpu, cuda"),
+        ("nonsense", "no such device"),
+        ("meta", "no such device"),
+        ("", "no such device"),
+        ("cuda:x", "no such device"),
+        ("cuda", "^device cuda: PyTorch finds no cuda device here; use cpu"),
+        ("cuda:1", "no cuda device"),
+        ("mps", "no mps device"),
+        ({"": "cuda"}, "^device map, '': cuda: PyTorch finds no cuda device"),
+        ({"model": 0}, "^device map, 'model': 0: PyTorch finds no cuda device"),
+        ({"model": "nonsense"}, "^device map, 'model': nonsense: no such device"),
+        ({"model": None}, "^device map, 'model': None: no such device"),
+    ],
+    ids=str,
+)
+def test_a_device_that_is_not_there_is_refused(folder, monkeypatch: pytest.MonkeyPatch, device: Any, told: str):
+    for backend in (torch.cuda, torch.backends.mps, torch.mps):
+        monkeypatch.setattr(backend, "is_available", lambda: False, raising=False)
+    monkeypatch.setattr(checkpoint, "load_model", lambda *_: pytest.fail("a weight was read"))
+    with pytest.raises(BadInput, match=told):
+        open_subject(folder("llava"), device=device)
+
+
+def test_a_device_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    placement.check_device("cuda:1")
+    with pytest.raises(BadInput, match=r"^device cuda:2: there are 2 of them, numbered from 0$"):
+        placement.check_device("cuda:2")
+
+
+@pytest.mark.parametrize("device", [None, "cpu", "auto", {"": "cpu"}, {"": "disk"}], ids=str)
+def test_devices_that_are_there_are_taken(device: Any):
+    placement.check_device(device)
+
+
+def test_the_command_line_refuses_a_device_in_one_line(folder, typed):
+    outcome = typed("anatomy", folder("llava"), "--prove", "--device", "gpu")
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "device gpu: no such device" in outcome.err
+
+
+def test_a_model_larger_than_the_machine_is_refused_unless_it_is_spread(monkeypatch: pytest.MonkeyPatch):
+    model = on_meta("m", LlamaConfig(num_hidden_layers=1, hidden_size=1024, intermediate_size=1024, vocab_size=1024))
+    numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    monkeypatch.setattr(placement, "memory", lambda: 3 * numbers)
+    placement.check_fits("m", model, torch.float16, None)
+    placement.check_fits("m", model, torch.float32, "auto")
+    with pytest.raises(BadInput, match=r"^m: its configuration asks for .* GiB, and this machine has .*--device auto"):
+        placement.check_fits("m", model, torch.float32, None)
+
+
+def test_the_memory_of_a_container_is_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    whole = placement.memory()
+    monkeypatch.setattr(placement, "GROUP_LIMIT", tmp_path / "memory.max")
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert placement.memory() == 1000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert placement.memory() is None or placement.memory() >= whole
