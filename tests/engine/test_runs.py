@@ -138,7 +138,7 @@ def test_runs_within_one_second_are_all_kept(tmp_path: Path):
 # What fails
 
 
-@pytest.mark.parametrize("place", ["save_file", "_write_rows", "rendered"])
+@pytest.mark.parametrize("place", ["save", "_write_rows", "rendered"])
 def test_a_full_disk_leaves_no_half_written_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str):
     with monkeypatch.context() as patch:
         patch.setattr(runs, place, full)
@@ -365,7 +365,7 @@ def test_kill_9_in_the_middle_loses_no_shard_and_leaves_no_half_run(tmp_path: Pa
     assert list(root.iterdir()) == [again.folder]
 
 
-@pytest.mark.parametrize("place", ["save_file", "_write_rows", "rendered"])
+@pytest.mark.parametrize("place", ["save", "_write_rows", "rendered"])
 def test_a_kill_while_writing_would_leave_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str):
     """What is there at that moment is what a kill at that moment leaves."""
     write, there = getattr(runs, place), []

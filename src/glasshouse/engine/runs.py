@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from glasshouse.data.examples import Examples
 from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
@@ -194,7 +194,7 @@ def _write(root: Path, name: str, facts: Mapping[str, Any], finding: Finding, *,
     aside.chmod(0o755)  # mkdtemp makes folders only their maker can read; runs are shared
     try:
         tree, arrays = pack(finding)
-        save_file(arrays, aside / "arrays.safetensors")
+        (aside / "arrays.safetensors").write_bytes(save(arrays))  # save_file's files are readable by their owner alone
         (aside / "run.json").write_text(json.dumps({**facts, "finding": tree}, indent=1, allow_nan=False), "utf-8")
         _write_rows(finding, aside / "rows.parquet")
         if page:

@@ -1,6 +1,7 @@
-"""How do tensors lie on disk? As safetensors with a few words in the header: written aside and renamed, so a file is
-whole or not there. Never pickle."""
+"""How are tensors stored? As safetensors with text in the header, never pickle. A file is written aside and renamed,
+so it is whole or not there."""
 
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from glasshouse.values.errors import BadInput
 
 
 def write_tensors(tensors: Mapping[str, Tensor], file: Path, header: Mapping[str, str] | None = None) -> None:
-    """Write them; what was there is replaced at once or not at all."""
+    """Write the tensors; a file that was there is replaced at once or not at all."""
     aside = file.with_name(f".{file.name}.part")
     try:
+        aside.touch()
+        mode = stat.S_IMODE(aside.stat().st_mode)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside, metadata=dict(header or {}))
+        aside.chmod(mode)  # safetensors makes files for their owner alone, whatever the umask allows
         aside.rename(file)
     except (OSError, SafetensorError) as problem:  # safetensors has an error of its own for a full disk
         aside.unlink(missing_ok=True)
