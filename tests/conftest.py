@@ -11,11 +11,11 @@ import dummies
 import juries
 import offline
 from glasshouse import cli
+from glasshouse.data import network
 from glasshouse.data.examples import Examples
 from glasshouse.engine import audit, catalogue
 from glasshouse.engine.method import load
 from glasshouse.engine.runs import Run, run
-from glasshouse.model import network
 from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
 from glasshouse.organisms.organism import organism

@@ -15,7 +15,7 @@ import huggingface_hub
 import pytest
 
 import offline as suite
-from glasshouse.model import network
+from glasshouse.data import network
 from glasshouse.model.opening import open_anatomy, open_subject
 from glasshouse.values.errors import BadInput
 
@@ -99,7 +99,7 @@ def test_denying_for_the_process_imports_nothing_and_changes_no_environment(tmp_
     code = """
 import sys, os
 before = dict(os.environ)
-from glasshouse.model import network
+from glasshouse.data import network
 network.deny()
 assert not {"torch", "transformers", "huggingface_hub"} & set(sys.modules), "heavy"
 assert dict(os.environ) == before
@@ -222,7 +222,7 @@ def test_adapters_that_load_more_or_fit_nothing_are_refused(llava: Path, lora: P
 
 
 def test_an_attempt_is_told_with_the_fix():
-    from glasshouse.model.strangers import strangers_files
+    from glasshouse.data.strangers import strangers_files
 
     with (
         network.offline(),

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import tiny
+from glasshouse.data.strangers import reason, strangers_files, within
 from glasshouse.model import configs, prompts
 from glasshouse.model.opening import open_anatomy, open_subject
-from glasshouse.model.strangers import reason, strangers_files, within
 from glasshouse.values.errors import BadInput
 
 from .conftest import examples_for

@@ -12,8 +12,8 @@ from typing import Any
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
+from glasshouse.data.strangers import strangers_files
 from glasshouse.model.checkpoint import check_file
-from glasshouse.model.strangers import strangers_files
 from glasshouse.values.errors import BadInput
 
 FIX = "was it trained on this model, and is every file of it there and unmodified?"

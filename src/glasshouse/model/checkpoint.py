@@ -13,8 +13,8 @@ from typing import Any
 from safetensors import safe_open
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
+from glasshouse.data.strangers import strangers_files
 from glasshouse.model.configs import FIX, auto_class, check_entries
-from glasshouse.model.strangers import strangers_files
 from glasshouse.values.errors import BadInput
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

@@ -26,7 +26,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
-from glasshouse.model.strangers import strangers_files
+from glasshouse.data.strangers import strangers_files
 from glasshouse.values.errors import BadInput
 
 NUMBERS: tuple[tuple[re.Pattern[str], range], ...] = (

@@ -15,15 +15,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from glasshouse.data.network import offline
+from glasshouse.data.strangers import strangers_files
 from glasshouse.model import checkpoint
 from glasshouse.model.adapters import with_adapter
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.configs import FIX, on_meta, read_config
 from glasshouse.model.finder import find_anatomy
-from glasshouse.model.network import offline
 from glasshouse.model.placement import check_device, check_fits, check_stored
 from glasshouse.model.proof import prove, synthetic
-from glasshouse.model.strangers import strangers_files
 from glasshouse.model.subject import Origin, Subject
 from glasshouse.values.errors import BadInput
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from glasshouse.model.strangers import strangers_files
+from glasshouse.data.strangers import strangers_files
 from glasshouse.values.errors import BadInput
 
 SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")

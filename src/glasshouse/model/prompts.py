@@ -20,9 +20,9 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from glasshouse.data.examples import Example
+from glasshouse.data.strangers import strangers_files, within
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.spans import Answering
-from glasshouse.model.strangers import strangers_files, within
 from glasshouse.values.errors import BadInput
 
 TEMPLATE_SECONDS = 10.0

@@ -158,4 +158,5 @@ def _here(host: object) -> bool:
 
 def _current_thread() -> threading.Thread | None:
     """This thread's object where it has one; `threading.current_thread` would create one for it."""
-    return threading._active.get(threading.get_ident())  # pyright: ignore[reportAttributeAccessIssue]
+    here = threading.get_ident()
+    return next((thread for thread in threading.enumerate() if thread.ident == here), None)

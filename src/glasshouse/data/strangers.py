@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from glasshouse.model.network import attempt
+from glasshouse.data.network import attempt
 from glasshouse.values.errors import BadInput
 
 R = TypeVar("R")
