@@ -110,8 +110,7 @@ def test_modules_do_not_travel(seedling: Subject, on_ray):
 
 def test_it_listens_on_the_loopback_interface_only(workers):
     """Whoever reaches a Ray port can run code."""
-    here = {node["NodeManagerAddress"] for node in workers.ray.nodes()}
-    assert here == {"127.0.0.1"}
+    assert {node["NodeManagerAddress"] for node in workers.ray.nodes()} == {"127.0.0.1"}
 
 
 KILLED = """

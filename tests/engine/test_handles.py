@@ -86,6 +86,14 @@ def test_an_unknown_place_is_refused(on: str):
         pass
 
 
+def test_an_address_without_a_cluster_is_refused_with_the_fix():
+    with (
+        pytest.raises(BadInput, match=r"Connection refused.*ray start --address=127.0.0.1:1"),
+        executing("ray:127.0.0.1:1"),
+    ):
+        pass
+
+
 def test_ray_that_is_missing_is_named_with_the_fix(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(BadInput, match=r"pip install 'glasshouse\[cluster\]'"), ray_workers("ray"):

@@ -17,12 +17,14 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -32,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from glasshouse.data.images import StoredImage
+from glasshouse.data.network import online
 from glasshouse.engine.handles import Handle
 from glasshouse.engine.provenance import code
 from glasshouse.model.subject import Subject
@@ -41,6 +44,8 @@ from glasshouse.values.errors import BadInput
 S = TypeVar("S")
 TRIES_AGAIN = 3
 """How often a unit is tried again whose worker died."""
+PATIENCE = 10
+"""Seconds in which a cluster must answer."""
 LONGEST_FOLDER = 35
 """Characters of a temporary folder beneath which Ray's sockets still have paths short enough for the system."""
 
@@ -55,13 +60,11 @@ def ray_workers(on: str, workers: int | None = None) -> Iterator["RayExecutor"]:
     threads = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else 1
     terminated = signal.getsignal(signal.SIGTERM)
     scratch = Path(tempfile.mkdtemp(prefix="ray-"))
-    ray = None
     try:
-        with _environment(_SETTINGS if address else {**_SETTINGS, **_local_settings()}):
-            ray = _imported()
-            ours = not ray.is_initialized()
-            if ours:
-                _start(ray, address, max(1, workers or _cores() // threads) * threads, scratch)
+        with online():
+            ray, ours = (
+                _joined(address) if address else _started(max(1, workers or _cores() // threads), threads, scratch)
+            )
         signal.signal(signal.SIGTERM, terminated)  # Ray puts a handler of its own in place
         try:
             yield RayExecutor(ray, threads, scratch / "models")
@@ -129,18 +132,18 @@ class RayExecutor:
         """The value as it travels, and whether a Subject in it is on a GPU."""
         subjects: list[Subject] = []
 
-        def by_identity(found: Any) -> Any:
-            match found:
+        def by_identity(part: Any) -> Any:
+            match part:
                 case Subject():
-                    subjects.append(found)
-                    return Handle.open, (Handle.of(found, self.exports),)
+                    subjects.append(part)
+                    return Handle.open, (Handle.of(part, self.exports),)
                 case nn.Module():
                     raise TypeError(
-                        f"work for a worker holds a {type(found).__name__}: pass its Subject in `handles` and "
+                        f"work for a worker holds a {type(part).__name__}: pass its Subject in `handles` and "
                         "take modules from it inside the work"
                     )
                 case StoredImage():
-                    return StoredImage, (found.path, found.read())
+                    return StoredImage, (part.path, part.read())
                 case _:
                     return NotImplemented
 
@@ -203,24 +206,60 @@ def _cores() -> int:
 
 _SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 """No telemetry, and no warning about a default of Ray's that will change."""
+_QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
 
 
-def _local_settings() -> dict[str, str]:
-    """For a cluster of our own: the loopback interface instead of all, a token that nobody else knows, and modules from
-    where this process has them."""
-    own = {
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"
-    }  # its name says less than it does: 0 means loopback on every system
-    own["PYTHONPATH"] = os.pathsep.join(os.path.abspath(place) for place in sys.path)
-    if "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
-        own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
-    return own
+def _joined(address: str) -> tuple[Any, bool]:
+    """Ray, and whether this joined the cluster at an address or the process had joined one before."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()  # Ray itself would try for minutes
+        with _environment(_SETTINGS):
+            ray = _imported()
+            ours = not ray.is_initialized()
+            if ours:
+                ray.init(address=address, **_QUIET)
+            return ray, ours
+    except (OSError, OverflowError, RuntimeError, ValueError) as problem:
+        raise BadInput(
+            f"--on ray:{address}: no cluster could be joined there ({_first_line(problem)}); make this machine a "
+            f"node of it: ray start --address={address}"
+        ) from None
+
+
+def _started(workers: int, threads: int, scratch: Path) -> tuple[Any, bool]:
+    """Ray, and whether this started it or the process had it running before."""
+    modules = os.pathsep.join(os.path.abspath(place) for place in sys.path)  # workers import what this process can
+    with _environment({**_SETTINGS, **_secret(), "PYTHONPATH": modules}):
+        ray = _imported()
+        if ray.is_initialized():
+            return ray, False
+        short = {"_temp_dir": str(scratch)} if len(str(scratch)) <= LONGEST_FOLDER else {}
+        with _loopback_only():
+            ray.init(address="local", num_cpus=workers * threads, include_dashboard=False, **short, **_QUIET)
+        return ray, True
 
 
 @cache
-def _token() -> str:
-    """One for the life of this process, because Ray reads it once."""
-    return secrets.token_hex(32)
+def _secret() -> dict[str, str]:
+    """A token that only this process and its workers know; the same for the life of the process, because Ray reads it
+    once. Whether Ray asks for tokens it decides when it is imported, and newer ones always do for such a cluster."""
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_MODE" in os.environ:
+        return {}
+    mode = {} if sys.modules.get("ray") else {"RAY_AUTH_MODE": "token"}
+    return {"RAY_AUTH_TOKEN": secrets.token_hex(32), **mode}
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Inside, Ray takes this machine for 127.0.0.1 and listens on that alone: whoever reaches one of its ports
+    can run code. Ray itself does so on macOS and Windows; it has no argument for it."""
+    constants: Any = import_module("ray._private.ray_constants")
+    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager
@@ -245,19 +284,3 @@ def _imported() -> Any:
         raise BadInput("--on ray: Ray is not installed; pip install 'glasshouse[cluster]'") from None
     logging.getLogger("ray").setLevel(logging.ERROR)
     return ray
-
-
-def _start(ray: Any, address: str, cores: int, scratch: Path) -> None:
-    """Join the cluster at an address, or start one here with so many cores."""
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": False}
-    if not address:
-        short = {"_temp_dir": str(scratch)} if len(str(scratch)) <= LONGEST_FOLDER else {}
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, **short, **quiet)
-        return
-    try:
-        ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as problem:
-        raise BadInput(
-            f"--on ray:{address}: no cluster could be joined there ({_first_line(problem)}); make this machine a "
-            f"node of it: ray start --address={address}"
-        ) from None

@@ -1,8 +1,8 @@
 """How does another process get the very same Subject? By a handle: where to open it, and the hashes it must have.
 
 A model that was opened by name is opened again by that name; an organism likewise; a model that only exists in memory
-is exported once and opened from there. What was opened on the other side must have the same weights, configuration and
-processor, or the work is refused.
+is exported once and opened from there. The opened model must have the same weights, configuration and processor, or
+the work is refused.
 """
 
 from collections import OrderedDict

@@ -112,9 +112,7 @@ def _train_vision(
 
     trained = {**dict(tower.named_parameters(prefix="tower")), **dict(heads.named_parameters(prefix="heads"))}
     model.train()
-    train(
-        trained, loss, plan.vision, checkpointing=checkpointing, progress=progress, name="training the vision tower"
-    )
+    train(trained, loss, plan.vision, checkpointing=checkpointing, progress=progress, name="training the vision tower")
     model.eval()
 
 
