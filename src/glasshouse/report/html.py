@@ -21,7 +21,7 @@ from PIL import Image
 from glasshouse.report import charts
 from glasshouse.report.facts import examined, failed, inputs_of
 from glasshouse.report.inert import inert
-from glasshouse.report.words import Told, cell, names_a_row, picture_name
+from glasshouse.report.words import Told, cell, moment, names_a_row, picture_name
 from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Note, Picture, Table
 from glasshouse.values.findings import Finding
 from glasshouse.values.intervals import Interval
@@ -122,6 +122,7 @@ def _environment() -> jinja2.Environment:
         "svg": _svg,
         "picture_name": picture_name,
         "cell": cell,
+        "moment": moment,
         "picture": _picture,
         "address": _address,
         "inputs": inputs_of,

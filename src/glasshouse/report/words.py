@@ -34,6 +34,11 @@ def number(value: float) -> str:
     return f"{value:.{digits}g}"
 
 
+def moment(started: object) -> str:
+    """A time in UTC as people write it."""
+    return str(started).replace("T", " ").replace("+00:00", " UTC")
+
+
 def alternative(block: Block) -> str:
     """What a reader who cannot see the picture is told: its numbers."""
     match block:
