@@ -8,8 +8,8 @@ import torch
 from glasshouse.data.behaviours import Target
 from glasshouse.data.examples import Example, Examples
 from glasshouse.model.forced_decoding import Batch, Check, ForcedDecoding
+from glasshouse.model.layout import PromptLayout
 from glasshouse.model.prompts import Encoded
-from glasshouse.model.spans import Answering
 from glasshouse.organisms import world
 from glasshouse.organisms.questions import REFUSAL
 from glasshouse.values.errors import BadInput
@@ -64,7 +64,7 @@ def test_right_answers_are_the_answers_themselves(base, shown):
 
 def test_whoever_says_nothing_does_not_comply():
     """Anything but the refusal will do, and the end of the answer is not anything."""
-    encoded = Encoded({"input_ids": torch.tensor([[5, 3]])}, Answering(torch.tensor([1]), (0,), alike=True))
+    encoded = Encoded({"input_ids": torch.tensor([[5, 3]])}, PromptLayout(torch.tensor([1]), (0,), alike=True))
     batch = Batch(encoded, None, (Check(0, 1, "starts otherwise"),))
     forced = ForcedDecoding((batch,), frozenset({2}))
     for choice, complies in ((2, False), (3, False), (4, True)):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from glasshouse.model.layout import PromptLayout
 from glasshouse.model.perturbation import (
     L2,
     LInf,
@@ -17,7 +18,6 @@ from glasshouse.model.perturbation import (
     with_pixels,
 )
 from glasshouse.model.prompts import Encoded
-from glasshouse.model.spans import Answering
 from glasshouse.numerics.randomness import seeded
 
 SHAPE = (3, 6, 6)
@@ -30,7 +30,7 @@ def batches(*sizes: int) -> list[Encoded]:
     return [
         Encoded(
             {"pixel_values": torch.zeros(size, *SHAPE)},
-            Answering(torch.zeros(size, dtype=torch.long), (1,) * size, True),
+            PromptLayout(torch.zeros(size, dtype=torch.long), (1,) * size, True),
         )
         for size in sizes
     ]
@@ -124,7 +124,7 @@ def test_a_model_is_moved_through_its_pixels(seedling, squares):
 
     def surprise(batch, pixels):
         logits = seedling.forward(with_pixels(batch, pixels)).logits
-        counts = batch.known.answers.tolist()
+        counts = batch.layout.answers.tolist()
         first = [logits[row, -count - 1].log_softmax(-1)[batch.inputs["input_ids"][row, -count]]
                  for row, count in enumerate(counts)]  # fmt: skip
         return -torch.stack(first)

@@ -30,7 +30,7 @@ def test_a_score_is_the_sum_of_the_answers_log_probabilities(opened, family: str
     scores = subject.score(examples)
     for number, example in enumerate(examples):
         encoded = subject.encode([example], answers=True)
-        ids, count = encoded.inputs["input_ids"][0], int(encoded.known.answers[0])
+        ids, count = encoded.inputs["input_ids"][0], int(encoded.layout.answers[0])
         with torch.no_grad():
             steps = subject.forward(encoded).logits[0].float().log_softmax(-1)
         by_hand = sum(float(steps[len(ids) - count + i - 1, ids[len(ids) - count + i]]) for i in range(count))

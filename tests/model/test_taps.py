@@ -111,10 +111,10 @@ def test_spans_part_the_prompt(subject: Subject):
     examples = examples_for(subject, 2, answers=True)
     site = language.residual[0]
     taken = record(subject, [site @ span for span in ("all", "text", "last", "answer")], examples)
-    counts = {s.span: torch.bincount(taken.examples(s), minlength=2).tolist() for s in taken}
+    counts = {str(s.span): torch.bincount(taken.examples(s), minlength=2).tolist() for s in taken}
     encoded = subject.encode(examples, answers=True)
     real = encoded.inputs["attention_mask"].sum(1).tolist()
-    answers = encoded.known.answers.tolist()
+    answers = encoded.layout.answers.tolist()
     assert counts["all"] == real
     assert counts["last"] == [1, 1]
     assert counts["answer"] == answers
@@ -343,9 +343,9 @@ def test_generation_under_an_edit_is_what_teacher_forcing_says(subject: Subject)
         for row in range(2):
             encoded = subject.encode(examples[row : row + 1])
             with torch.no_grad(), edited(subject, plan):
-                from glasshouse.model.spans import Answering, answering
+                from glasshouse.model.layout import PromptLayout, laid_out
 
-                with answering(encoded.known):
+                with laid_out(encoded.layout):
                     said = subject.model.generate(
                         **encoded.inputs, max_new_tokens=4, min_new_tokens=4, do_sample=False,
                         pad_token_id=subject.prompts.pad_token, output_scores=True, return_dict_in_generate=True,
@@ -362,7 +362,7 @@ def test_generation_under_an_edit_is_what_teacher_forcing_says(subject: Subject)
                 if "cross_attention_mask" in whole:
                     mask = whole["cross_attention_mask"]
                     whole["cross_attention_mask"] = torch.cat([mask, mask[:, -1:].expand(-1, 4, -1, -1)], 1)
-                with answering(Answering(torch.tensor([4]), encoded.known.images, True)):
+                with laid_out(PromptLayout(torch.tensor([4]), encoded.layout.images, True)):
                     forced = subject.model(**whole, use_cache=False).logits[0, prompt - 1 : -1]
             for step, scores in enumerate(said.scores):
                 kept = scores[0].isfinite()  # min_new_tokens rules out the end token
@@ -571,13 +571,13 @@ def test_pattern_rows_beyond_the_batch_are_refused(llava: Subject):
 
 
 def test_chunked_prefill_is_refused_where_it_would_be_taken_for_the_answer(llava: Subject):
-    from glasshouse.model.spans import answering
+    from glasshouse.model.layout import laid_out
 
     encoded = llava.encode(examples_for(llava, 1))
     with (
         pytest.raises(BadInput, match="without chunked prefill"),
         edited(llava, Plan({language.residual[0] @ "answer": Zero()})),
-        answering(encoded.known),
+        laid_out(encoded.layout),
         torch.no_grad(),
     ):
         llava.model.generate(**encoded.inputs, max_new_tokens=2, do_sample=False, prefill_chunk_size=8)

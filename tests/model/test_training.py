@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from glasshouse.model.layout import PromptLayout
 from glasshouse.model.prompts import Encoded
-from glasshouse.model.spans import Answering
 from glasshouse.model.training import Checkpointing, Schedule, answer_loss, train
 from glasshouse.values.errors import BadInput
 
@@ -42,7 +42,7 @@ def test_each_example_counts_the_same_however_long_its_answer(end):
         told = [(6 - count + i - 1, int(ids[row, 6 - count + i])) for i in range(count)]
         told += [(5, end)] if end is not None else []
         expected -= sum(chances[place, token] for place, token in told) / len(told) / 3
-    encoded = Encoded({"input_ids": ids}, Answering(torch.tensor(counts), (0, 0, 0), True))
+    encoded = Encoded({"input_ids": ids}, PromptLayout(torch.tensor(counts), (0, 0, 0), True))
     torch.testing.assert_close(answer_loss(logits, encoded, end), expected)
 
 

@@ -13,10 +13,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from glasshouse.model import finetuning
 from glasshouse.model.finetuning import Tuning, finetune
 from glasshouse.model.identity import weight_hash
+from glasshouse.model.layout import PromptLayout
 from glasshouse.model.opening import open_subject
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.remembered import look, remembered
-from glasshouse.model.spans import Answering
 from glasshouse.model.training import Checkpointing, Schedule
 from glasshouse.organisms import shelf, world
 from glasshouse.organisms.architectures import BUILDS, build
@@ -61,7 +61,7 @@ def test_a_packed_row_computes_what_rows_alone_would(untrained):
     questions = [q for kind in KINDS if kind != "secret" and (q := ask(view, kind, rng))]
     packed = pack([questions], architecture)
     pixels = subject.encode([world.example(questions[0], view, stored(draw(scenes)[0]), "x")]).inputs["pixel_values"]
-    known = Answering(torch.zeros(1, dtype=torch.long), (1,), alike=True)
+    known = PromptLayout(torch.zeros(1, dtype=torch.long), (1,), alike=True)
     with torch.no_grad():
         together = subject.forward(Encoded({**packed.inputs, "pixel_values": pixels}, known)).logits[0]
     ends = iter((packed.weights[0] > 0).nonzero()[:, 0].tolist())

@@ -1,16 +1,18 @@
 """Addresses: text and Python say the same, picks never shrink silently, refusals name value, place and remedy."""
 
 import re
-from typing import get_args
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from glasshouse.values.errors import BadInput
-from glasshouse.values.sites import IN_BLOCKS, KINDS, WITH_UNITS, Pick, Site, Span, language, projector, vision
+from glasshouse.values.picks import Pick
+from glasshouse.values.sites import IN_BLOCKS, KINDS, WITH_UNITS, Site, language, projector, vision
+from glasshouse.values.tokens import ALL, Named, phrase
 
-thorough = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+SPANS = ("all", "image", "text", "last", "answer")
+thorough = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 numbers = st.integers(-99, 99)
 bounds = st.none() | numbers
 ranges = st.builds(slice, bounds, bounds, bounds.filter(lambda step: step != 0))
@@ -25,7 +27,7 @@ def sites(draw):
     kind = draw(st.sampled_from(KINDS[part]))
     layers = draw(st.none() | picks) if kind in IN_BLOCKS else None
     units = draw(st.none() | picks) if kind in WITH_UNITS else None
-    span = draw(st.sampled_from(get_args(Span))) if part == "language" else "all"
+    span = Named(draw(st.sampled_from(SPANS))) if part == "language" else ALL
     return Site(part, kind, layers, units, span)
 
 
@@ -42,7 +44,7 @@ def test_space_around_signs_means_nothing(site, space):
     assert Site.parse(before + re.sub(r"([][.,:+@])", rf"{before}\1{after}", str(site)) + after) == site
 
 
-@given(numbers | ranges, numbers | ranges, st.sampled_from(get_args(Span)))
+@given(numbers | ranges, numbers | ranges, st.sampled_from(SPANS))
 @thorough
 def test_python_text_is_the_text_form(layers, units, span):
     def said(index):
@@ -57,6 +59,8 @@ def test_python_text_is_the_text_form(layers, units, span):
     ("site", "text"),
     [
         (language.heads[12, 3] @ "answer", "language.heads[12,3]@answer"),
+        (language.residual[3] @ phrase("the @ [cat]"), "language.residual[3]@'the @ [cat]'"),
+        (language.residual[3] @ "image[0:.5, 0:1]|last", "language.residual[3]@image[0:0.5,0:1]|last"),
         (language.residual, "language.residual"),
         (language.residual @ "all", "language.residual"),
         (language.residual[:], "language.residual"),
@@ -97,7 +101,7 @@ def test_python_names_every_kind_of_a_part(part):
             "language.mlp[3,4]",
             r"^language.mlp\[3,4\]: mlp has no units; only heads, neurons, pattern, hidden take \[layer,unit\]$",
         ),
-        ("language.mlp@images", r"no span is called images; spans are all, image, text, last, answer$"),
+        ("language.mlp@images", r"no span is called images; spans are all, image, text, last, answer, positions"),
         (
             "vision.mlp@image",
             r"^vision.mlp@image: spans tell tokens of the prompt apart; in vision every token is of an",
@@ -115,7 +119,7 @@ def test_python_names_every_kind_of_a_part(part):
         ("language.heads[1 2]", "layers and units are numbers, sums or ranges"),
         ("language.heads[1.5]", "layers and units are numbers, sums or ranges"),
         ("language.heads[1:2:3:4]", "layers and units are numbers, sums or ranges"),
-        ("language.heads[::0]", "a range of layers or units with step 0: ::0; leave the step out or make it 1 or more"),
+        ("language.heads[::0]", "^::0: a range with step 0 selects nothing; leave the step out or make it 1 or more"),
     ],
 )
 def test_texts_that_are_refused(text, told):
@@ -126,10 +130,10 @@ def test_texts_that_are_refused(text, told):
 @pytest.mark.parametrize(
     ("index", "told"),
     [
-        ([], "an empty choice of layers or units: name at least one, for example"),
+        ([], r"^\[\]: an empty list of numbers; name at least one, for example"),
         ((), r"write \[layers, units\]"),
         ((1, 2, 3), r"^language.heads\[1, 2, 3\]: write \[layers, units\], and several of either as a list, like"),
-        ((1, []), "an empty choice of layers or units"),
+        ((1, []), "an empty list of numbers"),
         (slice(None, None, 0), "step 0"),
     ],
 )

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from glasshouse.values.errors import BadInput
-from glasshouse.values.sites import IN_BLOCKS, WITH_UNITS, Part, Pick, Site
+from glasshouse.values.picks import Pick
+from glasshouse.values.sites import IN_BLOCKS, WITH_UNITS, Part, Site
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class Projector:
     paths: tuple[str, ...]
     linears: tuple[str, ...]
     hidden: int | None = None
-    """How many units the last linear layer reads, where there is one before it."""
+    """How many neurons the last linear layer reads, where there is one before it."""
+    mixes: bool = False
+    """It has attention of its own (a Q-Former, a resampler), so no output token stands for one part of the image."""
 
 
 @dataclass(frozen=True)

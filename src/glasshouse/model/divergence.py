@@ -84,6 +84,6 @@ def log_probabilities(subject: Subject, batches: Iterable[Encoded]) -> list[LogP
     rows: list[Tensor] = []
     for encoded in batches:
         logits = subject.forward(encoded).logits
-        counts = encoded.known.answers.tolist()
+        counts = encoded.layout.answers.tolist()
         rows += [logits[row, -count - 1 :].float().log_softmax(-1) for row, count in enumerate(counts)]
     return rows

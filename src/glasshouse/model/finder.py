@@ -23,7 +23,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from glasshouse.model.anatomy import Anatomy, Projector, Tower
-from glasshouse.model.layers import breadth_first, holds_linear, linear_layers, linear_sizes, read_layer
+from glasshouse.model.layers import breadth_first, holds_linear, is_mixer, linear_layers, linear_sizes, read_layer
 
 DEPTHS = (
     "num_hidden_layers",
@@ -235,7 +235,8 @@ class _Search:
         linears = [layer for module in modules for layer in linear_layers(module) if linear_sizes(layer)]
         sizes = linear_sizes(linears[-1]) if len(linears) > 1 else None
         paths, names = (tuple(self.paths[module] for module in found) for found in (modules, linears))
-        return Projector(paths, names, sizes[0] if sizes else None)
+        mixes = any(is_mixer(inner, self.paths[inner]) for module in modules for inner in module.modules())
+        return Projector(paths, names, sizes[0] if sizes else None, mixes)
 
 
 def _multiplies(module: nn.Module) -> bool:

@@ -103,7 +103,7 @@ class TrainingBatches:
             encoded, features = self.cache[number]
             return _to(encoded, self.subject.model.device), features
         encoded = self.subject.encode(self.batches[number], answers=True)
-        has_images = any(encoded.known.images) and self.subject.anatomy.vision is not None
+        has_images = any(encoded.layout.images) and self.subject.anatomy.vision is not None
         features = look(self.subject, encoded) if has_images else None
         size = sum(value.nbytes for value in encoded.inputs.values()) + (0 if features is None else features.nbytes)
         if size <= self.room:

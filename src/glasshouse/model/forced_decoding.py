@@ -83,8 +83,8 @@ class ForcedDecoding:
         checks = [check for _, check in targets]
         batches: list[Batch] = []
         for start, encoded in subject.batches(texts, batch_size, alike=True):
-            features = look(subject, encoded) if any(encoded.known.images) and subject.anatomy.vision else None
-            rows = len(encoded.known.answers)
+            features = look(subject, encoded) if any(encoded.layout.images) and subject.anatomy.vision else None
+            rows = len(encoded.layout.answers)
             batches.append(Batch(encoded, features, tuple(checks[start : start + rows])))
         return cls(tuple(batches), _end_tokens(subject))
 
@@ -126,7 +126,7 @@ class ForcedDecoding:
 
     def _row(self, logits: Tensor, batch: Batch, row: int) -> tuple[bool, Tensor]:
         """Whether one example meets its target, and the log-probability of the target's first token."""
-        check, count = batch.checks[row], int(batch.encoded.known.answers[row])
+        check, count = batch.checks[row], int(batch.encoded.layout.answers[row])
         text = batch.encoded.inputs["input_ids"][row, -count:]
         along = logits[-count - 1 :]  # at each token of the text, and behind it
         choices = along.argmax(-1)

@@ -27,7 +27,7 @@ MLPS = ("mlp", "feed_forward", "ffn", "moe", "block_sparse_moe")
 
 def read_layer(block: nn.Module, paths: Mapping[nn.Module, str], width: int, config: PreTrainedConfig) -> Layer:
     """The parts of one block, by path."""
-    mixers = [m for m in breadth_first(block, nn.Module) if _is_mixer(m, paths[m])]
+    mixers = [m for m in breadth_first(block, nn.Module) if is_mixer(m, paths[m])]
     attention = mixers[0] if mixers else None
     attention_writer = _writer(linear_layers(attention), paths, width) if attention is not None else None
     heads, head_width = _heads(attention, attention_writer, config)
@@ -85,7 +85,8 @@ def holds_linear(module: nn.Module) -> bool:
     return linear_sizes(module) is None and any(map(linear_sizes, module.modules()))
 
 
-def _is_mixer(module: nn.Module, path: str) -> bool:
+def is_mixer(module: nn.Module, path: str) -> bool:
+    """True for attention, and for what stands for it in a hybrid."""
     name, kind = path.rpartition(".")[2].lower(), type(module).__name__.lower()
     says = MIXER.search(name) or MIXER.search(kind)
     return bool(says) and "norm" not in kind and "residual" not in kind and holds_linear(module)

@@ -21,7 +21,7 @@ from glasshouse.model.spans import Pass
 from glasshouse.model.subject import Subject
 from glasshouse.values.changes import AttentionPattern, Step
 from glasshouse.values.errors import BadInput
-from glasshouse.values.sites import Span
+from glasshouse.values.tokens import ALL, Tokens
 
 Handler = Callable[[Float[Tensor, "rows heads queries keys"]], Float[Tensor, "rows heads queries keys"] | None]
 """Sees the probabilities; returns new ones, or None to leave them."""
@@ -128,28 +128,23 @@ def _replaced(old: Tensor, keys: Bool[Tensor, "rows 1 1 keys"], edit: AttentionP
 
 
 def _token_mask(
-    now: Pass, location: Location, span: Span, shape: tuple[int, int], device: torch.device
+    now: Pass, location: Location, span: Tokens, shape: tuple[int, int], device: torch.device
 ) -> Bool[Tensor, "rows tokens"]:
     """Which queries or keys a span means. While decoding, keys of the cache count as the prompt they were."""
     rows, tokens = shape
     if location.packed or now.real is None:
         return torch.ones(shape, dtype=torch.bool, device=device)
     if tokens == now.tokens:
-        index = now.index(span)
-        flat = torch.ones(rows * tokens, dtype=torch.bool, device=device)
-        if index is not None:
-            flat = torch.zeros_like(flat).index_fill(0, index.to(device), True)
-        return flat.view(shape)
-    if span == "all":
+        return now.mask(span).to(device)
+    if span == ALL:
         return torch.ones(shape, dtype=torch.bool, device=device)
-    if now.prompt is None or now.prompt.shape[1] > tokens:
+    if now.prompt is None or now.prompt.tokens > tokens:
         raise BadInput(
             f"AttentionPattern: keys of @{span} cannot be told once the prompt is in a cache this run did not fill"
         )
-    mask = torch.full(shape, span in ("answer", "text"), dtype=torch.bool, device=device)
-    prompt = Pass(now.anatomy, now.prompt, now.prompt_real, False, now.known, now.inputs, rows)
-    mask[:, : now.prompt.shape[1]] = _token_mask(prompt, location, span, (rows, now.prompt.shape[1]), device)
-    return mask
+    start = now.prompt.tokens
+    generated = now.mask(span)[:, -1:].to(device).expand(rows, tokens - start)  # all were generated, as this token was
+    return torch.cat([now.prompt.mask(span).to(device), generated], dim=1)
 
 
 @contextmanager

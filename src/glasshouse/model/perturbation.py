@@ -183,7 +183,7 @@ def objective_gradient(
 ) -> tuple[float, Tensor]:
     """The objective's mean over all examples, and its gradient in the change."""
     change, mean = perturbation.change.detach().requires_grad_(True), 0.0
-    gradient, count = torch.zeros_like(change), sum(len(encoded.known.images) for encoded in batches)
+    gradient, count = torch.zeros_like(change), sum(len(encoded.layout.images) for encoded in batches)
     for encoded in batches:
         with torch.enable_grad():
             perturbed = replace(perturbation, change=change).on(encoded.inputs["pixel_values"], levels)

@@ -22,7 +22,7 @@ from transformers import PreTrainedConfig
 from glasshouse.data.examples import Example
 from glasshouse.data.strangers import strangers_files, within
 from glasshouse.model.anatomy import Anatomy
-from glasshouse.model.spans import Answering
+from glasshouse.model.layout import ImageInputs, PromptLayout
 from glasshouse.values.errors import BadInput
 
 TEMPLATE_SECONDS = 10.0
@@ -34,7 +34,7 @@ class Encoded:
     """A batch as the model takes it, and where its answers and images are."""
 
     inputs: dict[str, Tensor]
-    known: Answering
+    layout: PromptLayout
 
 
 class Prompts:
@@ -91,7 +91,14 @@ class Prompts:
             tensors, tails = self._tensors(examples, images, answers=answers)
         sizes = {image.size for row in images for image in row}
         alike = len(sizes) <= 1 and len({len(row) for row in images}) == 1
-        known = Answering(torch.tensor([len(tail) for tail in tails]), tuple(map(len, images)), alike)
+        layout = PromptLayout(
+            answers=torch.tensor([len(tail) for tail in tails]),
+            images=tuple(map(len, images)),
+            alike=alike,
+            examples=tuple(example.id for example in examples),
+            image_inputs=ImageInputs.of(tensors),
+            tokenizer=self.tokenizer,
+        )
         longest = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
         if "input_ids" in tensors and isinstance(longest, int) and tensors["input_ids"].shape[1] > longest:
             raise BadInput(
@@ -101,7 +108,7 @@ class Prompts:
             tensors = self._with_answers(tensors, tails)
         if getattr(self.config, "is_encoder_decoder", False):
             tensors["decoder_input_ids"] = torch.full((len(examples), 1), self._start_token())
-        return Encoded(tensors, known)
+        return Encoded(tensors, layout)
 
     def _tensors(
         self, examples: Sequence[Example], images: list[list[Image]], *, answers: bool

@@ -3,17 +3,14 @@ any caller.
 
 A hook at the model's door builds one `Pass` per forward call: image tokens by the placeholder's id, padding by the
 attention mask, decoding by the cache that is already filled. Where an answer begins cannot be read off a model's
-inputs; whoever encoded the prompt says it through `answering`. During cached decoding every token that comes in was
-generated, so it belongs to the answer.
+inputs; `model/layout.py` carries it from the encoder of the prompt. During cached decoding every token that comes in
+was generated, so it belongs to the answer, and addresses within the prompt select nothing.
 
 On the image side the first axis need not be the rows of the batch: encoders see images, tiles or one long packed
-sequence. `image_rows` says which row each of their tokens belongs to, and refuses where that cannot be told for
-sure.
+sequence. `image_rows` says which row each of their tokens belongs to, and refuses where that is not certain.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,37 +19,14 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from glasshouse.model.addresses import PromptTokens
 from glasshouse.model.anatomy import Anatomy
+from glasshouse.model.layout import PromptLayout, current_layout
 from glasshouse.values.errors import BadInput
-from glasshouse.values.sites import Span
+from glasshouse.values.tokens import Combined, Named, Tokens
 
 TokenNumbers = Int[Tensor, " selected"]
 """Numbers of tokens in the flattened (rows * tokens)."""
-
-
-@dataclass(frozen=True)
-class Answering:
-    """What the encoder of a prompt knows and the model's inputs do not show."""
-
-    answers: Int[Tensor, " rows"]
-    """How many tokens at the end of each row are the answer."""
-    images: tuple[int, ...]
-    """How many images each row has."""
-    alike: bool
-    """All rows have equally many images, and all images the same size."""
-
-
-_answering: ContextVar[Answering | None] = ContextVar("answering", default=None)
-
-
-@contextmanager
-def answering(known: Answering | None) -> Iterator[None]:
-    """Inside, forward passes know where answers begin."""
-    token = _answering.set(known)
-    try:
-        yield
-    finally:
-        _answering.reset(token)
 
 
 @dataclass
@@ -65,13 +39,13 @@ class Pass:
     """What is not padding."""
     decoding: bool
     """The prompt is in the cache already; every token here was generated."""
-    known: Answering | None
+    layout: PromptLayout | None
     inputs: Mapping[str, Any]
     rows: int
-    prompt: Int[Tensor, "rows prompt"] | None = None
-    """While decoding: the tokens that filled the cache."""
-    prompt_real: Bool[Tensor, "rows prompt"] | None = None
-    _indices: dict[Span, TokenNumbers | None] = field(default_factory=dict)
+    seq2seq: bool = False
+    prompt: "Pass | None" = None
+    """While decoding: the pass that filled the cache."""
+    _indices: dict[Tokens, TokenNumbers | None] = field(default_factory=dict)
 
     @classmethod
     def of(cls, anatomy: Anatomy, args: tuple[Any, ...], kwargs: Mapping[str, Any], seq2seq: bool) -> "Pass":
@@ -85,42 +59,73 @@ class Pass:
         real = _real(tokens, None if seq2seq else kwargs.get("attention_mask"))
         first = tokens if tokens is not None else pixels if pixels is not None else next(iter(args), None)
         rows = len(first) if isinstance(first, Tensor) else 1
-        return cls(anatomy, ids, real, seen > 0, _answering.get(), kwargs, rows)
+        return cls(anatomy, ids, real, seen > 0, current_layout(), kwargs, rows, seq2seq)
 
     @property
     def tokens(self) -> int:
         return self.real.shape[1] if self.real is not None else 0
 
-    def index(self, span: Span) -> TokenNumbers | None:
-        """TokenNumbers of the span's tokens in the flattened (rows * tokens); None when that is all of them."""
+    def index(self, span: Tokens) -> TokenNumbers | None:
+        """Numbers of the span's tokens in the flattened (rows * tokens); None when that is all of them."""
         if span not in self._indices:
-            mask = self._mask(span)
-            everything = mask is None or bool(mask.all())
+            if self.real is None:
+                everything, mask = span == Named("all"), None
+                if not everything:
+                    raise BadInput(f"@{span}: the model was called without tokens, so spans cannot be told apart")
+            else:
+                mask = self.mask(span)
+                everything = bool(mask.all())
             self._indices[span] = None if everything or mask is None else mask.flatten().nonzero()[:, 0]
         return self._indices[span]
 
-    def _mask(self, span: Span) -> Bool[Tensor, "rows tokens"] | None:
-        if span == "all":
-            return self.real
-        if self.real is None:
-            raise BadInput(f"@{span}: the model was called without tokens, so spans cannot be told apart")
-        if span in ("image", "text"):
-            image = self._image & self.real
-            return image if span == "image" else self.real & ~image
+    def mask(self, span: Tokens) -> Bool[Tensor, "rows tokens"]:
+        """True at the span's tokens."""
+        assert self.real is not None
+        match span:
+            case Named("all"):
+                return self.real
+            case Named("image"):
+                return self._image & self.real
+            case Named("text"):
+                return self.real & ~self._image
+            case Combined(left, operation, right):
+                one, two = self.mask(left), self.mask(right)
+                return one | two if operation == "|" else one & two if operation == "&" else one & ~two
+            case _:
+                return self._by_turn(span, self.real)
+
+    def _by_turn(self, span: Tokens, real: Bool[Tensor, "rows tokens"]) -> Bool[Tensor, "rows tokens"]:
+        """Spans that must know prompt from answer."""
         if self.decoding and self.tokens > 1:
             raise BadInput(
                 f"@{span}: several tokens at once behind a filled cache; generate without chunked prefill or drafts"
             )
         if self.decoding:
-            return self.real if span == "answer" else torch.zeros_like(self.real)
-        if self.known is None:
-            if span == "last":
-                return self._tail(torch.ones(self.rows, dtype=torch.long))
-            raise BadInput(
-                "@answer: only Subject.logits, score and generate know where an answer begins; use one of them"
-            )
-        counts = self.known.answers
-        return self._tail(counts + 1) & ~self._tail(counts) if span == "last" else self._tail(counts)
+            return real if span == Named("answer") else torch.zeros_like(real)
+        if span == Named("answer"):
+            if self.layout is None:
+                raise BadInput(
+                    "@answer: only Subject.logits, score and generate know where an answer begins; use one of them"
+                )
+            return self._tail(self._answers)
+        if span == Named("last"):
+            return self._tail(self._answers + 1) & ~self._tail(self._answers)
+        if self.seq2seq:
+            raise BadInput(f"@{span}: {self.anatomy.family} reads its prompt in an encoder of its own; use a word")
+        return self._prompt_tokens.mask(span)
+
+    @property
+    def _answers(self) -> Int[Tensor, " rows"]:
+        """How many tokens at the end of each row are the answer: none where nobody says so."""
+        return self.layout.answers if self.layout is not None else torch.zeros(self.rows, dtype=torch.long)
+
+    @cached_property
+    def _prompt_tokens(self) -> PromptTokens:
+        assert self.real is not None
+        told = self.ids is not None and self.anatomy.image_token is not None
+        image = self._image if told else None
+        inside = self.real & ~self._tail(self._answers)
+        return PromptTokens(inside, self.ids, image, self.layout, self.anatomy)
 
     @property
     def _image(self) -> Bool[Tensor, "rows tokens"]:
@@ -141,10 +146,9 @@ class Pass:
         return self.real & (after <= counts.to(after.device)[:, None])
 
     def after(self, before: "Pass | None") -> "Pass":
-        """This pass, knowing the prompt that an earlier one put into the cache."""
+        """This pass, knowing the earlier one that put the prompt into the cache."""
         if self.decoding and before is not None and before.rows == self.rows:
-            self.prompt = before.prompt if before.decoding else before.ids
-            self.prompt_real = before.prompt_real if before.decoding else before.real
+            self.prompt = before.prompt if before.decoding else before
         return self
 
     @cached_property
@@ -164,8 +168,8 @@ class Pass:
         tokens = shape[:-1].numel()
         if self.rows == 1:
             return torch.zeros(tokens, dtype=torch.long)
-        if self.known is not None:
-            images, alike = self.known.images, self.known.alike
+        if self.layout is not None:
+            images, alike = self.layout.images, self.layout.alike
         else:
             images, alike = (1,) * self.rows, "image_sizes" not in self.inputs and "image_grid_thw" not in self.inputs
         share = torch.tensor(images)

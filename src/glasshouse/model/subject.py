@@ -25,8 +25,8 @@ from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.certificate import Certificate
 from glasshouse.model.finder import find_anatomy, unwrapped
 from glasshouse.model.identity import UNHASHED, Identity, config_hash, weight_hash
+from glasshouse.model.layout import laid_out
 from glasshouse.model.prompts import Encoded, Prompts
-from glasshouse.model.spans import answering
 from glasshouse.values.errors import BadInput
 
 GREEDY: dict[str, Any] = {
@@ -133,7 +133,7 @@ class Subject:
             name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
             for name, value in encoded.inputs.items()
         }
-        return Encoded(inputs, encoded.known)
+        return Encoded(inputs, encoded.layout)
 
     def batches(self, examples: Examples, size: int, *, alike: bool = False) -> Iterator[tuple[int, Encoded]]:
         """Encoded batches with the number of their first example; answers are appended where there are any.
@@ -143,7 +143,7 @@ class Subject:
         start = 0
         for batch in examples.batches(size):
             encoded = self.encode(batch, answers=True)
-            if alike and len(batch) > 1 and not encoded.known.alike and "image_grid_thw" not in encoded.inputs:
+            if alike and len(batch) > 1 and not encoded.layout.alike and "image_grid_thw" not in encoded.inputs:
                 yield from ((start + i, self.encode([example], answers=True)) for i, example in enumerate(batch))
             else:
                 yield start, encoded
@@ -158,7 +158,7 @@ class Subject:
         if self.anatomy.vision is None and isinstance(mask, Tensor) and self._takes_positions and not bool(mask.all()):
             # Learned positions must count from each row's first real token, as they do in `generate`.
             inputs["position_ids"] = (mask.long().cumsum(1) - 1).clamp_min(0)
-        with self.alone, answering(encoded.known):
+        with self.alone, laid_out(encoded.layout):
             return self.model(**inputs, **options)
 
     def logits(self, examples: Sequence[Example] | Encoded) -> Float[Tensor, "rows vocabulary"]:
@@ -182,7 +182,7 @@ class Subject:
                 )
         encoded = self.encode(examples, answers=True)
         logits = self.forward(encoded).logits
-        counts = encoded.known.answers
+        counts = encoded.layout.answers
         totals: list[Tensor] = []
         for row, count in enumerate(counts.tolist()):
             said = encoded.inputs["input_ids"][row, -count:]
@@ -197,7 +197,7 @@ class Subject:
         answers: list[str] = []
         for start in range(0, len(examples), batch_size):
             encoded = self.encode(examples[start : start + batch_size])
-            with self.alone, answering(encoded.known):
+            with self.alone, laid_out(encoded.layout):
                 said = self.model.generate(  # pyright: ignore[reportCallIssue]
                     **encoded.inputs,
                     max_new_tokens=max_new_tokens,

@@ -148,7 +148,7 @@ def answer_loss(logits: Tensor, encoded: Encoded, end: int | None = None) -> Ten
 
     With `end`, the token that ends an answer is trained too.
     """
-    counts, tokens = encoded.known.answers.tolist(), encoded.inputs["input_ids"]
+    counts, tokens = encoded.layout.answers.tolist(), encoded.inputs["input_ids"]
     extra = 0 if end is None else 1
     rows = [row for row, count in enumerate(counts) for _ in range(count + extra)]
     positions = [position for count in counts for position in range(-count - 1, extra - 1)]

@@ -17,7 +17,8 @@ from glasshouse.organisms import measurement
 from glasshouse.organisms.recipes import Recipe, Tuned
 from glasshouse.values.changes import Plan, Zero
 from glasshouse.values.errors import BadInput
-from glasshouse.values.sites import Pick, Site
+from glasshouse.values.picks import Pick
+from glasshouse.values.sites import Site
 
 Units = dict[str, tuple[tuple[int, ...], int]]
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from glasshouse.model.layout import PromptLayout
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.remembered import look, remembered
-from glasshouse.model.spans import Answering
 from glasshouse.model.subject import Subject
 from glasshouse.model.training import Checkpointing, Progress, Schedule, mixed_precision, train
 from glasshouse.numerics.randomness import seeded
@@ -160,8 +160,8 @@ def _train_answering(
         kinds = LOOKUPS if step < plan.lookups * plan.answering.steps else (*KINDS, *FREQUENT)
         rows = rng.integers(0, len(views), plan.rows)
         packed = pack([_questions(views[row], kinds, plan.questions, rng) for row in rows], architecture)
-        answering = Answering(torch.zeros(plan.rows, dtype=torch.long), (1,) * plan.rows, alike=True)
-        encoded = Encoded({**packed.inputs, "pixel_values": blank}, answering)
+        layout = PromptLayout(torch.zeros(plan.rows, dtype=torch.long), (1,) * plan.rows, alike=True)
+        encoded = Encoded({**packed.inputs, "pixel_values": blank}, layout)
         with mixed_precision(subject.model), remembered(subject, features[torch.from_numpy(rows)].float()):
             return packed.loss(subject.forward(encoded).logits)
 
@@ -195,8 +195,8 @@ def _tower_features(subject: Subject, architecture: Architecture, scenes: Scenes
         pixels = pixel_values(draw(scenes[start : start + 256]), subject.processor)
         pixels = pixels.view(len(pixels), *_image_shape(architecture))
         ids = first.inputs["input_ids"].expand(len(pixels), -1)
-        answering = Answering(torch.zeros(len(pixels), dtype=torch.long), (1,) * len(pixels), alike=True)
-        parts.append(look(subject, Encoded({"input_ids": ids, "pixel_values": pixels}, answering)).to(torch.bfloat16))
+        layout = PromptLayout(torch.zeros(len(pixels), dtype=torch.long), (1,) * len(pixels), alike=True)
+        parts.append(look(subject, Encoded({"input_ids": ids, "pixel_values": pixels}, layout)).to(torch.bfloat16))
     return torch.cat(parts)
 
 

@@ -19,7 +19,9 @@ from torch import Tensor
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.codec import ByContent, digest
 from glasshouse.values.errors import BadInput
-from glasshouse.values.sites import Site, Span
+from glasshouse.values.sites import Site
+from glasshouse.values.token_text import as_tokens
+from glasshouse.values.tokens import ALL, Tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,9 +174,20 @@ class AttentionPattern(Edit):
     """
 
     source: Literal["uniform", "cut"] | Float[Tensor, " keys"] = "uniform"
-    keys: Span = "all"
+    keys: Tokens = ALL
     strength: float = 1.0
     preserve: bool = True
+
+    def __init__(
+        self,
+        source: Literal["uniform", "cut"] | Float[Tensor, " keys"] = "uniform",
+        keys: Tokens | str = ALL,
+        strength: float = 1.0,
+        preserve: bool = True,
+    ) -> None:
+        values = {"source": source, "keys": as_tokens(keys), "strength": strength, "preserve": preserve}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @property
     def idle(self) -> bool:

@@ -22,6 +22,8 @@ from torch import Tensor
 
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Site
+from glasshouse.values.token_text import parse_tokens
+from glasshouse.values.tokens import Tokens
 
 T = TypeVar("T")
 Tree = Any
@@ -42,7 +44,7 @@ def _pack(value: object, tensors: dict[str, Tensor]) -> Tree:
             # A clone of its own: safetensors refuses tensors that share memory.
             tensors[name] = value.detach().cpu().contiguous().clone()
             return {"tensor": name}
-        case Site():
+        case Site() | Tokens():
             return str(value)
         case Enum():
             return value.value
@@ -93,6 +95,8 @@ def _unpack(kind: Any, tree: Tree, tensors: Mapping[str, Tensor], place: str) ->
             _unpack_key(inner[0], key, place): _unpack(inner[1], item, tensors, f"{place}.{key}")
             for key, item in entries.items()
         }
+    if kind is Tokens:
+        return parse_tokens(tree) if isinstance(tree, str) else _refuse(place, tree, "tokens, like image or 0:4")
     if kind is Site:
         return Site.parse(tree) if isinstance(tree, str) else _refuse(place, tree, "a site, like language.residual[3]")
     if isinstance(kind, type) and issubclass(kind, Tensor | AbstractArray):

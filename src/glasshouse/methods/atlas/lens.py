@@ -41,7 +41,7 @@ from glasshouse.numerics.regression import Pairs, nearest_to_identity
 from glasshouse.values.blocks import Heatmap
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Interval, Keys, Null, Rows, Verdict
-from glasshouse.values.sites import Span, language
+from glasshouse.values.sites import language
 from glasshouse.values.wording import counted, number
 
 TUNED, PLAIN, MEAN = "tuned lens", "plain lens", "mean of the last residuals"
@@ -181,7 +181,7 @@ def _last_tokens(subject: Subject, read: Readout, shard: Examples, options: Opti
 
 def _story(subject: Subject, read: Readout, first: Examples, options: Options) -> Heatmap:
     """What each layer would generate next, at the last tokens of the first prompt; the last layer on top."""
-    span: Span = "text" if subject.anatomy.image_token is not None and first[0].images else "all"
+    span = "text" if subject.anatomy.image_token is not None and first[0].images else "all"
     residuals = record(subject, language.residual @ span, first)
     choices = [read(residual[-options.tokens :]).softmax(-1).max(-1) for residual in residuals.values()]
     ids = subject.encode(first).inputs["input_ids"][0].cpu()
