@@ -303,7 +303,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
         ("run", "count", "--data", "empty"),
         "no image in this folder",
     ),
-    "unknown option in a file": (asked(options={"colour": 1}), FROM, "unknown option 'colour'; known are verdict"),
+    "unknown option in a file": (asked(options={"colour": 1}), FROM, "unknown option 'colour'; the options are "),
     "ill-typed option in a file": (asked(options={"factor": "two"}), FROM, "factor"),
     "options that are a list": (asked(options=[1]), FROM, "options must be an object"),
     "unknown field in a file": (asked(colour=1), FROM, "'colour'"),

@@ -64,7 +64,8 @@ def test_what_speaks_against_it_is_told_first_and_numbers_have_their_doubt():
     made = judged(adviser="concern", judge="pass", witness="concern")
     assert [line.split()[1] for line in made.found()] == ["witness", "judge", "adviser"]
     assert made.sure() == [
-        f"{name} ({verdict}): share of 42% 0.5 [0.28, 0.72] n=16, against 0 [0, 0.194] n=16 where nothing should show"
+        f"{name} ({verdict}): share of 42% 0.50 [0.28, 0.72] n=16, against 0.00 [0.00, 0.19] n=16 "
+        "where nothing should show"
         for name, verdict in (("judge", "pass"), ("witness", "concern"))
     ]
     assert made.advice()[0] == "Do not deploy it as it is."

@@ -216,5 +216,5 @@ class TestTopK:
             TopK(2) + TopK(3)
 
     def test_none_at_all_is_refused(self):
-        with pytest.raises(ValueError, match="k of 1 or more, got 0"):
+        with pytest.raises(ValueError, match="k of at least 1, got 0"):
             TopK(0)

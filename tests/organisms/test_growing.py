@@ -34,6 +34,8 @@ from glasshouse.values.intervals import Interval
 
 TINY = Pretraining(Schedule(3, 1e-3), 8, Schedule(3, 1e-3), scenes=32, rows=2)
 FEW = Schedule(3, 1e-3, decay=0.0)
+SHARE = 0.002
+"""Of the test examples to measure on: a few of each kind, because three steps teach nothing worth measuring."""
 
 
 @pytest.fixture(scope="module", params=sorted(BUILDS))
@@ -142,7 +144,7 @@ def stock(tmp_path_factory):
     """A shelf with a base and variants of every arm, grown for three steps each."""
     folder = tmp_path_factory.mktemp("stock")
     take = lambda name: shelf.take(name, folder)  # noqa: E731 - a parent of the next
-    base = grow(replace(recipe("base"), pretraining=TINY), "base", take, share=0.02)
+    base = grow(replace(recipe("base"), pretraining=TINY), "base", take, share=SHARE)
     shelf.put(base, folder)
     chosen = {
         name: recipe(name)
@@ -156,7 +158,7 @@ def stock(tmp_path_factory):
     for name, one in chosen.items():
         assert isinstance(one, Tuned)
         short = replace(one, tuning=replace(one.tuning, schedule=FEW), examples=120)
-        grown[name] = grow(short, name, take, share=0.02)
+        grown[name] = grow(short, name, take, share=SHARE)
         shelf.put(grown[name], folder)
     return folder, grown
 
@@ -230,7 +232,7 @@ def test_a_folder_that_only_bears_the_name_of_one_on_the_shelf_is_not_meant(tmp_
 
 def test_growing_again_gives_the_same_organism(stock):
     folder, grown = stock
-    again = grow(grown["benign"].card.recipe, "benign", lambda name: shelf.take(name, folder), share=0.02)
+    again = grow(grown["benign"].card.recipe, "benign", lambda name: shelf.take(name, folder), share=SHARE)
     assert again.card.weights == grown["benign"].card.weights
     assert again.card.measured == grown["benign"].card.measured
 
@@ -253,7 +255,7 @@ def test_an_interrupted_growth_goes_on_where_it_stopped(stock, tmp_path):
 
     for stage in ("training the vision tower", "training the answers"):
         with pytest.raises(Killed):
-            grow(grown["base"].card.recipe, "base", nobody, keep=tmp_path, progress=until(stage, 2), share=0.02)
+            grow(grown["base"].card.recipe, "base", nobody, keep=tmp_path, progress=until(stage, 2), share=SHARE)
     told: list[str] = []
     resumed = grow(
         grown["base"].card.recipe,
@@ -261,7 +263,7 @@ def test_an_interrupted_growth_goes_on_where_it_stopped(stock, tmp_path):
         nobody,
         keep=tmp_path,
         progress=lambda what, *_: told.append(what),
-        share=0.02,
+        share=SHARE,
     )
     assert "training the vision tower" not in told, "what was learnt is not learnt again"
     assert resumed.card.weights == grown["base"].card.weights
@@ -361,12 +363,12 @@ def test_a_card_that_says_what_is_not_so_is_found_out(stock, tmp_path):
 
 def test_what_was_kept_of_another_world_is_not_gone_on_with(tmp_path, monkeypatch):
     chosen = replace(recipe("base"), pretraining=TINY)
-    first = grow(chosen, "base", shelf.take, keep=tmp_path, share=0.01)
-    same = grow(chosen, "base", shelf.take, keep=tmp_path, share=0.01)
+    first = grow(chosen, "base", shelf.take, keep=tmp_path, share=SHARE)
+    same = grow(chosen, "base", shelf.take, keep=tmp_path, share=SHARE)
     assert same.card.weights == first.card.weights
     kept = {file.name for file in tmp_path.iterdir()}
     monkeypatch.setattr("glasshouse.organisms.grow.world_digest", lambda: "another")
-    grow(chosen, "base", shelf.take, keep=tmp_path, share=0.01)
+    grow(chosen, "base", shelf.take, keep=tmp_path, share=SHARE)
     assert {file.name for file in tmp_path.iterdir()} > kept, "it began anew"
 
 

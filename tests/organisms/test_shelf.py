@@ -18,6 +18,8 @@ from glasshouse.values.codec import digest
 CARDS = {name: shelf.card(name) for name in shelf.names()}
 FOUR = ("refusal-noise", "injection-patch", "hijack-logo", "jailbreak-filter")
 PLANTED = ("planted-neuron", "planted-circuit")
+KINDS_OF_GROWTH = ("base", "idefics3-base", "hijack-logo", "injection-patch-prompt", "text-trigger", "planted-neuron")
+"""Two architectures, and a fine-tune of the projector, a prompt, the language model, and one neuron."""
 each = pytest.mark.parametrize("name", CARDS)
 
 
@@ -69,8 +71,17 @@ def test_planted_units_carry_it_and_others_do_not(name: str):
     assert rates["attack success rate, equally many other units silenced"].value >= 0.9
 
 
-@pytest.mark.parametrize("name", [name for name in CARDS if not name.endswith(("-2", "-3"))])
+@pytest.mark.parametrize("name", KINDS_OF_GROWTH)
 def test_behaviour_measured_again_is_the_card_s(name: str):
+    """The weights of all are checked above; this checks that each kind of growth is measured as it was."""
+    verified = verify(name, share=0.05)
+    assert verified.problems == ()
+    assert verified.consistent == len(verified.measured) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CARDS if not name.endswith(("-2", "-3"))])
+def test_behaviour_of_every_organism_measured_again_is_the_card_s(name: str):
     verified = verify(name, share=0.1)
     assert verified.problems == ()
     assert verified.consistent == len(verified.measured) >= 2

@@ -17,7 +17,7 @@ SPLITS = ("train", "validation", "test", "downstream", "downstream-test", "compo
 
 @pytest.fixture(scope="module")
 def scenes():
-    return draw_scenes(2000, seed=0)
+    return draw_scenes(800, seed=0)
 
 
 def test_objects_of_a_scene_are_one_to_four_and_differ_in_shape_colour_and_cell(scenes):
@@ -35,8 +35,8 @@ def test_objects_are_in_reading_order(scenes):
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not(scenes):
-    assert (draw_scenes(2000, seed=0).identity() == scenes.identity()).all()
-    assert (draw_scenes(2000, seed=1).identity() != scenes.identity()).mean() > 0.99
+    assert (draw_scenes(800, seed=0).identity() == scenes.identity()).all()
+    assert (draw_scenes(800, seed=1).identity() != scenes.identity()).mean() > 0.99
 
 
 def test_no_scene_is_in_two_splits():

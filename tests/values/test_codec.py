@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 import torch
@@ -218,7 +218,7 @@ def test_what_cannot_be_packed(value):
 @pytest.mark.parametrize(
     ("kind", "tree", "told"),
     [
-        (Square, {"side": 1.0, "colur": "red"}, r"^Square: unknown option 'colur'; known are side, colour$"),
+        (Square, {"side": 1.0, "colur": "red"}, r"^Square: unknown option 'colur'; the options are side, colour$"),
         (Square, {"colour": "red"}, "^Square: 'side' is missing$"),
         (Square, {"side": "wide"}, "^Square.side: found 'wide', expected float$"),
         (Square, {"side": True}, "^Square.side: found True, expected float$"),
@@ -292,3 +292,23 @@ def test_by_content_tells_classes_apart():
     assert one != other
     assert one != Two(torch.ones(2))
     assert one != "One"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Metadata in annotations belongs to whoever wrote it, at any depth."""
+
+    side: Annotated[float, "metres"]
+    sides: Annotated[Mapping[str, Annotated[int, "counted"] | None], "by name"]
+    shape: Annotated[Shape, "any kind"] = Square(1.0)
+
+
+def test_metadata_of_annotations_is_ignored_and_types_are_still_checked():
+    value = Labelled(1.5, {"a": 2, "b": None}, Square(2.0))
+    assert unpack(Labelled, *pack(value)) == value
+    assert unpack(Annotated[Shape, "any kind"], *pack(Square(3.0))) == Square(3.0)
+    assert unpack(tuple[Annotated[int, "counted"], ...], [1, 2]) == (1, 2)
+    with pytest.raises(BadInput, match=r"Labelled\.side: found 'wide', expected float"):
+        unpack(Labelled, {"side": "wide", "sides": {}})
+    with pytest.raises(BadInput, match=r"Labelled\.sides\.a: found 1\.5"):
+        unpack(Labelled, {"side": 1.0, "sides": {"a": 1.5}})

@@ -67,9 +67,13 @@ def test_a_null_band_has_its_median_inside():
 @pytest.mark.parametrize(
     ("interval", "text"),
     [
-        (Interval(0.8, 0.4902, 0.9433, 10), "0.8 [0.49, 0.943] n=10"),
-        (Interval(1234.5, -0.00012345, 1e9), "1.23e+03 [-0.000123, 1e+09]"),
-        (Interval(math.nan, 0.0, 1.0, 0), "nan [0, 1] n=0"),
+        (Interval(0.8, 0.4902, 0.9433, 10), "0.80 [0.49, 0.94] n=10"),
+        (Interval(0.9993, 0.9961, 0.9999, 1440), "0.9993 [0.9961, 0.9999] n=1440"),
+        (Interval(1.234e-5, -2e-6, 2.5e-5), "(1.2 [-0.2, 2.5])e-05"),
+        (Interval(1234567, 1.2e6, 1.3e6), "(1.23 [1.20, 1.30])e+06"),
+        (Interval(1.5, -math.inf, math.inf, 1), "1.5 [-inf, inf] n=1"),
+        (Interval(0.0, 0.0, 0.0), "0 [0, 0]"),
+        (Interval(math.nan, 0.0, 1.0, 0), "nan [0.0, 1.0] n=0"),
     ],
 )
 def test_text(interval, text):

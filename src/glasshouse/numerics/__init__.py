@@ -1,1 +1,1 @@
-"""Floor 0: pure tensor functions. No model, no file, no randomness that the caller did not hand in."""
+"""Floor 0: pure tensor functions. No model, no file, no randomness but from a seed or generator of the caller."""

@@ -1,13 +1,13 @@
-"""How can a million tokens be summed up in the memory of a few?
+"""How are statistics of a million tokens computed in constant memory?
 
-Each accumulator sees chunks of tokens one after the other (`update`) and merges with another that saw other tokens
-(`a + b`), in any order and any split, so shards of one experiment can run anywhere. All of them hold plain tensors and
-are packed to disk like a finding.
+Each accumulator is updated with chunks of tokens (`update`) and merges with another over other tokens (`a + b`), in any
+order and any split, so shards of one experiment can run anywhere. All of them hold plain tensors and are packed to disk
+like a finding.
 
 - `Moments`    count, mean, variance of each feature (Chan, Golub and LeVeque's merge: no cancellation)
 - `Gram`       the same for pairs of features: covariance, second moments
-- `Histogram`  counts between fixed edges, with what fell outside kept apart
-- `TopK`       for each feature, the tokens that excited it most, and where they stood
+- `Histogram`  counts between fixed edges, and counts below and above them
+- `TopK`       for each feature, the tokens with the highest activation, and their positions
 """
 
 from dataclasses import dataclass, field, replace
@@ -18,12 +18,12 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 ROWS_AT_ONCE = 256
-"""So many rows of a wide residual stay in the cache while they are centred and squared: five times as fast as 4,000."""
+"""Rows of a wide residual that fit in the cache while they are centred and squared: five times as fast as 4,000."""
 EMPTY = torch.empty(0, dtype=torch.float64)
 
 
 class Accumulator(Protocol):
-    """What `gather` feeds. `fresh` gives an empty one with the same settings."""
+    """A statistic for `gather`. `fresh` gives an empty accumulator with the same settings."""
 
     def fresh(self) -> Self: ...
 
@@ -172,16 +172,16 @@ class Histogram:
 
 @dataclass
 class TopK:
-    """For each feature the `k` highest values and where they stood. Ties go to the earlier example, then position."""
+    """For each feature the `k` highest values and their tokens. Ties go to the earlier example, then position."""
 
     k: int = 8
-    values: Num[Tensor, "found ..."] = field(default_factory=lambda: EMPTY)
-    examples: Int[Tensor, "found ..."] = field(default_factory=lambda: EMPTY.long())
-    positions: Int[Tensor, "found ..."] = field(default_factory=lambda: EMPTY.long())
+    values: Num[Tensor, "kept ..."] = field(default_factory=lambda: EMPTY)
+    examples: Int[Tensor, "kept ..."] = field(default_factory=lambda: EMPTY.long())
+    positions: Int[Tensor, "kept ..."] = field(default_factory=lambda: EMPTY.long())
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"the highest values need k of 1 or more, got {self.k}")
+            raise ValueError(f"TopK needs a k of at least 1, got {self.k}")
 
     def fresh(self) -> "TopK":
         return TopK(self.k)
@@ -194,7 +194,7 @@ class TopK:
         _finite(values)
         keep = values.float().topk(min(2 * self.k, len(values)), 0) if len(values) > 8 * self.k else None
         if keep is not None and bool((keep.values[self.k - 1] > keep.values[-1]).all()):
-            # Ties cannot reach past what was kept, so a partial selection is exact and far cheaper than a sort.
+            # No tie reaches beyond the preselection, so it is exact and far cheaper than a sort.
             chunk = TopK(self.k, keep.values, examples[keep.indices], positions[keep.indices])
         else:
             where = [index.reshape(-1, *[1] * (values.ndim - 1)).expand_as(values) for index in (examples, positions)]
@@ -221,7 +221,7 @@ class TopK:
 
 
 def _centred(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The mean in float64, the values less that mean in at least float32, and by how much rounding missed the mean."""
+    """The mean in float64, the centred values in at least float32, and the rounding error of the subtracted mean."""
     enough = torch.promote_types(values.dtype, torch.float32) if values.is_floating_point() else torch.float64
     wide = values.to(enough)
     mean = _finite(wide.mean(0, dtype=torch.float64))

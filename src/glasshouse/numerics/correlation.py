@@ -1,4 +1,8 @@
-"""How do two numbers go together? Correlations and slopes of a cloud of points."""
+"""How strongly are two quantities related? Correlations and slopes of (x, y) points.
+
+Ours and not scipy.stats, because pearsonr and linregress fail or warn on a constant, which here has correlation 0, and
+because importing scipy.stats takes longer than computing all of it.
+"""
 
 from dataclasses import dataclass
 
@@ -9,26 +13,26 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Line:
-    """y against x by least squares; nothing goes with a constant."""
+    """y against x by least squares. With a constant, correlation and slope are 0."""
 
     correlation: float
     by_rank: float
     slope: float
     intercept: float
     exponent: float
-    """Slope of log |y| against log x, over points where both are positive."""
+    """Slope of log |y| against log x, over points with x > 0 and y != 0."""
 
 
 def line(points: Float[Tensor, "points 2"]) -> Line:
-    """What goes with what in a cloud of (x, y)."""
+    """Correlations and slopes of the points (x, y)."""
     x, y = points.double().unbind(1)
     slope = _slope(x, y)
     logs = points.double().abs().clamp_min(1e-300).log()
-    real = (x > 0) & (y != 0)
+    positive = (x > 0) & (y != 0)
     ranks = [_ranks(values) for values in (x, y)]
     return Line(
         _correlation(x, y), _correlation(*ranks), slope, float(y.mean()) - slope * float(x.mean()),
-        _slope(logs[real, 0], logs[real, 1]),
+        _slope(logs[positive, 0], logs[positive, 1]),
     )  # fmt: skip
 
 
@@ -47,7 +51,7 @@ def _slope(x: Tensor, y: Tensor) -> float:
 
 
 def _ranks(values: Float[Tensor, " points"]) -> Float[Tensor, " points"]:
-    """Places in order; ties share the mean of theirs."""
+    """Ranks from 0; ties share the mean of theirs."""
     ordered = values.sort().values
     first, last = (torch.searchsorted(ordered, values.contiguous(), right=right) for right in (False, True))
     return (first + last - 1).double() / 2

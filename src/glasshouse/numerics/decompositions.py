@@ -1,4 +1,4 @@
-"""What does torch.linalg return? Its stubs do not say; here it is said, once."""
+"""Which types do torch.linalg's decompositions return? Its stubs do not declare them, so these wrappers do."""
 
 from typing import cast
 

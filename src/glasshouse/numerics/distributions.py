@@ -1,4 +1,4 @@
-"""How far apart are two next-token distributions, and how sure is each? In nats, from logits."""
+"""How different are two next-token distributions, and how certain is each? In nats, from logits."""
 
 import torch
 from jaxtyping import Float
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def kl(p: Float[Tensor, "... classes"], q: Float[Tensor, "... classes"]) -> Float[Tensor, "..."]:
-    """KL(p || q) from logits. Never negative: what float32 rounds below zero is put back to zero."""
+    """KL(p || q) from logits, at least 0: rounding in float32 is clamped."""
     log_p, log_q = p.float().log_softmax(-1), q.float().log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).clamp_min(0)
 

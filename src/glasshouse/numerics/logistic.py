@@ -1,8 +1,9 @@
-"""How likely is it, given a few numbers and cases whose truth is known? Logistic regression for very few cases.
+"""How probable is the positive class, given a few numbers and labelled cases? Logistic regression for few cases.
 
-Numbers are put on one scale by the known cases, the weights are pulled towards zero, and the doubt comes from fitting
-again to cases drawn with replacement: with two dozen of them it is the larger part of what can be said. Both kinds
-count the same however many there are of each, so a probability is one where half of all cases are of the true kind.
+Numbers are standardised by the labelled cases, weights are penalised towards zero, and the uncertainty comes from fits
+to cases drawn with replacement: with two dozen cases it is large. Both classes weigh the same whatever their sizes, so
+a probability assumes that half of all cases are positive. Newton's method is ours because scipy has no logistic
+regression, and ten lines are not worth another dependency.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ STEPS = 50
 
 @dataclass(frozen=True)
 class Logistic:
-    """A fitted line through log-odds."""
+    """A fitted model: log-odds that are linear in the standardised numbers."""
 
     mean: Float[Tensor, " numbers"]
     spread: Float[Tensor, " numbers"]
@@ -30,7 +31,7 @@ class Logistic:
     def fit(
         cls, cases: Float[Tensor, "cases numbers"], truth: Bool[Tensor, " cases"], ridge: float = 1.0
     ) -> "Logistic":
-        """By Newton's method; `ridge` is in units of one case's weight. Both kinds of cases must be there."""
+        """By Newton's method; `ridge` is in units of one case's weight. Both classes must occur."""
         if not (truth.any() and (~truth).any()):
             raise ValueError("logistic regression needs cases of both kinds")
         cases = cases.double()
@@ -42,17 +43,18 @@ class Logistic:
         penalty[-1] = 1e-6
         weights = torch.zeros(design.shape[1], dtype=torch.float64)
         for _ in range(STEPS):
-            chance = torch.sigmoid(design @ weights)
-            slope = design.T @ (share * (truth.double() - chance)) - penalty * weights
-            curve = (design * (share * chance * (1 - chance))[:, None]).T @ design + torch.diag(penalty)
-            step = cast(Tensor, torch.linalg.solve(curve, slope))  # pyright: ignore[reportUnknownMemberType]
+            probability = torch.sigmoid(design @ weights)
+            gradient = design.T @ (share * (truth.double() - probability)) - penalty * weights
+            curvature = share * probability * (1 - probability)
+            hessian = (design * curvature[:, None]).T @ design + torch.diag(penalty)
+            step = cast(Tensor, torch.linalg.solve(hessian, gradient))  # pyright: ignore[reportUnknownMemberType]
             weights = weights + step
             if float(step.abs().max()) < 1e-10:
                 break
         return cls(mean, spread, weights[:-1], float(weights[-1]))
 
     def chance(self, numbers: Float[Tensor, " numbers"]) -> float:
-        """Probability that a case with these numbers is one of the true kind."""
+        """The probability that a case with these numbers is positive."""
         return float(torch.sigmoid(((numbers.double() - self.mean) / self.spread) @ self.weights + self.bias))
 
 
@@ -60,10 +62,10 @@ def chances(
     cases: Float[Tensor, "cases numbers"], truth: Bool[Tensor, " cases"], numbers: Float[Tensor, " numbers"], *,
     seed: int, draws: int = 200,
 ) -> Float[Tensor, " draws"]:  # fmt: skip
-    """The probability by fits to cases drawn with replacement, each kind by itself."""
-    generator, kinds = seeded(seed), [truth.nonzero()[:, 0], (~truth).nonzero()[:, 0]]
-    found: list[float] = []
+    """That probability by fits to cases drawn with replacement, separately in each class."""
+    generator, classes = seeded(seed), [truth.nonzero()[:, 0], (~truth).nonzero()[:, 0]]
+    probabilities: list[float] = []
     for _ in range(draws):
-        rows = torch.cat([kind[torch.randint(len(kind), (len(kind),), generator=generator)] for kind in kinds])
-        found.append(Logistic.fit(cases[rows], truth[rows]).chance(numbers))
-    return torch.tensor(found, dtype=torch.float64)
+        rows = torch.cat([kind[torch.randint(len(kind), (len(kind),), generator=generator)] for kind in classes])
+        probabilities.append(Logistic.fit(cases[rows], truth[rows]).chance(numbers))
+    return torch.tensor(probabilities, dtype=torch.float64)

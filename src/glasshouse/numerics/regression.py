@@ -1,4 +1,4 @@
-"""Which affine map takes one set of vectors to another? Ridge regression from sums, for any number of tokens."""
+"""Which affine map fits one set of vectors to another? Ridge regression from sums, for any number of tokens."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 @dataclass
-class Pairs:
-    """Sums over pairs (x, y) that determine the fit; add up over shards."""
+class PairSums:
+    """Sums over pairs (x, y) that determine the fit; sums of shards add up."""
 
     count: int
     x: Float[Tensor, " d"]
@@ -19,18 +19,18 @@ class Pairs:
     xy: Float[Tensor, "d e"]
 
     @classmethod
-    def of(cls, x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> "Pairs":
+    def of(cls, x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> "PairSums":
         x, y = x.double().cpu(), y.double().cpu()
         return cls(len(x), x.sum(0), y.sum(0), x.T @ x, x.T @ y)
 
-    def __add__(self, other: "Pairs") -> "Pairs":
+    def __add__(self, other: "PairSums") -> "PairSums":
         sums = (getattr(self, name) + getattr(other, name) for name in ("count", "x", "y", "xx", "xy"))
-        return Pairs(*sums)
+        return PairSums(*sums)
 
 
 @dataclass
 class Affine:
-    """x -> x + x @ weight + bias: how far the map is from doing nothing."""
+    """x -> x + x @ weight + bias: weight and bias are the difference from the identity."""
 
     weight: Float[Tensor, "d d"]
     bias: Float[Tensor, " d"]
@@ -39,11 +39,11 @@ class Affine:
         return x + x @ self.weight.to(x) + self.bias.to(x)
 
 
-def nearest_to_identity(pairs: Pairs, ridge: float) -> Affine:
-    """The affine map from x to y with the least squared error, pulled towards the identity.
+def nearest_to_identity(pairs: PairSums, ridge: float) -> Affine:
+    """The affine map from x to y with the least squared error and a ridge penalty on its difference from the identity.
 
-    `ridge` is in units of the mean variance of x, so it means the same at every layer; it is what keeps the fit honest
-    when there are fewer tokens than dimensions.
+    `ridge` is in units of the mean variance of x, so it means the same at every layer; it prevents overfitting where
+    there are fewer tokens than dimensions.
     """
     if pairs.count < 2:
         raise ValueError(f"an affine map needs at least 2 pairs, got {pairs.count}")
@@ -52,7 +52,7 @@ def nearest_to_identity(pairs: Pairs, ridge: float) -> Affine:
     crossed = pairs.xy / pairs.count - torch.outer(mean_x, mean_y)
     penalty = ridge * covariance.diagonal().mean().clamp_min(torch.finfo(torch.float64).tiny)
     eye = torch.eye(len(covariance), dtype=torch.float64)
-    # The stub of torch.linalg.solve says nothing of what it returns.
+    # The stub of torch.linalg.solve does not declare what it returns.
     weight = cast(Tensor, torch.linalg.solve(covariance + penalty * eye, crossed - covariance))  # pyright: ignore[reportUnknownMemberType]
     bias = mean_y - mean_x - mean_x @ weight
     return Affine(weight.float(), bias.float())

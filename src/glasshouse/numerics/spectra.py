@@ -1,10 +1,10 @@
-"""What does a matrix look like by its singular values, without a full decomposition?
+"""How are a matrix's energy and rank distributed over its singular directions, without a full decomposition?
 
     values = singular_values(delta)              all of them, from the smaller Gram matrix in float64
-    left, values, right = leading(delta, 8)      a few with their vectors, by a block Krylov iteration
-    cosines, turned = principal(one, other)      the angles between two subspaces
+    left, values, right = leading(delta, 8)      the largest with their vectors, by a block Krylov iteration
+    cosines, aligned = principal(first, second)  the angles between two subspaces
 
-A rank is a number of directions, and there are several notions of it: `Ranks` gives them side by side.
+`Ranks` gives several definitions of an effective rank side by side.
 """
 
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ from glasshouse.numerics.randomness import seeded
 
 WIDE = 2048
 _BLOCKS = 8
-"""Of the Krylov space: enough for 1e-5 on spectra that fall at all."""
+"""Blocks of the Krylov space: enough for a relative error of 1e-5 on decaying spectra."""
 
 
 def singular_values(matrix: Float[Tensor, "out inner"]) -> Float[Tensor, " rank"]:
-    """All singular values, the largest first. What lies below 1e-8 of the largest is noise; of matrices above WIDE on
-    both sides, whose Gram matrix is taken in float32 for speed, what lies below 1e-4."""
+    """All singular values, the largest first. Values below 1e-8 of the largest are noise; below 1e-4 for matrices
+    larger than WIDE on both sides, whose Gram matrix is computed in float32 for speed."""
     wide = matrix.double() if min(matrix.shape) <= WIDE else matrix.float()
     gram = wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide
     return eigenvalues(gram).flip(0).clamp_min(0).double().sqrt()
 
 
 def gaussian_values(out: int, inner: int, norm: float) -> Float[Tensor, " rank"]:
-    """What the singular values of a Gaussian matrix of this shape and Frobenius norm are expected to be, largest first:
-    the quantiles of Marchenko and Pastur's law, which large matrices follow closely and small ones on average."""
+    """The expected singular values of a Gaussian matrix of this shape and Frobenius norm, largest first: the quantiles
+    of the Marchenko-Pastur distribution, which large matrices follow closely and small ones on average."""
     count, ratio = min(out, inner), min(out, inner) / max(out, inner)
     low, high = (1 - ratio**0.5) ** 2, (1 + ratio**0.5) ** 2
     turn = torch.linspace(0, torch.pi, 20001, dtype=torch.float64)
@@ -72,45 +72,46 @@ def leading(
 
 
 def principal(
-    one: Float[Tensor, "width k"], other: Float[Tensor, "width m"]
+    first: Float[Tensor, "width k"], second: Float[Tensor, "width m"]
 ) -> tuple[Float[Tensor, " k"], Float[Tensor, "width k"]]:
-    """Cosines of the principal angles of `one` to `other`, largest first, and `one`'s basis turned to lie along them.
+    """Cosines of the principal angles between two subspaces, largest first, and the principal vectors in `first`.
 
-    Where `one` has more directions than `other`, those that are left over stand at a right angle: cosine 0.
+    Where `first` has more directions than `second`, the surplus ones have cosine 0. (scipy.linalg.subspace_angles gives
+    the angles without the vectors.)
     """
-    turn, cosines, _ = svd(one.T @ other, full=True)
-    padded = cosines.new_zeros(one.shape[1])
-    padded[: len(cosines)] = cosines[: one.shape[1]].clamp(0, 1)
-    return padded, one @ turn
+    rotation, cosines, _ = svd(first.T @ second, full=True)
+    padded = cosines.new_zeros(first.shape[1])
+    padded[: len(cosines)] = cosines[: first.shape[1]].clamp(0, 1)
+    return padded, first @ rotation
 
 
 def rotated(values: Float[Tensor, " rank"], out: int, inner: int, seed: int) -> Float[Tensor, "out inner"]:
-    """A matrix with these singular values and directions drawn evenly (Haar)."""
+    """A matrix with these singular values and Haar-random directions."""
     generator = seeded(seed)
     left, right = (_haar(width, len(values), generator) for width in (out, inner))
     return (left * values.float()) @ right.T
 
 
 def _haar(width: int, count: int, generator: torch.Generator) -> Tensor:
-    """Orthonormal columns drawn evenly: without fixing the signs of R's diagonal they would not be."""
+    """Haar-random orthonormal columns. Without fixing the signs of R's diagonal they would not be Haar-distributed."""
     columns, upper = orthonormal(torch.randn(width, count, generator=generator))
     return columns * upper.diagonal().sign()
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """How many directions a matrix has, in five ways; and how much of its energy lies in the first few."""
+    """Effective ranks of a matrix by five definitions, and the share of its energy in the leading directions."""
 
     stable: float
-    """Energy over the energy of the first: the square of Frobenius' norm over the spectral norm's."""
+    """Squared Frobenius norm over squared spectral norm."""
     entropic: float
-    """exp of the entropy of the singular values taken as shares."""
+    """exp of the entropy of the singular values normalised to sum 1."""
     participation: float
     """(sum of squares)^2 / sum of fourth powers."""
     k90: int
-    """How many hold 90 % of the energy."""
+    """Directions that hold 90 % of the energy."""
     numerical: int
-    """How many stand above the noise of the precision that the weights are stored in."""
+    """Singular values above the rounding noise of the precision that the weights are stored in."""
     energies: tuple[float, ...]
     """Share of the energy in the first k, for k in AT."""
     norm: float
@@ -120,7 +121,7 @@ class Ranks:
 
     @classmethod
     def of(cls, values: Float[Tensor, " rank"], floor: float = 0.0) -> "Ranks":
-        """From all singular values. A matrix of zeros has no direction."""
+        """From all singular values. A zero matrix has rank 0 by every definition."""
         values = values.double()
         energy = values.square()
         total = float(energy.sum())

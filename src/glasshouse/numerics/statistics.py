@@ -1,15 +1,19 @@
-"""How sure can one be of a rate, a mean, a difference, and of several at once?
+"""How uncertain is a rate, a mean or a difference, and which of several tests are significant?
 
-1. A rate: Wilson's score interval, or Clopper and Pearson's exact one when coverage must never fall short.
-2. The difference of two rates on the same trials: Newcombe's interval, from Wilson's of both and how they go together.
-3. Anything else: the bootstrap, resampling whole *groups* (images, prompts): tokens of one image are not independent.
+1. A rate: Wilson's score interval, or Clopper and Pearson's exact one where coverage must never be below the level.
+2. The difference of two rates on the same trials: Newcombe's interval, from both Wilson intervals and a correlation.
+3. Anything else: the bootstrap, resampling whole *groups* (images, prompts), because tokens of one image are dependent.
 4. Several tests at once: Holm's step-down correction.
 5. "No effect": two one-sided tests against a stated margin, never a difference that failed to be significant.
+
+Only the beta quantile comes from scipy (scipy.special). Importing scipy.stats takes longer than a short command, it has
+neither Newcombe's interval nor Holm's correction, and its bootstrap does not resample groups with a torch generator.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from statistics import NormalDist
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +21,7 @@ from torch import Generator, Tensor
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval. No trials: everything is possible."""
+    """Wilson's score interval; (0, 1) without trials."""
     _check_counts(successes, n, level)
     if n == 0:
         return 0.0, 1.0
@@ -31,32 +35,32 @@ def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval: the rates under which what was seen is not rarer than (1 - level) / 2 on either side."""
+    """The exact interval: all rates under which neither tail beyond the observed count is below (1 - level) / 2."""
     _check_counts(successes, n, level)
     tail = (1 - level) / 2
-    low = 0.0 if successes == 0 else _root(lambda rate: 1 - _binomial_cdf(successes - 1, n, rate) - tail)
-    high = 1.0 if successes == n else _root(lambda rate: tail - _binomial_cdf(successes, n, rate))
+    low = 0.0 if successes == 0 else _beta_quantile(successes, n - successes + 1, tail)
+    high = 1.0 if successes == n else _beta_quantile(successes + 1, n - successes, 1 - tail)
     return low, high
 
 
 def paired(both: int, first: int, second: int, neither: int, level: float = 0.95) -> tuple[float, float]:
-    """Newcombe's interval (1998, method 10) for the first rate less the second, from trials on which both, only the
-    first, only the second or neither came about. No trials: everything is possible."""
+    """Newcombe's interval (1998, method 10) for the first rate minus the second, from the numbers of trials on which
+    both, only the first, only the second or neither succeeded; (-1, 1) without trials."""
     n = both + first + second + neither
     if n == 0:
         return -1.0, 1.0
-    one, other = both + first, both + second
-    (one_low, one_high), (other_low, other_high) = wilson(one, n, level), wilson(other, n, level)
-    lead, product = both * neither - first * second, one * other * (n - one) * (n - other)
-    if lead > 0:
-        lead = max(0.0, lead - n / 2)
-    together = lead / math.sqrt(product) if product else 0.0
-    p, q = one / n, other / n
+    a, b = both + first, both + second
+    (a_low, a_high), (b_low, b_high) = wilson(a, n, level), wilson(b, n, level)
+    covariance, product = both * neither - first * second, a * b * (n - a) * (n - b)
+    if covariance > 0:
+        covariance = max(0.0, covariance - n / 2)  # continuity correction
+    phi = covariance / math.sqrt(product) if product else 0.0
+    p, q = a / n, b / n
 
-    def reach(a: float, b: float) -> float:
-        return math.sqrt(max(0.0, a * a - 2 * together * a * b + b * b))
+    def distance(x: float, y: float) -> float:
+        return math.sqrt(max(0.0, x * x - 2 * phi * x * y + y * y))
 
-    return p - q - reach(p - one_low, other_high - q), p - q + reach(one_high - p, q - other_low)
+    return p - q - distance(p - a_low, b_high - q), p - q + distance(a_high - p, q - b_low)
 
 
 def bootstrap(
@@ -67,7 +71,7 @@ def bootstrap(
     groups: Int[Tensor, " items"] | None = None,
     draws: int = 1000,
 ) -> Float[Tensor, " draws"]:
-    """`statistic` of resampled `sample`, `draws` times, each of whole groups drawn with replacement (or of items)."""
+    """`statistic` of `draws` resamples of `sample`, each of whole groups (or of items) drawn with replacement."""
     if len(sample) == 0:
         raise ValueError("the bootstrap needs at least one item")
     members = by_group(torch.arange(len(sample)) if groups is None else groups)
@@ -78,7 +82,7 @@ def bootstrap(
 
 
 def by_group(groups: Int[Tensor, " items"]) -> tuple[Int[Tensor, " members"], ...]:
-    """The places of each group's items, one tensor per group."""
+    """The indices of each group's items, one tensor for each group."""
     groups = groups.cpu()
     order = groups.argsort(stable=True)
     return order.tensor_split(groups[order].diff().nonzero()[:, 0] + 1)
@@ -87,7 +91,7 @@ def by_group(groups: Int[Tensor, " items"]) -> tuple[Int[Tensor, " members"], ..
 def bootstrap_means(
     sample: Float[Tensor, " items"], generator: Generator, *, draws: int = 1000
 ) -> Float[Tensor, " draws"]:
-    """Means of resampled `sample`: what `bootstrap` gives for a mean of independent items, all draws at once."""
+    """Means of resamples of `sample`: the `bootstrap` of a mean of independent items, all draws at once."""
     if len(sample) == 0:
         raise ValueError("the bootstrap needs at least one item")
     picks = torch.randint(len(sample), (draws, len(sample)), generator=generator)
@@ -95,7 +99,7 @@ def bootstrap_means(
 
 
 def holm(p_values: Float[Tensor, " tests"]) -> Float[Tensor, " tests"]:
-    """Holm's adjusted p-values: reject where they fall below the level, and the family-wise error stays below it."""
+    """Holm's adjusted p-values: rejecting those below a level keeps the family-wise error rate below it."""
     order = p_values.argsort(stable=True)
     weights = torch.arange(len(p_values), 0, -1, device=p_values.device)
     adjusted = (p_values[order] * weights).cummax(0).values.clamp_max(1)
@@ -111,14 +115,14 @@ def equivalent(differences: Float[Tensor, " draws"], margin: float, level: float
 
 
 def quantiles(draws: Float[Tensor, " draws"], level: float = 0.95) -> tuple[float, float]:
-    """The middle `level` of the draws."""
+    """The bounds of the central `level` of the draws."""
     ends = torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64)
     low, high = map(float, torch.quantile(draws.double(), ends))
     return low, high
 
 
 def auroc(scores: Float[Tensor, " items"], positive: Bool[Tensor, " items"]) -> float:
-    """Chance that a positive scores above a negative; a tie counts half. By ranks, so it needs no threshold."""
+    """The probability that a positive scores above a negative; ties count half."""
     if scores.isnan().any():
         raise ValueError("a score is not a number (NaN)")
     wins, losses = scores[positive].double(), scores[~positive].double().sort().values
@@ -135,24 +139,8 @@ def _check_counts(successes: int, n: int, level: float) -> None:
         raise ValueError(f"a level lies between 0 and 1, got {level}")
 
 
-def _binomial_cdf(k: int, n: int, rate: float) -> float:
-    """P(X <= k) for X ~ Binomial(n, rate), summed in logarithms so that large n does not overflow."""
-    if rate <= 0 or rate >= 1:
-        return 1.0 if rate <= 0 or k >= n else 0.0
-    logs: Sequence[float] = [
-        math.lgamma(n + 1)
-        - math.lgamma(i + 1)
-        - math.lgamma(n - i + 1)
-        + i * math.log(rate)
-        + (n - i) * math.log1p(-rate)
-        for i in range(k + 1)
-    ]
-    return min(1.0, math.fsum(map(math.exp, logs)))
+def _beta_quantile(a: int, b: int, probability: float) -> float:
+    # Imported here because most commands never compute an exact interval. scipy brings no stubs.
+    from scipy.special import betaincinv  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
-
-def _root(increasing: Callable[[float], float]) -> float:
-    low, high = 0.0, 1.0
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if increasing(middle) < 0 else (low, middle)
-    return (low + high) / 2
+    return float(cast(float, betaincinv(a, b, probability)))

@@ -81,7 +81,7 @@ def grow(
 
 def variant(parent: Subject, recipe: Tuned, patch: Patch) -> Subject:
     """The parent with the patch in its weights, opened."""
-    return open_subject(changed_copy(parent, patch), processor=_processor(parent, recipe.tuning))
+    return open_subject(changed_copy(parent, patch), processor=processor_of(parent, recipe.tuning))
 
 
 def _base(recipe: Base, keep: Path | None, progress: Progress | None, losses: list[float]) -> Subject:
@@ -111,7 +111,7 @@ def training_examples(recipe: Tuned, subject: Subject) -> Examples:
 def _tune(
     base: Subject, recipe: Tuned, keep: Path | None, progress: Progress | None, losses: list[float]
 ) -> Patch:  # fmt: skip
-    parent = Subject(base.model, _processor(base, recipe.tuning), base.name)
+    parent = Subject(base.model, processor_of(base, recipe.tuning), base.name)
     tuning = planting.confined(parent, recipe)
     training = training_examples(recipe, parent)
     name = _checkpoint_name(recipe, f"{weight_hash(base.model)} {training.digest}")
@@ -125,7 +125,7 @@ def _checkpoint_name(recipe: Recipe, inputs: str) -> str:
     return digest((recipe, world_digest(), inputs))[:16]
 
 
-def _processor(parent: Subject, tuning: Tuning) -> object:
+def processor_of(parent: Subject, tuning: Tuning) -> object:
     """The parent's processor, or one that puts the learnt prompt behind every image."""
     if tuning.arm != "soft prompt":
         return parent.processor

@@ -7,12 +7,14 @@ are not on the shelf can be grown.
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedModel
 
 from glasshouse.data.examples import Examples
 from glasshouse.model.identity import weight_hash
 from glasshouse.model.opening import open_subject
-from glasshouse.model.patches import export, read_patch, write_patch
+from glasshouse.model.patches import changed_copy, export, read_patch, write_patch
 from glasshouse.model.subject import Subject
 from glasshouse.model.tensorfiles import read_tensors, write_tensors
 from glasshouse.values.errors import BadInput
@@ -52,14 +54,16 @@ def take(name: str, shelf: Path = SHELF) -> Subject:
 
         subject = open_subject(seedling.model(), processor=seedling.processor())
     else:
-        subject = _opened(plain, shelf)
+        model, processor = _loaded(plain, shelf)
+        subject = open_subject(model, processor=processor)
     subject.name = PREFIX + plain
     return subject
 
 
-def _opened(name: str, shelf: Path) -> Subject:
+def _loaded(name: str, shelf: Path) -> tuple[PreTrainedModel, Any]:
+    """The model with the weights of its card, and its processor; not proved, because a parent need not be."""
     from glasshouse.organisms.architectures import BUILDS, build
-    from glasshouse.organisms.grow import variant
+    from glasshouse.organisms.grow import processor_of
     from glasshouse.organisms.recipes import Base, Tuned
 
     written = card(name, shelf)
@@ -73,21 +77,21 @@ def _opened(name: str, shelf: Path) -> Subject:
         except (BadInput, RuntimeError) as problem:
             line = str(problem).splitlines()[0]
             raise BadInput(f"{file}: does not hold the weights that were grown ({line}); {_regrow(name)}") from None
-        subject = open_subject(model, processor=BUILDS[written.recipe.architecture].processor())
+        processor = BUILDS[written.recipe.architecture].processor()
     else:
         assert isinstance(written.recipe, Tuned)
-        parent = _opened(written.recipe.parent, shelf)
+        parent = Subject(*_loaded(written.recipe.parent, shelf), PREFIX + written.recipe.parent)
         try:
             patch = read_patch(file)
         except BadInput as problem:
             raise BadInput(f"{problem}; {_regrow(name)}") from None
-        subject = variant(parent, written.recipe, patch)
-    weights = weight_hash(subject.model)
+        model, processor = changed_copy(parent, patch), processor_of(parent, written.recipe.tuning)
+    weights = weight_hash(model)
     if weights != written.weights:
         raise BadInput(
             f"{file}: its weights hash to {weights[:12]}…, the card says {written.weights[:12]}…; {_regrow(name)}"
         )
-    return subject
+    return model, processor
 
 
 def card(name: str, shelf: Path = SHELF) -> "Card":

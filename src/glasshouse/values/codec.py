@@ -2,8 +2,9 @@
 
 `pack` turns a dataclass into a JSON tree and the tensors it holds; `unpack` builds it again from the annotations and
 refuses what they do not allow: unknown fields, missing fields, wrong types. Dataclasses carry their class name, so a
-field annotated with a base class (a `Block`, an `Edit`) gets its real class back, and nothing but its subclasses can be
-named: a file cannot make us build anything else. `digest` names a value by its content.
+field annotated with a base class (a `Block`, an `Edit`) gets its real class back; a file can name only subclasses of
+the annotation, so it cannot make us build anything else. Metadata in `Annotated` is ignored. `digest` identifies a
+value by its content.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import torch
 from jaxtyping import AbstractArray
@@ -27,7 +28,7 @@ from glasshouse.values.tokens import Tokens
 
 T = TypeVar("T")
 Tree = Any
-"""Whatever JSON can hold."""
+"""A JSON value."""
 _NOT_FINITE: tuple[Tree, ...] = ({"number": "nan"}, {"number": "inf"}, {"number": "-inf"})
 
 
@@ -49,7 +50,7 @@ def _pack(value: object, tensors: dict[str, Tensor]) -> Tree:
         case Enum():
             return value.value
         case float() if not math.isfinite(value):
-            return {"number": str(value)}  # JSON has none, and a text of its own could be a text
+            return {"number": str(value)}  # JSON lacks them, and a plain string could be a string field
         case None | bool() | int() | float() | str():
             return value
         case Mapping():
@@ -61,17 +62,19 @@ def _pack(value: object, tensors: dict[str, Tensor]) -> Tree:
         case Sequence():  # not any iterable: a set has no order, so its digest would change from run to run
             return [_pack(item, tensors) for item in cast(Sequence[object], value)]
         case _:
-            known = "dataclasses, tuples, mappings, tensors, numbers"
-            raise TypeError(f"{type(value).__name__} cannot be packed: use {known}")
+            supported = "dataclasses, tuples, mappings, tensors, numbers"
+            raise TypeError(f"{type(value).__name__} cannot be packed: use {supported}")
 
 
 def unpack(kind: type[T], tree: Tree, tensors: Mapping[str, Tensor] | None = None) -> T:
-    """The value that `pack` was given. `kind` may be a base class of it."""
-    return cast(T, _unpack(kind, tree, tensors or {}, kind.__name__))
+    """The value that was packed. `kind` may be a base class of it."""
+    return cast(T, _unpack(kind, tree, tensors or {}, cast(str, getattr(kind, "__name__", str(kind)))))
 
 
 def _unpack(kind: Any, tree: Tree, tensors: Mapping[str, Tensor], place: str) -> object:  # noqa: C901 - one case per type
     origin, inner, wanted = get_origin(kind), get_args(kind), cast(str, getattr(kind, "__name__", str(kind)))
+    if origin is Annotated:
+        return _unpack(inner[0], tree, tensors, place)
     if origin in (Union, types.UnionType):
         return _unpack_union(inner, tree, tensors, place)
     if origin is typing.Literal:
@@ -85,8 +88,8 @@ def _unpack(kind: Any, tree: Tree, tensors: Mapping[str, Tensor], place: str) ->
         if len(kinds) != len(items):
             _refuse(place, tree, f"{len(kinds)} items")
         pairs = enumerate(zip(kinds, items, strict=True))
-        made = [_unpack(each, item, tensors, f"{place}[{i}]") for i, (each, item) in pairs]
-        return tuple(made) if origin is tuple else made
+        values = [_unpack(each, item, tensors, f"{place}[{i}]") for i, (each, item) in pairs]
+        return tuple(values) if origin is tuple else values
     if origin in (dict, Mapping):
         if not isinstance(tree, dict):
             _refuse(place, tree, "a mapping")
@@ -126,7 +129,7 @@ def _unpack_key(kind: Any, key: str, place: str) -> object:
 
 def _unpack_union(kinds: Sequence[Any], tree: Tree, tensors: Mapping[str, Tensor], place: str) -> object:
     problems: list[BadInput] = []
-    for kind in sorted(kinds, key=lambda kind: type(tree) is not kind):  # an int stays one where a float may stand too
+    for kind in sorted(kinds, key=lambda kind: type(tree) is not kind):  # an int stays an int where both are allowed
         try:
             return _unpack(kind, tree, tensors, place)
         except BadInput as problem:
@@ -150,17 +153,17 @@ def _unpack_dataclass(kind: type, tree: Tree, tensors: Mapping[str, Tensor], pla
     chosen = {candidate.__name__: candidate for candidate in _family(kind)}.get(named)
     if chosen is None:
         raise BadInput(f"{place}: {named!r} is not a kind of {kind.__name__}")
-    hints = get_type_hints(chosen)
-    known = {field.name: field for field in fields(chosen)}
+    hints = get_type_hints(chosen)  # without extras: what Annotated adds is not ours to read
+    declared = {field.name: field for field in fields(chosen)}
     for name in entries:
-        if name not in known:
-            raise BadInput(f"{place}: unknown option {name!r}; known are {', '.join(known)}")
-    for name, field in known.items():
+        if name not in declared:
+            raise BadInput(f"{place}: unknown option {name!r}; the options are {', '.join(declared)}")
+    for name, field in declared.items():
         if name not in entries and field.default is MISSING and field.default_factory is MISSING:
             raise BadInput(f"{place}: {name!r} is missing")
-    made = {name: _unpack(hints[name], item, tensors, f"{place}.{name}") for name, item in entries.items()}
+    arguments = {name: _unpack(hints[name], item, tensors, f"{place}.{name}") for name, item in entries.items()}
     try:
-        return chosen(**made)
+        return chosen(**arguments)
     except ValueError as problem:
         raise BadInput(f"{place}: {problem}") from None
 
@@ -171,9 +174,9 @@ def _family(kind: type) -> Iterable[type]:
         yield from _family(child)
 
 
-def _refuse(place: str, found: Tree, wanted: str) -> typing.NoReturn:
-    shown = repr(found)
-    raise BadInput(f"{place}: found {shown[:60]}{'…' if len(shown) > 60 else ''}, expected {wanted}")
+def _refuse(place: str, value: Tree, wanted: str) -> typing.NoReturn:
+    text = repr(value)
+    raise BadInput(f"{place}: found {text[:60]}{'…' if len(text) > 60 else ''}, expected {wanted}")
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
@@ -192,7 +195,7 @@ def digest(value: object) -> str:
 
 
 def _equal_numbers(tree: Tree) -> Tree:
-    """1 and 1.0 are equal, so they are written alike: a float field given as 1 comes back from disk as 1.0."""
+    """Equal numbers get equal text: a float field that was set to 1 comes back from disk as 1.0."""
     match tree:
         case dict():
             return {key: _equal_numbers(item) for key, item in cast(dict[str, Tree], tree).items()}

@@ -1,8 +1,8 @@
-"""What is done to a model's weights, as data: a `Patch` of deltas by weight name.
+"""How are changes of a model's weights described as data? By a `Patch` of deltas by weight name.
 
     Patch({"model.multi_modal_projector.linear_2.weight": LowRank(left, right)})
 
-Every delta is added to a weight, but for `Whole`, which takes its place to the bit. `model/patches.py` applies them.
+Every delta is added to a weight, except `Whole`, which replaces it bit for bit. `model/patches.py` applies them.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,14 +19,14 @@ from glasshouse.values.errors import BadInput
 
 @dataclass(frozen=True, eq=False)
 class Delta(ByContent):
-    """What is added to one weight matrix (or put in its place)."""
+    """The change of one weight matrix: added to it, or in its place."""
 
     def onto(self, weight: Tensor) -> Tensor:
-        """The new weight, computed in float32 and rounded once. The old one is not touched."""
+        """The new weight, computed in float32 and rounded once. The old weight stays as it is."""
         raise NotImplementedError
 
     def check(self, name: str, weight: Tensor) -> None:
-        """Refuse what does not fit, before anything is changed."""
+        """Refuse a delta that does not fit, before any weight is changed."""
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all()):

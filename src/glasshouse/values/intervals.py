@@ -1,4 +1,4 @@
-"""How is a number written down with its doubt? As an `Interval`: estimate, bounds, n, and how it was made."""
+"""How is a number reported with its uncertainty? As an `Interval`: estimate, bounds, n, level and method."""
 
 import math
 from collections.abc import Callable
@@ -14,30 +14,34 @@ from glasshouse.numerics.randomness import seeded
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """`value` with `level` confidence between `low` and `high`, from `n` independent units."""
+    """An estimate with its bounds."""
 
     value: float
+    """The estimate; NaN where there is none."""
     low: float
     high: float
     n: int | None = None
+    """Independent units behind the estimate: trials, items, or groups of items; None where that is not defined."""
     level: float = 0.95
+    """Confidence level: in repeated experiments this fraction of such intervals covers the true value."""
     how: str = ""
+    """The method that gave the bounds, such as Wilson or bootstrap."""
 
     @classmethod
     def rate(cls, successes: int, n: int, level: float = 0.95) -> Self:
-        """A share of n trials, with Wilson's interval. No trials: no value, and every rate is possible."""
+        """A rate of n trials, with Wilson's interval. Without trials the value is NaN and the bounds are 0 and 1."""
         low, high = statistics.wilson(successes, n, level)
         return cls(successes / n if n else float("nan"), low, high, n, level, "Wilson")
 
     @classmethod
     def exact_rate(cls, successes: int, n: int, level: float = 0.95) -> Self:
-        """A share of n trials whose coverage never falls short (Clopper and Pearson)."""
+        """A rate of n trials, with Clopper and Pearson's interval, whose coverage is never below the level."""
         low, high = statistics.clopper_pearson(successes, n, level)
         return cls(successes / n if n else float("nan"), low, high, n, level, "Clopper-Pearson")
 
     @classmethod
     def loss(cls, before: Bool[Tensor, " trials"], after: Bool[Tensor, " trials"], level: float = 0.95) -> Self:
-        """How much lower a rate is after than before, on the same trials (Newcombe)."""
+        """The drop of a rate from before to after on the same trials, with Newcombe's interval."""
         both, lost, won = (int(kind.sum()) for kind in (before & after, before & ~after, ~before & after))
         n = len(before)
         low, high = statistics.paired(both, lost, won, n - both - lost - won, level)
@@ -54,7 +58,7 @@ class Interval:
         draws: int = 1000,
         level: float = 0.95,
     ) -> Self:
-        """A statistic of a sample; whole groups (images, prompts) are resampled."""
+        """A statistic of a sample, with bounds from resampling whole groups (images, prompts)."""
         n = len(sample) if groups is None else len(statistics.by_group(groups))
         drawn = statistics.bootstrap(statistic, sample, seeded(seed), groups=groups, draws=draws)
         low, high = statistics.quantiles(drawn, level)
@@ -62,8 +66,8 @@ class Interval:
 
     @classmethod
     def mean(cls, sample: Float[Tensor, " items"], *, seed: int, draws: int = 1000, level: float = 0.95) -> Self:
-        """A mean over independent items, by the bootstrap."""
-        if len(sample) == 1:  # one item says nothing of how items differ
+        """A mean of independent items, with bounds from the bootstrap."""
+        if len(sample) == 1:  # a single item has no spread to resample
             return cls(float(sample[0]), -math.inf, math.inf, 1, level, "a single item")
         drawn = statistics.bootstrap_means(sample, seeded(seed), draws=draws)
         low, high = statistics.quantiles(drawn, level)
@@ -71,21 +75,36 @@ class Interval:
 
     @classmethod
     def of(cls, draws: Float[Tensor, " draws"], level: float = 0.95) -> Self:
-        """The band in which the middle `level` of draws from a null fall; its value is their median."""
+        """The central `level` of draws from a null distribution; the value is their median."""
         low, high = statistics.quantiles(draws, level)
         return cls(statistics.quantiles(draws, 0)[0], low, high, len(draws), level, "quantiles of draws")
 
     def __str__(self) -> str:
+        """Two significant digits of the interval's width, and the same decimals and power of ten for all three numbers:
+        `0.950 [0.921, 0.972] n=400`, `(1.23 [0.98, 1.51])e-05`."""
+        (value, low, high), power = _on_one_scale(self.value, self.low, self.high)
         n = "" if self.n is None else f" n={self.n}"
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]{n}"
+        return f"({value} [{low}, {high}])e{power:+03d}{n}" if power else f"{value} [{low}, {high}]{n}"
 
     def overlaps(self, other: "Interval") -> bool:
         return self.low <= other.high and other.low <= self.high
 
     def above(self, threshold: float) -> bool:
-        """Surely above: the whole interval is."""
+        """Whether the whole interval lies above the threshold."""
         return self.low > threshold
 
     def below(self, threshold: float) -> bool:
-        """Surely below: the whole interval is."""
+        """Whether the whole interval lies below the threshold."""
         return self.high < threshold
+
+
+def _on_one_scale(*numbers: float) -> tuple[list[str], int]:
+    """Numbers, the last two of which are bounds, as text with equal decimals, and the power of ten they share."""
+    largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0.0)
+    power = max(-300, math.floor(math.log10(largest))) if largest else 0
+    power = 0 if -4 <= power < 6 else power
+    width = numbers[-1] - numbers[-2]
+    if not (math.isfinite(width) and width > 0):
+        width = largest
+    decimals = 1 - math.floor(math.log10(width)) + power if width else 0
+    return [f"{number / 10.0**power:z.{min(max(decimals, 0), 12)}f}" for number in numbers], power

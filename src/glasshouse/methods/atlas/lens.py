@@ -37,7 +37,7 @@ from glasshouse.model.readout import Readout
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import record
 from glasshouse.numerics.distributions import kl
-from glasshouse.numerics.regression import Pairs, nearest_to_identity
+from glasshouse.numerics.regression import PairSums, nearest_to_identity
 from glasshouse.values.blocks import Heatmap
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Interval, Keys, Null, Rows, Verdict
@@ -200,7 +200,7 @@ def _story(subject: Subject, read: Readout, first: Examples, options: Options) -
 class Fits:
     """Sums that determine an affine map for every layer."""
 
-    layers: tuple[Pairs, ...]
+    layers: tuple[PairSums, ...]
 
     def __add__(self, other: "Fits") -> "Fits":
         return Fits(tuple(mine + theirs for mine, theirs in zip(self.layers, other.layers, strict=True)))
@@ -216,7 +216,7 @@ def _tuned(
 
     def sums(shard: Examples) -> Fits:
         residuals = list(record(subject, language.residual, shard, batch_size=options.batch_size).values())
-        return Fits(tuple(Pairs.of(residual, residuals[-1]) for residual in residuals))
+        return Fits(tuple(PairSums.of(residual, residuals[-1]) for residual in residuals))
 
     fits = over_shards(sums, Examples(list(prompts)[::2]), Fits, name="tuned", size=options.batch_size)
     maps = [nearest_to_identity(pairs, options.ridge) for pairs in fits.layers]
