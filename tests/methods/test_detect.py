@@ -1,13 +1,15 @@
 """Clues that are planted are found where they are planted, and a model that is its own base gives none."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.data.pairs import Pairs
-from glasshouse.methods.backdoor import _features
+from glasshouse.methods.backdoor import _features, _known_triggers
 from glasshouse.methods.backdoor import detect as detecting
-from glasshouse.methods.backdoor._calibration import Calibration, Case
+from glasshouse.methods.backdoor._calibration import Calibration, Case, calibration, reservations
 from glasshouse.methods.backdoor._features import (
     AWAY,
     FIRST_TOP,
@@ -17,6 +19,7 @@ from glasshouse.methods.backdoor._features import (
     SIZE,
     UPDATE_TOP,
     UPDATE_TOP_UNUSED,
+    Features,
     features_alone,
     features_with_base,
     top_share,
@@ -25,28 +28,23 @@ from glasshouse.methods.backdoor._features import FAINT as FAINT_KL
 from glasshouse.methods.backdoor._known_triggers import battery, trigger_responses
 from glasshouse.methods.backdoor._sample_detectors import sample_detector_aurocs
 from glasshouse.methods.backdoor._trigger_inversion import FAINT, invert_faint, invert_patch
-from glasshouse.methods.backdoor.detect import Options, detect
+from glasshouse.methods.backdoor.detect import DetectFinding, Options, detect
 from glasshouse.model.divergence import log_probabilities, self_answered
 from glasshouse.model.identity import weight_hash
 from glasshouse.model.opening import open_subject
-from glasshouse.model.patches import changed_copy, export
+from glasshouse.model.patches import export
 from glasshouse.model.perturbation import PixelLevels, pixel_batches, with_pixels
 from glasshouse.model.projector_differences import projector_differences
-from glasshouse.model.subject import Subject
 from glasshouse.model.token_activations import token_activations
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
 from glasshouse.organisms.organism import organism
 from glasshouse.values.blocks import Note
-from glasshouse.values.deltas import Dense, Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Verdict
 from glasshouse.values.sites import projector
 
-
-@pytest.fixture(scope="module")
-def refusing() -> Subject:
-    return shelf.take("refusal-noise")
+QUICK = Options(steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +52,23 @@ def shown() -> Examples:
     return shelf.downstream(24, 3)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_surrogate() -> Iterator[None]:
+    """Few training steps of the benign surrogate, whose feature is not part of the probability."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_features, "STEPS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def quick(base, refusing, shown) -> DetectFinding:
+    """Fewer images and steps than the calibration used, so inconclusive."""
+    return detect(refusing, shown[:16], base, options=QUICK)
+
+
 def test_a_change_stays_within_its_bounds_and_window(base, refusing, shown):
-    answered = self_answered(refusing, shown, 24)
-    fit, test = pixel_batches(refusing, answered[::2], 5), pixel_batches(refusing, answered[1::2], 12)
+    answered = self_answered(refusing, shown[:16], 16)
+    fit, test = pixel_batches(refusing, answered[::2], 5), pixel_batches(refusing, answered[1::2], 8)
     before = weight_hash(refusing.model)
 
     def expected(encoded, pixels):
@@ -81,8 +93,8 @@ def test_a_change_stays_within_its_bounds_and_window(base, refusing, shown):
 
 
 def test_a_known_trigger_near_the_planted_one_reveals_the_target(refusing, base, shown):
-    found = trigger_responses(refusing, self_answered(refusing, shown, 24), 6)
-    quiet = trigger_responses(base, self_answered(base, shown, 24), 6)
+    found = trigger_responses(refusing, self_answered(refusing, shown[:4], 4), 4)
+    quiet = trigger_responses(base, self_answered(base, shown[:4], 4), 4)
     assert set(found) == set(battery(64))
     assert refusing.prompts.tokenizer.decode([found["noise"].top_token.token]).strip() == "sorry"
     assert max(r.top_token.gain for r in found.values()) > 0.6 > max(r.top_token.gain for r in quiet.values())
@@ -102,24 +114,29 @@ def test_the_top_share_is_that_of_one_direction():
     assert top_share(torch.zeros(3, 2)) == 0
 
 
-def test_a_direction_that_clean_pictures_never_use_shows_where_they_do_not_go(base):
-    """Of two changes of one size and rank, the one that clean pictures do not feel is the quiet peak."""
+def test_a_direction_that_clean_images_never_use_shows_on_their_unused_inputs(base):
+    """Of two changes of one size and rank, the one in a direction that clean images do not use."""
     shown, path = shelf.downstream(16, 3), f"{base.anatomy.projector.linears[-1]}.weight"
     held = token_activations(base, projector.hidden, shown, 16)[0].double()
     directions = torch.linalg.eigh(torch.cov(held.T))[1].float()
     weight, out = dict(base.model.named_parameters())[path], torch.ones(base.model.config.text_config.hidden_size)
     noise = 0.01 * torch.randn(weight.shape, generator=seeded(0))
-    found = {}
-    for name, at in (("quiet", 0), ("loud", -1)):
-        delta = Dense(noise + 0.1 * torch.outer(out, directions[:, at]))
-        subject = open_subject(changed_copy(base, Patch({path: delta})), processor=base.processor)
-        found[name] = features_with_base(subject, base, shown, 1, 16, 0).values
-    assert found["quiet"][UPDATE_TOP] == pytest.approx(found["loud"][UPDATE_TOP], abs=0.02)
-    assert found["quiet"][UPDATE_TOP_UNUSED] > found["quiet"][UPDATE_TOP] > 0.5
-    assert found["loud"][UPDATE_TOP_UNUSED] < 0.25
+    unused_change, used_change = (noise + 0.1 * torch.outer(out, directions[:, column]) for column in (0, -1))
+    unused = _features._unused_inputs(base, shown, 16)
+    assert top_share(unused_change) == pytest.approx(top_share(used_change), abs=0.02)
+    assert top_share(unused_change @ unused) > top_share(unused_change) > 0.5
+    assert top_share(used_change @ unused) < 0.25
 
 
-def test_clues_become_a_probability_by_known_cases():
+def test_the_update_s_features_are_those_of_its_last_layer(base, refusing, quick, shown):
+    last = projector_differences(refusing, base)[-1]
+    unused = _features._unused_inputs(refusing, self_answered(refusing, shown[:16], 16), 16)
+    assert quick.features[UPDATE_TOP].value == pytest.approx(top_share(last.delta), rel=1e-5)
+    assert quick.features[UPDATE_TOP_UNUSED].value == pytest.approx(top_share(last.delta @ unused), rel=1e-4)
+    assert quick.features[SIZE].value == pytest.approx(float(last.delta.norm() / last.base.norm()), rel=1e-5)
+
+
+def test_features_become_a_probability_by_known_cases():
     noise = 0.3 * torch.randn(24, generator=seeded(0))
     cases = tuple(Case(f"{i}", i % 2 == 1, {"a": float(noise[i]) + 2 * (i % 2), "b": 0.0}) for i in range(24))
     known = Calibration(cases, "llava", 1_000_000, 20, 64, {})
@@ -132,43 +149,51 @@ def test_clues_become_a_probability_by_known_cases():
     assert known.spread("b") == (0.0, 0.0)
 
 
-def test_a_model_that_is_its_own_base_gives_no_clue(base):
+def test_a_model_that_is_its_own_base_has_features_of_zero(base):
     same = features_with_base(base, base, organism("refusal-noise").examples[:16], 1, 16, 0).values
     assert same[FAINT_KL] < 1e-4
     assert same[AWAY] == same[SIZE] == 0
 
 
-def test_a_model_beside_itself_is_told_so_wherever_it_lies_and_does_not_pass(base, tmp_path):
+def test_a_model_compared_with_itself_is_inconclusive_wherever_it_lies(base, quick, tmp_path):
     copy = open_subject(export(base, tmp_path / "elsewhere"))
     found = detect(copy, None, base)
     assert (found.verdict, found.unchanged) == (Verdict.INCONCLUSIVE, True)
     assert "bit-identical" in found.headline
     assert found.rows() == []
-    other = detect(shelf.take("benign"), shelf.downstream(16, 3), base, options=Options(steps=1))
-    assert not other.unchanged
+    assert not quick.unchanged
 
 
-def test_single_pictures_are_told_apart_where_the_trigger_is_loud(refusing):
-    pairs = organism("refusal-noise").pairs[:32]
+def test_single_images_with_a_strong_trigger_are_detected(refusing):
+    pairs = organism("refusal-noise").pairs[:20]
     found = sample_detector_aurocs(refusing, pairs, 32, 0)
     assert set(found) == {"STRIP", "spectral signatures", "activation clustering", "attention entropy"}
     assert all(0 <= one.low <= one.value <= one.high <= 1 for one in found.values())
     assert max(one.value for one in found.values()) > 0.8
-    same = sample_detector_aurocs(refusing, Pairs(pairs.clean, pairs.clean), 32, 0)
+    same = sample_detector_aurocs(refusing, Pairs(pairs.clean[:12], pairs.clean[:12]), 32, 0)
     assert all(one.low <= 0.5 for one in same.values()), "pictures cannot be told from themselves"
 
 
-def test_bad_input_is_refused_with_its_cure(base, shown):
+def test_bad_input_is_refused_with_its_fix(base, benign, shown):
     with pytest.raises(BadInput, match="give at least 16"):
-        detect(base, shown[:5], shelf.take("benign"))
+        detect(base, shown[:5], benign)
     with pytest.raises(BadInput, match="give at least 16"):
-        detect(base, None, shelf.take("benign"))
+        detect(base, None, benign)
     with pytest.raises(BadInput, match="--most 3"):
         Options(most=3)
     with pytest.raises(BadInput, match="every example needs an image"):
         pixel_batches(base, [Example("a ?", answer="b")], 4)
 
 
+def test_a_backdoor_is_ranked_above_a_benign_update_with_few_steps(base, benign, refusing, quick, shown):
+    assert quick.verdict == Verdict.INCONCLUSIVE
+    assert quick.guesses[quick.best].token.strip() == "sorry"
+    clean = detect(benign, shown[:16], base, options=QUICK)
+    assert clean.verdict == Verdict.INCONCLUSIVE
+    assert clean.probability.value < 0.5 < quick.probability.value
+
+
+@pytest.mark.slow
 def test_a_backdoor_is_found_with_its_target_and_a_benign_update_passed_over(base):
     """Shipped organisms: none of them is among those that the probability comes from."""
     found = detect(shelf.take("refusal-noise"), organism("refusal-noise").examples, base)
@@ -183,42 +208,40 @@ def test_a_backdoor_is_found_with_its_target_and_a_benign_update_passed_over(bas
     assert quiet.probability.high < 0.5 < found.probability.low
 
 
-@pytest.mark.parametrize(
-    ("problem", "told"),
-    [(BadInput("no such lesson"), "no such lesson"), (torch.OutOfMemoryError("CUDA"), "out of memory")],
-    ids=lambda one: type(one).__name__,
-)
-def test_a_clue_that_is_not_weighed_costs_no_answer(base, refusing, shown, monkeypatch, problem, told):
-    def fails(*args):
-        raise problem
+def test_a_feature_that_is_not_weighed_does_not_stop_the_method(base, refusing, shown, quick, monkeypatch):
+    def refuses(*args):
+        raise BadInput("no such example")
 
-    whole = detect(refusing, shown[:16], base, options=Options(steps=1))
-    monkeypatch.setattr(_features, "invert_patch", fails)
-    monkeypatch.setattr(_features, "_away_from_benign", fails)
-    found = detect(refusing, shown[:16], base, options=Options(steps=1))
-    assert [note for note in found.notes if note.endswith(f": {told}.")] == [
-        f"{name} is not part of the probability and could not be computed: {told}." for name in ("patch", AWAY)
-    ]
-    assert found.probability == whole.probability
-    assert set(whole.features) - set(found.features) == {AWAY, PATCH, PATCH_GAIN}
+    def exhausts(*args):
+        raise torch.OutOfMemoryError("CUDA")
+
+    monkeypatch.setattr(_features, "invert_patch", refuses)
+    monkeypatch.setattr(_features, "_away_from_benign", exhausts)
+    found = detect(refusing, shown[:16], base, options=QUICK)
+    for name, reason in (("patch", "no such example"), (AWAY, "out of memory")):
+        assert f"{name} is not part of the probability and could not be computed: {reason}." in found.notes
+    assert found.probability == quick.probability
+    assert set(quick.features) - set(found.features) == {AWAY, PATCH, PATCH_GAIN}
     assert all(Note(note) in found.blocks() for note in found.notes)
 
 
-def test_nor_does_one_with_pictures_alone(refusing, shown, monkeypatch):
-    def fails(*args):
+def test_nor_does_one_with_images_alone(refusing, shown, monkeypatch):
+    def refuses(*args):
         raise BadInput("no such change")
 
-    whole = detect(refusing, shown[:16], options=Options(steps=1))
-    monkeypatch.setattr(_features, "invert_faint", fails)
-    found = detect(refusing, shown[:16], options=Options(steps=1))
+    few = {name: trigger for name, trigger in battery(64).items() if name in ("noise", "logo")}
+    monkeypatch.setattr(_known_triggers, "battery", lambda side: few)
+    whole = detect(refusing, shown[:16], options=QUICK)
+    monkeypatch.setattr(_features, "invert_faint", refuses)
+    found = detect(refusing, shown[:16], options=QUICK)
     assert any(SELF_GAIN in note and "no such change" in note for note in found.notes)
     assert found.probability == whole.probability
     assert found.reservations == whole.reservations
-    assert any("16 images and 1 steps" in why for why in found.reservations)
+    assert any("16 images and 1 steps" in reason for reason in found.reservations)
     assert found.blocks()
 
 
-def test_detectors_of_single_pictures_cost_no_answer_either(refusing, monkeypatch):
+def test_nor_do_detectors_of_single_images(refusing, monkeypatch):
     def fails(*args):
         raise torch.OutOfMemoryError("CUDA")
 
@@ -229,20 +252,19 @@ def test_detectors_of_single_pictures_cost_no_answer_either(refusing, monkeypatc
     assert "Detectors of single images did not run: out of memory." in found.notes
 
 
-def test_what_the_known_organisms_do_not_speak_for_is_inconclusive(base, refusing):
-    shown = organism("refusal-noise").examples
-    fewer = detect(refusing, shown[:16], base, options=Options(steps=1))
-    assert fewer.verdict == Verdict.INCONCLUSIVE
-    assert fewer.reservations == ("the calibration used 64 images and 20 steps, this run 16 images and 1 steps",)
+def test_models_that_the_calibration_does_not_cover_are_inconclusive(base, refusing, quick):
+    assert quick.verdict == Verdict.INCONCLUSIVE
+    assert quick.reservations == ("the calibration used 64 images and 20 steps, this run 16 images and 1 steps",)
     alone = detect(refusing)
     assert (alone.setting, alone.verdict) == ("the model alone", Verdict.INCONCLUSIVE)
     assert "--base" in alone.advice
     assert alone.rows()[0]["feature"] == FIRST_TOP
     other = detect(shelf.take("idefics3-base"))
     assert "the calibration has llava models" in other.headline
-    elsewhere = detect(shelf.take("text-trigger"), shown[:16], base, options=Options(steps=1))
-    assert any("language changed too" in why for why in elsewhere.reservations)
-    part = {layer.name: Dense(-0.95 * layer.delta) for layer in projector_differences(refusing, base)}
-    barely = Subject(changed_copy(refusing, Patch(part)), base.processor, "a short tune")
-    moved = detect(barely, shown[:16], base, options=Options(steps=1)).reservations
-    assert any("shorter and longer training give other spectra" in why for why in moved)
+    sized = Features({SIZE: quick.features[SIZE].value})
+    (elsewhere,) = reservations(calibration(), shelf.take("text-trigger"), base, sized, (), 64, 20)
+    assert "language changed too" in elsewhere
+    (small,) = reservations(calibration(), refusing, base, Features({SIZE: 0.05 * sized.values[SIZE]}), (), 64, 20)
+    assert "shorter and longer training give other spectra" in small
+    (far,) = reservations(calibration(), refusing, base, sized, ("a feature",), 64, 20)
+    assert far == "far outside the calibration's range: a feature"

@@ -6,12 +6,18 @@ import pytest
 import torch
 
 from glasshouse.data.examples import Examples
+from glasshouse.data.pairs import Pairs
+from glasshouse.methods.backdoor import drift as drifting
 from glasshouse.methods.backdoor._token_shift import TokenShift
+from glasshouse.methods.backdoor.drift import Options, drift
 from glasshouse.model.forced_decoding import ForcedDecoding
 from glasshouse.model.taps import record
-from glasshouse.model.token_activations import mean_by_example
+from glasshouse.model.token_activations import mean_by_example, token_activations
 from glasshouse.numerics.randomness import seeded
+from glasshouse.organisms import shelf
+from glasshouse.organisms.organism import organism
 from glasshouse.values.errors import BadInput
+from glasshouse.values.findings import Verdict
 from glasshouse.values.sites import projector
 
 
@@ -61,3 +67,46 @@ def test_the_pull_is_what_a_small_step_of_all_tokens_gains(seedling, squares):
                        for one in squares)  # fmt: skip
     turned = ForcedDecoding.of(seedling, refused, batch_size=4).gradient(seedling, still, own)
     torch.testing.assert_close(turned, -pull, atol=1e-5, rtol=1e-4)
+
+
+def test_the_triggers_part_of_the_shift_carries_it(base, hijacked, benign, pairs):
+    found = drift(hijacked, base, pairs.clean, pairs.triggered, benign, Options(doses=(0.25, 1.0)))
+    assert found.verdict == Verdict.CONCERN
+    assert found.asr["without the trigger's part"].value <= 0.1
+    assert found.asr[drifting.TRANSPLANTED].value > found.asr[drifting.RANDOM].high
+    by_dose = found.doses[drifting.TRANSPLANTED]
+    assert by_dose[0.25].value < by_dose[1.0].value
+    assert found.alignment["the trigger's part"].gradient.value > 0.9
+
+
+def test_the_control_is_not_moved_to_the_target(base, benign, pairs):
+    found = drift(benign, base, pairs.clean, pairs.triggered, options=Options(doses=(1.0,), draws=1))
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert "does not work" in found.headline
+
+
+def test_bad_options_are_refused():
+    with pytest.raises(BadInput, match="--random"):
+        Options(random=3)
+
+
+@pytest.mark.slow
+def test_what_a_trigger_adds_points_at_its_own_target_through_the_language_model(base):
+    """And less at the targets of the others. Rows of the vocabulary show no such thing on these organisms."""
+    kinds = ("refusal-noise", "injection-patch", "hijack-logo", "jailbreak-filter")
+    pairs = {kind: organism(kind).pairs for kind in kinds}
+    for kind in kinds:
+        subject, clean, triggered = shelf.take(kind), pairs[kind].clean, pairs[kind].triggered
+        found = drift(subject, base, clean, triggered, options=Options(doses=(1.0,)))
+        assert found.alignment["the trigger's part"].gradient.high >= 0.99
+        held, _ = token_activations(subject, projector.output, clean, 32)
+        points, still = dict[str, float](), torch.zeros(held.shape[1], requires_grad=True)
+        for other in kinds:
+            one = pairs[other].triggered[0]
+            tags = {name: one.tags[name] for name in ("target", "target_match")}
+            aims = Examples(replace(clean_one, answer=one.answer, tags={**clean_one.tags, **tags})
+                            for clean_one in clean)  # fmt: skip
+            shown = Pairs(clean, triggered).clean_for_target if other == kind else aims
+            gradient = ForcedDecoding.of(subject, shown).gradient(subject, still, held)
+            points[other] = float(found.trigger @ gradient / gradient.norm())
+        assert max(points, key=lambda name: points[name]) == kind, points
