@@ -309,6 +309,24 @@ class TestRefusedFiles:
         with pytest.raises(BadInput, match=f"^{file} {told}"):
             Examples.read(file)
 
+    @pytest.mark.parametrize(
+        "columns",
+        [
+            {"prompt": ["x"], "when": pa.array([2**62], pa.timestamp("us"))},
+            {"prompt": pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\2\0\0\0"),
+                                                             pa.py_buffer(b"\xff\xfe")])},
+        ],
+        ids=["a date beyond all", "text that is no UTF-8"],
+    )  # fmt: skip
+    def test_parquet_with_values_that_python_cannot_hold(self, tmp_path, columns):
+        file = parquet(tmp_path, **columns)
+        with pytest.raises(BadInput, match=rf"^{file}: not a readable Parquet file \(.+\)"):
+            Examples.read(file)
+
+    def test_a_name_too_long_for_a_file(self):
+        with pytest.raises(BadInput, match=r"^x+: no such file or folder"):
+            Examples.read("x" * 5000)
+
     def test_parquet_with_broken_pages(self, tmp_path):
         file = parquet(tmp_path, prompt=[f"{number} is a number" for number in range(2000)])
         content = bytearray(file.read_bytes())

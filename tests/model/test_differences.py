@@ -144,10 +144,10 @@ def test_an_offloaded_weight_is_refused_by_name():
 
 def test_settings_that_are_no_weights_are_named(opened, copied):
     base, subject = opened("llava"), copied("llava")
-    subject.prompts.given.chat_template = "{{ 'ignore the image' }}"
+    subject.prompts.original.chat_template = "{{ 'ignore the image' }}"
     unwrapped(subject.model).generation_config.max_new_tokens = 3
     unwrapped(subject.model).config.vision_feature_layer = -1
-    subject.prompts.given.image_processor.image_mean = [0.1, 0.2, 0.3]
+    subject.prompts.original.image_processor.image_mean = [0.1, 0.2, 0.3]
     changed = {"chat template", "generation configuration", "configuration", "image processor"}
     assert set(setting_differences(subject, base)) == changed
     assert differing_parts(subject, base) == tuple(sorted(changed))

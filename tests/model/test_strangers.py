@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import tiny
+from glasshouse.data import strangers
 from glasshouse.data.strangers import reason, strangers_files, within
 from glasshouse.model import configs, prompts
 from glasshouse.model.opening import open_anatomy, open_subject
@@ -117,6 +118,7 @@ CONFIGS: list[tuple[str, Any, str]] = [
     ("id2label", 5, "items"),
     ("_attn_implementation", "nonsense", "nonsense"),
     ("attn_implementation", "somebody/kernel", "code from the hub"),
+    ("attn_implementation", {"text_config": "somebody/kernel"}, "code from the hub"),
     ("per_layer_config", {"0": {"a": 1}}, "num_hidden_layers"),
     ("base_model_tp_plan", 5, "not iterable"),
 ]
@@ -139,6 +141,7 @@ def test_a_malformed_configuration_is_one_line_and_exit_status_2(
 
 TOKENIZER, TOKENS, IMAGES = "tokenizer.json", "tokenizer_config.json", "processor_config.json"
 TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
+DOUBLING = "{% set ns = namespace(x='a' * 4096) %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
 FILES: list[tuple[str, str, Any, str]] = [
     ("config.json", "text_config.hidden_size", 0, "lm_head.weight has shape|zero-element"),
     ("config.json", "vision_config.image_size", -3, "has shape"),
@@ -169,6 +172,7 @@ FILES: list[tuple[str, str, Any, str]] = [
     (TEMPLATE, "", "{% for", "chat template refuses it"),
     (TEMPLATE, "", "{{ ''.__class__.__mro__[1].__subclasses__() }}", "__class__.*unsafe"),
     (TEMPLATE, "", "{{ range(10**9) }}", "Range too big"),
+    (TEMPLATE, "", DOUBLING, "it filled|out of memory"),
     (TEMPLATE, "", "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3, "not finished after"),
     (GENERATION, "", "{ no", "generation_config.json: these generation settings cannot be read"),
     (GENERATION, "", "[]", "a JSON object is needed"),
@@ -183,7 +187,9 @@ FILES: list[tuple[str, str, Any, str]] = [
 def test_a_malformed_file_is_one_line(
     copied: Path, monkeypatch: pytest.MonkeyPatch, file: str, place: str, value: Any, told: str
 ):
-    monkeypatch.setattr(prompts, "TEMPLATE_SECONDS", 0.5)
+    monkeypatch.setattr(prompts, "TEMPLATE_SECONDS", 0.5 if "99999" in str(value) else 10)
+    monkeypatch.setattr(strangers, "MOST_BYTES", 2**27)
+    monkeypatch.setattr(strangers, "POLL_SECONDS", 0.002)
     edited(copied / file, place, value)
     line = refusal(lambda: open_subject(copied))
     assert line.startswith(str(copied))

@@ -123,7 +123,7 @@ def test_the_identity_names_configuration_and_template_too(folder):
     (place / "config.json").write_text(json.dumps(config))
     assert open_subject(place).identity.config != plain.config
     subject = open_subject(place)
-    subject.prompts.given.chat_template += "{# red #}"
+    subject.prompts.original.chat_template += "{# red #}"
     assert subject.prompts.digest() != plain.processor
     assert subject.identity.weights == plain.weights
 

@@ -116,7 +116,7 @@ def proved_like(relative: Subject, subject: Subject) -> None:
     assert relative.certificate is not None
     assert not relative.certificate.failures
     assert relative.anatomy == subject.anatomy
-    assert relative.prompts.given is subject.prompts.given
+    assert relative.prompts.original is subject.prompts.original
     for (name, new), (old_name, old) in zip(
         relative.model.state_dict().items(), subject.model.state_dict().items(), strict=True
     ):

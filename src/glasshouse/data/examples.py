@@ -24,6 +24,7 @@ from typing import Any, overload
 import torch
 
 from glasshouse.data.images import StoredImage
+from glasshouse.data.strangers import reason, strangers_files
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.errors import BadInput
 
@@ -38,7 +39,7 @@ STARTS = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"BM": ".bm
 
 @dataclass(frozen=True)
 class Example:
-    """One thing to show: image(s), a prompt, and the answer where it is known."""
+    """One example: image(s), a prompt, and the answer where it is known."""
 
     prompt: str = ""
     images: tuple[StoredImage, ...] = ()
@@ -50,8 +51,8 @@ class Example:
 
     def digest(self) -> str:
         """Names the content: images by their bytes, not by where they lie."""
-        said = [self.prompt, self.answer, self.system, self.history, sorted(self.tags.items())]
-        content = json.dumps([said, [image.digest() for image in self.images]], separators=(",", ":"))
+        text = [self.prompt, self.answer, self.system, self.history, sorted(self.tags.items())]
+        content = json.dumps([text, [image.digest() for image in self.images]], separators=(",", ":"))
         return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -70,16 +71,17 @@ class Examples(Sequence[Example]):
     def read(cls, path: str | Path) -> "Examples":
         """From a JSONL file, a Parquet file or a folder of images."""
         path = Path(path)
-        if not path.exists():
+        if not os.path.exists(path):  # not Path.exists, which fails on names that are too long
             raise BadInput(f"{path}: no such file or folder; --data takes a .jsonl, a .parquet or a folder of images")
         readers = {".jsonl": _jsonl, ".parquet": _parquet}
         reader = _folder if path.is_dir() else readers.get(path.suffix)
         if reader is None:
             raise BadInput(f"{path}: cannot tell what this is; --data takes a .jsonl, a .parquet or a folder of images")
-        found = cls(reader(path), source=str(path))
-        if not found:
+        with strangers_files(path, "cannot be read", "check the file and its permissions"):
+            examples = cls(reader(path), source=str(path))
+        if not examples:
             raise BadInput(f"{path}: holds no examples")
-        return found
+        return examples
 
     def __len__(self) -> int:
         return len(self._items)
@@ -154,7 +156,7 @@ def whole(folder: Path) -> Iterator[Path]:
 
 
 def _record(example: Example, folder: Path) -> dict[str, Any]:
-    """The example as a line says it; its images are put into the folder."""
+    """The example as a line of JSON; its images are written into the folder."""
     paths: list[str] = []
     for image in example.images:
         data = image.read()
@@ -162,9 +164,9 @@ def _record(example: Example, folder: Path) -> dict[str, Any]:
         paths.append(f"images/{hashlib.sha256(data).hexdigest()}{ending}")
         if not (folder / paths[-1]).exists():
             (folder / paths[-1]).write_bytes(data)
-    said = {"id": example.id, "prompt": example.prompt, "images": paths, "answer": example.answer}
-    rest = {"system": example.system, "history": example.history, "tags": dict(example.tags)}
-    return {name: value for name, value in {**said, **rest}.items() if value is not None}
+    record = {"id": example.id, "prompt": example.prompt, "images": paths, "answer": example.answer}
+    record |= {"system": example.system, "history": example.history, "tags": dict(example.tags)}
+    return {name: value for name, value in record.items() if value is not None}
 
 
 def _jsonl(path: Path) -> Iterator[Example]:
@@ -176,7 +178,7 @@ def _jsonl(path: Path) -> Iterator[Example]:
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as problem:
-                raise BadInput(f"{place}: this line is not JSON ({problem}); mend or remove it") from None
+                raise BadInput(f"{place}: this line is not JSON ({reason(problem)}); mend or remove it") from None
             if not isinstance(record, dict):
                 raise BadInput(f'{place}: this line is not a JSON object; write {{"prompt": …, "image": …}}')
             yield _example(record, place, path.parent)
@@ -184,10 +186,9 @@ def _jsonl(path: Path) -> Iterator[Example]:
 
 def _parquet(path: Path) -> Iterator[Example]:
     import pyarrow.parquet as parquet
-    from pyarrow import ArrowException
 
     number = 0
-    try:
+    with strangers_files(path, "not a readable Parquet file", "write it again"):
         file = parquet.ParquetFile(path)
         names = file.schema_arrow.names
         if not {"prompt", "image", "images"} & set(names):
@@ -196,8 +197,6 @@ def _parquet(path: Path) -> Iterator[Example]:
             for record in batch.to_pylist():
                 yield _example(record, f"{path} row {number}", path.parent)
                 number += 1
-    except (ArrowException, OSError) as problem:
-        raise BadInput(f"{path}: not a readable Parquet file ({problem})") from None
 
 
 def _folder(path: Path) -> Iterator[Example]:
@@ -210,27 +209,27 @@ def _folder(path: Path) -> Iterator[Example]:
 
 
 def _example(record: Mapping[str, Any], place: str, folder: Path) -> Example:
-    given = {name: value for name, value in record.items() if value is not None}
-    if not {"prompt", "image", "images"} & set(given):
+    entries = {name: value for name, value in record.items() if value is not None}
+    if not {"prompt", "image", "images"} & set(entries):
         raise BadInput(
-            f"{place}: needs 'prompt', 'image' or 'images'; it has {', '.join(map(str, given)) or 'nothing'}"
+            f"{place}: needs 'prompt', 'image' or 'images'; it has {', '.join(map(str, entries)) or 'nothing'}"
         )
-    tags = given.get("tags", {})
+    tags = entries.get("tags", {})
     if not isinstance(tags, Mapping) or not all(isinstance(tag, Tag | None) for tag in tags.values()):
         raise BadInput(f"{place}: 'tags' must be an object of plain values")
-    extra = {**{name: value for name, value in given.items() if name not in OWN_COLUMNS}, **tags}
-    if "image" in given and "images" in given:
+    extra = {**{name: value for name, value in entries.items() if name not in OWN_COLUMNS}, **tags}
+    if "image" in entries and "images" in entries:
         raise BadInput(f"{place}: has both 'image' and 'images'; keep one of them")
-    images = given.get("images", [given["image"]] if "image" in given else [])
+    images = entries.get("images", [entries["image"]] if "image" in entries else [])
     if not isinstance(images, list | tuple):
         raise BadInput(f"{place}: 'images' must be a list; for one image use 'image'")
     return Example(
-        prompt=_text(given, "prompt", place),
+        prompt=_text(entries, "prompt", place),
         images=tuple(_image(image, place, folder) for image in images),
-        answer=_text(given, "answer", place) if "answer" in given else None,
-        id=str(given.get("id", "")),
-        system=_text(given, "system", place),
-        history=_history(given.get("history", []), place),
+        answer=_text(entries, "answer", place) if "answer" in entries else None,
+        id=str(entries.get("id", "")),
+        system=_text(entries, "system", place),
+        history=_history(entries.get("history", []), place),
         tags={str(name): value for name, value in extra.items() if isinstance(value, str | int | float | bool)},
     )
 
@@ -244,7 +243,7 @@ def _text(record: Mapping[str, Any], name: str, place: str) -> str:
 
 def _history(pairs: Any, place: str) -> tuple[tuple[str, str], ...]:
     if not isinstance(pairs, list) or not all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(said, str) for said in pair) for pair in pairs
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(turn, str) for turn in pair) for pair in pairs
     ):
         raise BadInput(f"{place}: 'history' must be a list of [user, assistant] pairs of text")
     return tuple((user, assistant) for user, assistant in pairs)
@@ -265,6 +264,6 @@ def _image(value: Any, place: str, folder: Path) -> StoredImage:
         raise BadInput(f'{place}: an image is a path or {{"bytes": base64}}, found {type(value).__name__}')
     file = folder / value
     if not os.path.isfile(file):  # not Path.is_file, which fails on names too long, such as base64 in the wrong place
-        shown = value if len(value) < 200 else f"{value[:60]}… ({len(value)} characters)"
-        raise BadInput(f"{place}: image {shown} is not there; paths are relative to {folder}")
+        name = value if len(value) < 200 else f"{value[:60]}… ({len(value)} characters)"
+        raise BadInput(f"{place}: image {name} is not there; paths are relative to {folder}")
     return StoredImage(path=file)

@@ -1,7 +1,7 @@
-"""How is an image from a stranger opened safely, so that every model sees exactly one well-defined picture?
+"""How is an image from a stranger opened safely, so that every model sees exactly the same pixels?
 
 1. The header is read first: format, size, frames, mode. Nothing is decoded that would not fit.
-2. What has more than one reading is refused with its cure, not guessed: frames, transparency, CMYK, 16 bits.
+2. What has more than one reading is refused with its fix, not guessed: frames, transparency, CMYK, 16 bits.
 3. What has one reading is normalised: palette and grey to RGB, the camera's rotation applied, opaque alpha dropped.
 """
 
@@ -31,7 +31,7 @@ BROKEN = (OSError, EOFError, SyntaxError, ValueError, LookupError, TypeError, Ar
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """An image where it lies: in a file, or in memory. Decoded anew each time, so a million of them weigh nothing."""
+    """An image in a file or in memory. It is decoded anew each time, so a million of them need no memory."""
 
     path: Path | None = None
     data: bytes | None = None
@@ -49,13 +49,13 @@ class StoredImage:
             raise BadInput(f"{self}: cannot be read ({problem.strerror}); check the path in your data file") from None
 
     def open(self) -> Image.Image:
-        """The picture, in RGB."""
+        """The image, in RGB."""
         return decode(self.read(), str(self))
 
-    def thumbnail(self, most: int = 256) -> UInt8[Tensor, "height width 3"]:
+    def thumbnail(self, edge: int = 256) -> UInt8[Tensor, "height width 3"]:
         """Its pixels, small enough to show."""
         image = self.open()
-        image.thumbnail((most, most))
+        image.thumbnail((edge, edge))
         return torch.from_numpy(numpy.array(image))
 
     def digest(self) -> str:
@@ -66,7 +66,7 @@ class StoredImage:
 
 
 def decode(data: bytes, place: str) -> Image.Image:
-    """Decode to RGB, or say in one line what is wrong with `place` and how to mend it."""
+    """Decode to RGB, or refuse `place` in one line with the fix."""
     if len(data) > MAX_BYTES:
         raise BadInput(f"{place}: larger than {MAX_BYTES // 2**20} MiB; downscale it first")
     try:
@@ -90,7 +90,7 @@ def _check(image: Image.Image, place: str) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise BadInput(f"{place}: {width}x{height} pixels, the limit is {MAX_PIXELS:,}; downscale it first")
-    # A phone's MPO is a JPEG with a preview behind it: every viewer shows its first picture.
+    # A phone's MPO is a JPEG with a preview behind it: every viewer shows its first image.
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise BadInput(f"{place}: animated ({getattr(image, 'n_frames', 2)} frames); save the frame you mean as PNG")
     if image.mode == "CMYK":

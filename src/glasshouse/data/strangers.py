@@ -6,9 +6,12 @@ which raise whatever the broken file leads to, also panics of compiled code. `st
 """
 
 import ctypes
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -19,6 +22,9 @@ from glasshouse.values.errors import BadInput
 R = TypeVar("R")
 LONGEST_REASON = 300
 """Characters of another library's message that are repeated."""
+POLL_SECONDS = 0.05
+MOST_BYTES = 2 * 2**30
+"""Memory that a stranger's program may take."""
 PROGRAMMING_ERRORS = (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, NameError)
 """Their messages say nothing without their names."""
 
@@ -54,7 +60,7 @@ def reason(cause: BaseException) -> str:
 
 
 def within(seconds: float, work: Callable[[], R]) -> R:
-    """The result of work that a stranger wrote, such as a template; it is stopped when the time is over."""
+    """The result of work that a stranger wrote, such as a template; it is stopped when its time or memory is over."""
     results: list[R] = []
     failures: list[BaseException] = []
 
@@ -65,15 +71,32 @@ def within(seconds: float, work: Callable[[], R]) -> R:
             failures.append(cause)
 
     thread = threading.Thread(target=run, daemon=True)
+    began, before = time.monotonic(), _resident()
     thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        # Python code notices this at its next instruction; a compiled function only when it returns.
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeoutError))
-        raise TimeoutError(f"not finished after {seconds:g} seconds")
+    while thread.is_alive():
+        thread.join(POLL_SECONDS)
+        if thread.is_alive() and time.monotonic() - began > seconds:
+            _stop(thread)
+            raise TimeoutError(f"not finished after {seconds:g} seconds")
+        if thread.is_alive() and _resident() - before > MOST_BYTES:
+            _stop(thread)
+            raise ValueError(f"it filled {MOST_BYTES / 2**30:.0f} GiB of memory")
     if failures:
         raise failures[0]
     return results[0]
+
+
+def _stop(thread: threading.Thread) -> None:
+    """Python code notices this at its next instruction; a compiled function only when it returns."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeoutError))
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _panic(cause: BaseException) -> bool:

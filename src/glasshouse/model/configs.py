@@ -88,7 +88,7 @@ def check_entries(file: str, value: Any, name: str = "", depth: int = 0) -> None
         possible = next(numbers for names, numbers in NUMBERS if names.search(field))
         if value not in possible:
             raise BadInput(f"{file}: {name} is {value}, outside {possible.start} to {possible.stop - 1:,}; {FIX}")
-    elif field in CODE and isinstance(value, str) and "/" in value:
+    elif isinstance(value, str) and "/" in value and any(part in CODE for part in name.split(".")):
         raise BadInput(f"{file}: {name} is {value}, code from the hub, which is never run; remove the entry")
 
 

@@ -165,7 +165,7 @@ def _settings(subject: Subject) -> dict[str, str]:
     settings = {"configuration": config_hash(model.config)}
     if generation is not None:
         settings["generation configuration"] = generation.to_json_string(use_diff=True, ignore_metadata=True)
-    return settings | (subject.prompts.settings() if subject.prompts.given is not None else {})
+    return settings | (subject.prompts.settings() if subject.prompts.original is not None else {})
 
 
 def _read(name: str, stored: Tensor | None, owner: str) -> Tensor:

@@ -65,8 +65,8 @@ def export(subject: Subject, folder: str | Path, patch: Patch | None = None) -> 
     try:
         with patched(subject, patch or Patch({})):
             _without_adapter(subject).save_pretrained(aside)
-        if subject.prompts.given is not None:
-            subject.prompts.given.save_pretrained(aside)
+        if subject.prompts.original is not None:
+            subject.prompts.original.save_pretrained(aside)
         aside.rename(folder)
     except (OSError, SafetensorError) as problem:  # safetensors has an error of its own for a full disk
         reason = getattr(problem, "strerror", None) or problem

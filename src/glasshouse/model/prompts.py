@@ -42,7 +42,7 @@ class Prompts:
 
     def __init__(self, processor: Any, anatomy: Anatomy, config: PreTrainedConfig) -> None:
         self.anatomy, self.config = anatomy, config
-        self.given = self.processor = processor
+        self.original = self.processor = processor
         self.tokenizer: Any = getattr(processor, "tokenizer", processor if hasattr(processor, "pad_token") else None)
         if self.tokenizer is not None and self.tokenizer.pad_token is None and self.tokenizer.eos_token is not None:
             # Padding is masked, so any token will do; the caller's own processor stays as it is.
@@ -53,14 +53,14 @@ class Prompts:
     def settings(self) -> dict[str, str]:
         """Everything that turns an example into inputs, as text, by what it is."""
         tokenizer = getattr(self.tokenizer, "backend_tokenizer", None)
-        images = getattr(self.given, "image_processor", self.given if self.tokenizer is None else None)
+        images = getattr(self.original, "image_processor", self.original if self.tokenizer is None else None)
         with strangers_files("the processor", "its rules cannot be read", "compare its files with the original"):
             rules = json.loads(tokenizer.to_str()) if tokenizer is not None else {}
             # A tokenizer also stores how the last batch was padded and cut, which is none of its rules.
             rules = {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
             return {
-                "processor class": type(self.given).__name__,
-                "chat template": str(getattr(self.given, "chat_template", None)),
+                "processor class": type(self.original).__name__,
+                "chat template": str(getattr(self.original, "chat_template", None)),
                 "tokenizer": json.dumps(rules),
                 "image processor": images.to_json_string() if images is not None else "",
             }

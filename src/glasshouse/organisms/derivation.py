@@ -137,7 +137,7 @@ def reinitialised(subject: Subject, seed: int) -> PreTrainedModel:
 
 def opened(model: PreTrainedModel, subject: Subject, name: str) -> Subject:
     """The model as a subject of its own, with the processor of the given one, proved."""
-    relative = open_subject(model, processor=subject.prompts.given, unproved=True)
+    relative = open_subject(model, processor=subject.prompts.original, unproved=True)
     relative.name = name
     if relative.certificate is not None and relative.certificate.failures:
         failures = "; ".join(relative.certificate.failures)

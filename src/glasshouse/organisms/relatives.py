@@ -69,7 +69,7 @@ class FineTuned(Relation):
         unanswered = next((example.id for example in examples if not example.answer), None)
         require(unanswered is None, self, f"example {unanswered} has no answer to learn; add it or leave it out")
         name = f"{subject.name}~{self}"
-        relative = Subject(patched_copy(subject), subject.prompts.given, name)
+        relative = Subject(patched_copy(subject), subject.prompts.original, name)
         weights = dict(unwrapped(relative.model).named_parameters())
         parameters = {place: weights[name] for place, name in language_weights(relative).items()}
         end = getattr(relative.prompts.tokenizer, "eos_token_id", None)
