@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 import dummies
 import tiny
 from glasshouse import cli, organism_commands
+from glasshouse.data import network
 from glasshouse.engine.runs import Run
 from glasshouse.model.patches import write_patch
 from glasshouse.model.subject import Subject
@@ -139,6 +140,15 @@ def test_nothing_typed_says_what_can_be(typed, words):
     for name in cli.COMMANDS:
         assert f"  glasshouse {name} " in outcome.out
     assert "Next: glasshouse" in outcome.out
+
+
+@pytest.mark.parametrize(("words", "denied"), [((), True), (("--download",), False)], ids=["", "--download"])
+def test_the_network_is_denied_unless_downloads_are_typed(typed, monkeypatch: pytest.MonkeyPatch, words, denied: bool):
+    seen: list[bool] = []
+    monkeypatch.setitem(cli.COMMANDS, "probe", lambda rest: seen.append(network.denied()) or 0)
+    assert typed("probe", *words).status == 0
+    assert seen == [denied]
+    assert not network.denied()
 
 
 def test_the_list_is_of_questions_by_need(typed):

@@ -9,10 +9,12 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
 from typing import Any
 
 from glasshouse import process
+from glasshouse.data.network import banned
 from glasshouse.report.inert import suggested, write_line
 from glasshouse.values.errors import BadInput
 
@@ -27,7 +29,13 @@ NEEDED = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """The `glasshouse` command."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    process.finish(lambda: _dispatch(words))
+    process.finish(lambda: _offline(words))
+
+
+def _offline(words: list[str]) -> int:
+    """The command without the network, from before any library is imported, unless `--download` is typed."""
+    with nullcontext() if "--download" in words else banned():
+        return _dispatch(words)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -61,6 +61,13 @@ def offline(*, download: bool = False) -> Iterator[None]:
         return
     import huggingface_hub.constants  # noqa: F401 - so that its switch is there to be replaced
 
+    with banned():
+        yield
+
+
+@contextmanager
+def banned() -> Iterator[None]:
+    """The ban of `offline`, before huggingface_hub is imported; its switch follows when a model is opened."""
     watch()
     _ban.depth += 1
     try:
