@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 
+from glasshouse.data.tensorfiles import read_tensors, write_tensors
 from glasshouse.model.finder import unwrapped
 from glasshouse.model.subject import Subject
-from glasshouse.model.tensorfiles import read_tensors, write_tensors
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from glasshouse.data.tensorfiles import read_tensors, write_tensors
 from glasshouse.model.prompts import Encoded
-from glasshouse.model.tensorfiles import read_tensors, write_tensors
 from glasshouse.values.codec import digest
 from glasshouse.values.errors import BadInput
 

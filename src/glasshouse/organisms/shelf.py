@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedModel
 
 from glasshouse.data.examples import Examples
+from glasshouse.data.tensorfiles import read_tensors, write_tensors
 from glasshouse.model.identity import weight_hash
 from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import changed_copy, export, read_patch, write_patch
 from glasshouse.model.subject import Subject
-from glasshouse.model.tensorfiles import read_tensors, write_tensors
 from glasshouse.values.errors import BadInput
 
 if TYPE_CHECKING:

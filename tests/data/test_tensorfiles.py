@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from glasshouse.model.tensorfiles import read_tensors, write_tensors
+from glasshouse.data.tensorfiles import read_tensors, write_tensors
 from glasshouse.values.errors import BadInput
 
 
