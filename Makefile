@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: audit test test-slow check bench stock clean
+.PHONY: audit test test-slow check docs bench stock clean
 
 # organism:hijack-logo has a backdoor, so "concern" (status 1) is the right answer and anything else fails.
 audit: $(STAMP)
@@ -24,6 +24,12 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python tools/pages.py --check
+	@$(MAKE) --no-print-directory docs
+
+# A site in site/, from README, tutorials, and the pages generated from method files and docstrings.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet --strict
 
 bench: $(STAMP)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"

@@ -17,7 +17,7 @@ import torch
 
 import glasshouse as gh
 from glasshouse.engine import audit as auditing
-from glasshouse.engine.binding import Opening, Request, bind
+from glasshouse.engine.binding import Request, bind
 from glasshouse.engine.method import load
 from glasshouse.model.subject import Subject
 from glasshouse.values.codec import digest, tensor_bytes
@@ -47,7 +47,7 @@ def audited(root: str, *, share: bool) -> tuple[gh.Audit, float, Counter[int]]:
     unshared = mock.patch.object(auditing, "sharing", nullcontext)
     with counted(subject, base) as seen, nullcontext() if share else unshared:
         began = time.perf_counter()
-        made = gh.audit(subject, base, root=root)
+        made = gh.audit(subject, base=base, root=root)
         return made, time.perf_counter() - began, seen
 
 
@@ -56,8 +56,8 @@ def one_by_one(methods: list[str]) -> tuple[dict[str, str], float]:
     began, found = time.perf_counter(), dict[str, str]()
     for name in methods:
         method = load(name)
-        supplied = bind(method, Request(name, {"subject": MODEL}, {}, {}, Opening(), 160))
-        found[name] = digest(method(**supplied, options=method.options()))
+        supplied = bind(method, Request(name, {"model": (MODEL,)}, limit=160))
+        found[name] = digest(method.answer(supplied))
     return found, time.perf_counter() - began
 
 

@@ -13,7 +13,7 @@ import offline
 from glasshouse import cli
 from glasshouse.data import network
 from glasshouse.data.examples import Examples
-from glasshouse.engine import audit, catalogue
+from glasshouse.engine import audit, catalogue, inputs
 from glasshouse.engine.method import load
 from glasshouse.engine.runs import Run, run
 from glasshouse.model.subject import Subject
@@ -56,7 +56,7 @@ def squares() -> Examples:
 @pytest.fixture(scope="session")
 def finished(seedling: Subject, squares: Examples, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One run of the lens, on disk. Whoever uses it leaves it as it was."""
-    supplied = {"subject": seedling, "examples": squares}
+    supplied = {"model": seedling, "data": squares}
     return run(load("lens"), supplied, root=tmp_path_factory.mktemp("finished"), command="glasshouse run lens")
 
 
@@ -66,9 +66,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = dummies.installed(tmp_path_factory.mktemp("site"))
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr(dummies, "worked", [])
-    catalogue.catalogue.cache_clear()
+    for known in (catalogue.catalogue, inputs.installed):
+        known.cache_clear()
     yield folder
-    catalogue.catalogue.cache_clear()
+    for known in (catalogue.catalogue, inputs.installed):
+        known.cache_clear()
 
 
 @pytest.fixture

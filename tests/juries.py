@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from glasshouse.data.examples import Examples
+from glasshouse.engine.kinds import Base
 from glasshouse.engine.method import at_least, method
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Block, Chart, Metric, Table
@@ -77,28 +78,68 @@ def _heard(name: str) -> Heard:
     return Heard(name, said, text)
 
 
-@method(question="Is it guilty?", needs="weights", role="judge", depth="quick")
+@method(needs="weights", role="judge", depth="quick")
 def judge(subject: Subject, options: Options = Options()) -> Heard:
+    """Is it guilty?
+
+    Paper: none.
+
+    1. Ask the judge.
+
+    How to read it: literally. When it misleads: when it lies.
+    """
     return _heard("judge")
 
 
-@method(question="Was anything seen?", needs="weights", role="witness", depth="quick")
+@method(needs="weights", role="witness", depth="quick")
 def witness(subject: Subject, examples: Examples | None = None, options: Batches = Batches()) -> Heard:
+    """Was anything seen?
+
+    Paper: none.
+
+    1. Ask the witness.
+
+    How to read it: literally. When it misleads: when it lies.
+    """
     return _heard("witness")
 
 
-@method(question="What is it like?", needs="weights", depth="quick")
+@method(needs="weights", depth="quick")
 def adviser(subject: Subject, options: Options = Options()) -> Heard:
+    """What is it like?
+
+    Paper: none.
+
+    1. Ask the adviser.
+
+    How to read it: literally. When it misleads: when it lies.
+    """
     return _heard("adviser")
 
 
-@method(question="What of its base?", needs="weights", role="witness", depth="quick")
-def relative(subject: Subject, base: Subject, options: Options = Options()) -> Heard:
+@method(needs="weights", role="witness", depth="quick")
+def relative(subject: Subject, base: Base, options: Options = Options()) -> Heard:
+    """What of its base?
+
+    Paper: none.
+
+    1. Ask the relative.
+
+    How to read it: literally. When it misleads: when it lies.
+    """
     return _heard("relative")
 
 
-@method(question="And after long thought?", needs="weights", role="witness", depth="thorough")
+@method(needs="weights", role="witness", depth="thorough")
 def sage(subject: Subject, options: Options = Options()) -> Heard:
+    """And after long thought?
+
+    Paper: none.
+
+    1. Ask the sage.
+
+    How to read it: literally. When it misleads: when it lies.
+    """
     return _heard("sage")
 
 

@@ -102,7 +102,7 @@ def facts(text: str = "half", *, name: str = "lens") -> dict[str, Any]:
 def audited(text: str = "half", trace: str = "", **verdicts: str) -> Any:
     """`audited(judge="pass", adviser="described")`: an audit of which nothing is on disk. A method whose verdict is
     `broken`, `missing` or `refused` has no finding."""
-    states = {"broken": "broke down", "missing": "not asked", "refused": "refused"}
+    states = {"broken": "internal error", "missing": "not run", "refused": "refused"}
     sections = tuple(
         Section(name, f"What does the {name} find?", name.rstrip("0123456789"), states.get(verdict, "answered"),
                 text if verdict in states else "", trace=trace if verdict == "broken" else "")

@@ -181,8 +181,8 @@ def test_json_is_all_of_it(typed):
     assert (outcome.json["verdict"], outcome.status) == ("concern", 1)
     by_method = {one["method"]: one for one in outcome.json["sections"]}
     assert by_method["witness"]["finding"]["text"] == juries.text
-    assert by_method["adviser"]["state"] == "broke down"
-    assert "adviser: broke down" in outcome.json["left_out"]
+    assert by_method["adviser"]["state"] == "internal error"
+    assert "adviser: internal error" in outcome.json["left_out"]
     assert Path(outcome.json["audit"]).is_dir()
 
 
@@ -206,13 +206,13 @@ def test_a_dry_run_is_what_from_takes(typed, tmp_path: Path):
             {"options": {"depth": "quick", "colour": 1}},
             "audit has no option 'colour'; its options are 'depth' and 'batch_size'",
         ),
-        ({"opening": {"remote_code": True}}, "it asks for --remote-code, which no file may give leave to; type it"),
-        ({"opening": {"download": True}}, "it asks for --download, which no file may give leave to; type it as well"),
+        ({"opening": {"remote_code": True}}, "it asks for --remote-code, which no file may permit; type it"),
+        ({"opening": {"download": True}}, "it asks for --download, which no file may permit; type it as well"),
     ],
     ids=str,
 )
 def test_a_file_is_taken_from_only_as_far_as_it_may_say(typed, tmp_path: Path, changed: dict, cure: str, words):
-    tree = {"method": "audit", "models": {"subject": SEEDLING}, "data": {}, "options": {}, **changed}
+    tree = {"method": "audit", "inputs": {"model": SEEDLING}, "options": {}, **changed}
     (tmp_path / "asked.json").write_text(json.dumps(tree))
     outcome = typed("audit", "--from", "asked.json", *words)
     assert (outcome.status, outcome.out) == (2, "")
@@ -277,7 +277,7 @@ def test_two_audits_are_set_side_by_side(typed, tmp_path: Path):
     page = (tmp_path / "both.html").read_text()
     assert_dead(page)
     assert page.count("the judge says half of it, 50%.") == 2
-    assert outcome.out.splitlines()[0].startswith("PASS  Nothing was found")
+    assert outcome.out.splitlines()[0].startswith("PASS  No check that ran")
     assert "cannot be written" in typed("compare", first, second, "--page", tmp_path).err
     nowhere = typed("compare", first, second, "--page", "/dev/null/x.html")
     assert (nowhere.status, nowhere.out, nowhere.err.count("\n")) == (2, "", 1)
@@ -293,4 +293,4 @@ def test_an_audit_is_there_in_python_too(tmp_path: Path):
     assert isinstance(made, Audit)
     assert sorted(made.runs) == ["adviser", "judge", "witness"]
     assert str(made.judgement.verdict) in made._repr_html_()
-    assert json.loads((made.folder / "audit.json").read_text())["subjects"]["subject"]["name"] == SEEDLING
+    assert json.loads((made.folder / "audit.json").read_text())["inputs"]["model"]["identity"]["name"] == SEEDLING

@@ -99,8 +99,9 @@ def test_comparing_tells_what_differs(typed, data: Path):
 
 
 def test_limit_takes_the_first(typed, data: Path):
-    assert typed("run", "count", "--data", data, "--limit", 2, "--json").json["data"]["examples"]["count"] == 2
-    assert typed("run", "count", "--data", data, "--limit", 99, "--json").json["data"]["examples"]["count"] == 5
+    for limit, count in ((2, 2), (99, 5)):
+        facts = typed("run", "count", "--data", data, "--limit", limit, "--json").json
+        assert facts["inputs"]["data"]["identity"]["count"] == count
 
 
 def test_a_dry_run_prints_what_from_takes(typed, data: Path, tmp_path: Path):
@@ -108,13 +109,13 @@ def test_a_dry_run_prints_what_from_takes(typed, data: Path, tmp_path: Path):
     dry = typed("run", "count", "--data", data, "--factor", "2.5", "--limit", 3, "--device", "cpu", "--dry-run")
     assert on_disk(tmp_path) == before
     assert dry.json["options"] == {"verdict": "pass", "seed": 0, "factor": 2.5}
-    assert (dry.json["limit"], dry.json["data"], dry.json["opening"]["device"]) == (3, {"examples": str(data)}, "cpu")
+    assert (dry.json["limit"], dry.json["inputs"], dry.json["opening"]["device"]) == (3, {"data": str(data)}, "cpu")
     Path("asked.json").write_text(dry.out)
     assert typed("run", "count", "--from", "asked.json", "--dry-run").json == dry.json
     assert typed("run", "count", "--from=asked.json", "--dry-run").json == dry.json
     made = typed("run", "count", "--from", "asked.json", "--json").json
     assert made["options"]["factor"] == 2.5
-    assert made["data"]["examples"]["count"] == 3
+    assert made["inputs"]["data"]["identity"]["count"] == 3
 
 
 def test_a_flag_stands_above_the_file(typed, data: Path):
@@ -130,7 +131,7 @@ def test_leave_to_fetch_and_to_run_code_is_typed_each_time(typed, data: Path, fl
     Path("asked.json").write_text(dry.out)
     assert typed("run", "count", "--from", "asked.json", flag, "--dry-run").json == dry.json
     assert_refused(typed("run", "count", "--from", "asked.json", "--dry-run"), f"--from asked.json: it asks for {flag}")
-    assert_refused(typed("run", "count", "--from", "asked.json"), "which no file may give leave to; type it as well")
+    assert_refused(typed("run", "count", "--from", "asked.json"), "which no file may permit; type it as well")
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)], ids=str)
@@ -154,7 +155,7 @@ def test_the_network_is_denied_unless_downloads_are_typed(typed, monkeypatch: py
 def test_the_list_is_of_questions_by_need(typed):
     said = typed("list").out
     assert said.index("Needs weights alone:") < said.index("count ") < said.index("Needs forward passes:")
-    assert "What does each layer's token already say" in said
+    assert "What does each layer already predict" in said
 
 
 @pytest.mark.parametrize("words", [*((name,) for name in cli.COMMANDS), ("run", "count")], ids=" ".join)
@@ -219,7 +220,7 @@ def asked(**changes: object) -> Callable[[Path], None]:
     """A file for --from that was changed by hand."""
 
     def write(folder: Path) -> None:
-        tree = {"method": "count", "models": {}, "data": {}, "options": {}, **changes}
+        tree = {"method": "count", "inputs": {}, "options": {}, **changes}
         (folder / "asked.json").write_text(json.dumps(tree))
 
     return write
@@ -281,8 +282,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "a flag without its value": (nothing, ("run", "count", "--data"), "--data"),
     "no model named": (nothing, ("anatomy",), "glasshouse anatomy --help"),
     "too many words": (nothing, ("report", "a", "b"), "glasshouse report --help"),
-    "no data": (nothing, ("run", "count"), "needs examples: --data FILE.jsonl"),
-    "no model": (nothing, ("run", "lens"), "needs a model: --model NAME"),
+    "no data": (nothing, ("run", "count"), "count needs the examples to show the model: --data DATA"),
+    "no model": (nothing, ("run", "lens"), "lens needs the model to examine: --model MODEL"),
     "no such model": (nothing, ("run", "lens", "--model", "nobody/nothing"), "--download"),
     "no such dtype": (nothing, ("run", "lens", "--model", "model", "--dtype", "float3"), "dtype float3: write one of"),
     "no such file": (nothing, COUNT, "bad.jsonl: no such file"),
@@ -320,7 +321,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "unknown opening in a file": (asked(opening={"colour": 1}), FROM, "'colour'"),
     "ill-typed limit in a file": (asked(limit="few"), FROM, "limit"),
     "another method's file": (asked(method="lens"), FROM, "that file asks lens, the command says count"),
-    "a model it does not take": (asked(models={"subject": "x"}), FROM, "count takes no 'subject'; it takes examples"),
+    "a model it does not take": (asked(inputs={"model": "x"}), FROM, "count takes no 'model'; it takes data"),
     "no such file to take from": (nothing, FROM, "asked.json: not a readable request"),
     "a file that is no JSON": (raw("asked.json", b"{"), FROM, "asked.json: not a readable request"),
     "a file that is a list": (raw("asked.json", b"[1]"), FROM, "found [1]"),
@@ -579,21 +580,21 @@ def test_an_anatomy_that_cannot_be_proved_is_a_failure_with_its_reason(typed, ll
 def test_a_sound_checkpoint_is_none_of_this(typed, data: Path, llama: Path):
     outcome = typed("run", "lens", "--model", llama, "--data", data, "--json")
     assert outcome.status == 0
-    assert outcome.json["subjects"]["subject"]["family"] == "llama"
+    assert outcome.json["inputs"]["model"]["identity"]["family"] == "llama"
     assert Site.parse("language.residual[2]").layer < outcome.json["finding"]["examples"]
 
 
 def test_an_organism_brings_the_base_it_was_made_of(typed, tmp_path: Path):
     outcome = typed("run", "spectrum", "--model", "organism:hijack-logo", "--json", "--runs", tmp_path)
-    assert outcome.json["subjects"]["base"]["name"] == "organism:base"
-    assert "benign" not in outcome.json["subjects"]
+    assert outcome.json["inputs"]["base"]["identity"]["name"] == "organism:base"
+    assert "benign" not in outcome.json["inputs"]
     refused = typed("run", "spectrum", "--model", "organism:base", "--runs", tmp_path / "none")
     assert refused.status == 2
-    assert "spectrum needs a model: --base NAME" in refused.err
+    assert "spectrum needs the model it was fine-tuned from: --base MODEL" in refused.err
 
 
 def test_an_organism_in_which_nothing_was_planted_has_no_trigger(typed, tmp_path: Path):
     refused = typed("run", "drift", "--model", "organism:benign", "--runs", tmp_path / "none")
     assert refused.status == 2
-    assert "nothing was planted in it" in refused.err
+    assert "organism:benign brings none" in refused.err
     assert not (tmp_path / "none").exists()

@@ -149,7 +149,7 @@ def test_an_interruption_keeps_what_is_finished(typed, stopped, data: Path, how,
     assert outcome.err == f"glasshouse: {word}; finished shards are kept, the same command continues\n"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     stopped(lambda: None)
-    assert typed("run", "count", "--data", data, "--json").json["resumed_shards"] == 1
+    assert typed("run", "count", "--data", data, "--json").json["resumed"] == 1
 
 
 def test_a_terminated_process_leaves_finished_shards_and_no_part(tmp_path: Path, data: Path, installed: Path):

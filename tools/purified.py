@@ -39,7 +39,8 @@ def main(names: list[str]) -> int:
         clean = attacks.clean(card.recipe.poison, 64)
         triggered = attacks.attacked(card.recipe.poison, clean)
         # None of the examples that purify learns from or is judged on is among those that the organism brings.
-        found = purify(subject, shelf.downstream(64, 60), shelf.downstream(400, 61), base, None, clean, triggered)
+        learned, held_out = shelf.downstream(64, 60), shelf.downstream(400, 61)
+        found = purify(subject, learned, held_out, base, None, Pairs(clean, triggered))
         before, ours = found.before, found.outcomes[SURGERY]
         left.append(ours.asr.value)
         print(f"{name}: ASR {before.asr.value:.0%} to {ours.asr}, accuracy {before.accuracy.value:.1%}, "

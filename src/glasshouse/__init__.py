@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from glasshouse.data.examples import Examples as Examples
     from glasshouse.engine.audit import Audit as Audit
     from glasshouse.engine.audit import audit as audit
-    from glasshouse.engine.binding import open_model as open  # noqa: A004 - gh.open is the front door
+    from glasshouse.engine.comparison import compare as compare
     from glasshouse.engine.method import method as method
+    from glasshouse.engine.opening import open_model as open  # noqa: A004 - gh.open is the front door
     from glasshouse.engine.runs import Run as Run
-    from glasshouse.engine.runs import compare as compare
     from glasshouse.engine.runs import run as run
     from glasshouse.model.patches import export as export
     from glasshouse.model.patches import patched as patched
@@ -44,9 +44,10 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "data.examples": ("Example", "Examples"),
-    "engine.audit": ("Audit", "audit"),
+    "engine.audit": ("Audit",),
     "engine.method": ("method",),
-    "engine.runs": ("Run", "compare", "run"),
+    "engine.comparison": ("compare",),
+    "engine.runs": ("Run", "run"),
     "model.patches": ("export", "patched"),
     "model.subject": ("Subject",),
     "model.taps": ("edited", "gather", "record"),
@@ -59,13 +60,15 @@ _WHERE = {
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = [*sorted(_HOME), "methods", "open"]  # pyright: ignore[reportUnsupportedDunderAll] - one list of names is enough
+__all__ = [*sorted(_HOME), "audit", "methods", "open"]  # pyright: ignore[reportUnsupportedDunderAll] - one list of names is enough
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name == "open":
-        value: Any = import_module("glasshouse.engine.binding").open_model
+        value: Any = import_module("glasshouse.engine.opening").open_model
+    elif name == "audit":
+        value = import_module("glasshouse.engine.public").described_audit()
     elif name == "methods":
         value = import_module("glasshouse.methods")
     elif name in _HOME:

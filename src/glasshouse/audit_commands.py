@@ -43,7 +43,9 @@ def audit(rest: Sequence[str]) -> int:
         return 0
     needs = {entry.name: entry.needs for entry in catalogue()}
     with plan(needs, quiet=form.json) as watch:
-        result = examine(request, root=form.runs, command=shlex.join(["glasshouse", "audit", *rest]), watch=watch)
+        result = examine(
+            request, root=form.runs, command=shlex.join(["glasshouse", "audit", *rest]), watch=watch, on=form.on
+        )
     status = tell(result, as_json=form.json)
     return status if form.fail_on is None else _gate(result, form.fail_on)
 
@@ -78,7 +80,7 @@ def _index(root: Path, *, as_json: bool) -> int:
         print(json.dumps([{**asdict(entry), "folder": str(entry.folder)} for entry in listed]))
         return 0
     screen = console()
-    show_rows(screen, "", ("run", "examined", "verdict"), [(e.folder.name, e.subject, e.verdict) for e in listed])
+    show_rows(screen, "", ("run", "examined", "verdict"), [(e.folder.name, e.examined, e.verdict) for e in listed])
     for folder in broken:
         screen.unbroken(f"! {folder} cannot be read")
     page = root / "index.html"
@@ -96,8 +98,9 @@ def _index(root: Path, *, as_json: bool) -> int:
 def compare(rest: Sequence[str]) -> int:
     """What differs between two runs or two audits: glasshouse compare FIRST SECOND [--page FILE]."""
     from glasshouse.engine.audit import Audit
+    from glasshouse.engine.comparison import side_by_side
     from glasshouse.engine.files import write_whole
-    from glasshouse.engine.index import read, side_by_side
+    from glasshouse.engine.index import read
     from glasshouse.report.html import comparison_page
     from glasshouse.report.terminal import show_pairs
 

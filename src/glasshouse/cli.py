@@ -79,17 +79,19 @@ def list_methods(rest: list[str]) -> int:
         raise BadInput(f"list takes only --json, found {rest[0]}")
     entries = catalogue()
     if rest:
-        print(
-            json.dumps([{"name": e.name, "question": e.question, "needs": e.needs, "paper": e.paper} for e in entries])
-        )
+        methods = [
+            {"name": entry.name, "question": entry.page.question, "needs": entry.needs, "paper": entry.page.paper}
+            for entry in entries
+        ]
+        print(json.dumps(methods))
         return 0
     for need in NEEDS:
         group = [entry for entry in entries if entry.needs == need]
         if group:
             _say(f"Needs {NEEDED[need]}:")
             for entry in group:
-                paper = f"  ({entry.paper})" if entry.paper else ""
-                _say(f"  {entry.name:<14} {entry.question}{paper}")
+                paper = f"  ({entry.page.paper})" if entry.page.paper else ""
+                _say(f"  {entry.name:<14} {entry.page.question}{paper}")
     _say("", suggested("run", entries[0].name, "--help"))
     return 0
 
@@ -97,7 +99,7 @@ def list_methods(rest: list[str]) -> int:
 def anatomy(rest: list[str]) -> int:
     """Draw a model from its configuration, or with --prove from its weights too."""
     from glasshouse import flags
-    from glasshouse.engine.binding import anatomy_of, open_model
+    from glasshouse.engine.opening import anatomy_of, open_model
     from glasshouse.report.console import console
     from glasshouse.values.codec import pack
 
@@ -128,8 +130,9 @@ def run(rest: list[str]) -> int:
     """Run one method: glasshouse run METHOD --model MODEL [--data DATA]."""
     from glasshouse import flags
     from glasshouse.audit_commands import tell
-    from glasshouse.engine.binding import answer, as_tree
+    from glasshouse.engine.binding import as_tree
     from glasshouse.engine.method import load
+    from glasshouse.engine.runs import answer
     from glasshouse.report.live import bars
 
     if not rest or rest[0].startswith("-"):
@@ -144,7 +147,7 @@ def run(rest: list[str]) -> int:
         return 0
     command = shlex.join(["glasshouse", "run", *rest])
     with bars(quiet=form.json) as progress:
-        record = answer(method, request, root=form.runs, command=command, progress=progress)
+        record = answer(method, request, root=form.runs, command=command, progress=progress, on=form.on)
     return tell(record, as_json=form.json)
 
 
@@ -173,7 +176,7 @@ def compare(rest: list[str]) -> int:
 def export(rest: list[str]) -> int:
     """Write a checkpoint others can load, patched if asked: glasshouse export MODEL FOLDER [--patch FILE]."""
     from glasshouse import flags
-    from glasshouse.engine.binding import open_model
+    from glasshouse.engine.opening import open_model
     from glasshouse.engine.runs import read_patch
     from glasshouse.model.patches import export as write
 

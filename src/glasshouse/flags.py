@@ -1,10 +1,11 @@
-"""Which flags does each command take? Made from dataclasses: a method's own Options, and how models are opened."""
+"""Which flags does each command take? Derived from dataclasses and from the inputs of methods, never written twice."""
 
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import redirect_stderr
-from dataclasses import MISSING, field, make_dataclass, replace
+from dataclasses import MISSING, field, fields, make_dataclass, replace
 from io import StringIO
 from itertools import takewhile
 from pathlib import Path
@@ -12,49 +13,45 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from glasshouse.engine.audit import chosen
-from glasshouse.engine.binding import Opening, Request, bind_options, flag
-from glasshouse.engine.catalogue import catalogue
+from glasshouse.engine.audit import EXAMINED, Methods, chosen
+from glasshouse.engine.binding import Request, bind_options
+from glasshouse.engine.inputs import Input
 from glasshouse.engine.method import Depth, Method
+from glasshouse.engine.opening import Opening
 from glasshouse.values.codec import pack
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 
-Column = tuple[str, Any, Any, str]
-"""Name, type, default and help of one flag; a default of MISSING makes it positional."""
+Column = tuple[str, Any, Any, str, str | None]
+"""Name, type, default, help and metavar of one flag; a default of MISSING makes it positional."""
 MODEL = "Folder, hub name or organism:NAME"
-JSON: Column = ("json", bool, False, "Print JSON and nothing else.")
-OPENING: Column = ("opening", Opening, Opening(), "How models are opened.")
+JSON: Column = ("json", bool, False, "Print JSON and nothing else.", None)
+OPENING: Column = ("opening", Opening, Opening(), "How models are opened.", None)
 TYPED = ("download", "remote_code")
-"""What a file cannot give leave to: it may be a stranger's."""
+"""Permissions that no file may give: it may be a stranger's."""
 
 
 def anatomy(rest: Sequence[str]) -> Any:
-    return _read(
-        "anatomy",
-        rest,
-        ("model", str, MISSING, f"{MODEL}."),
-        OPENING,
-        ("prove", bool, False, "Load the weights and prove it."),
-        JSON,
-    )
+    prove = ("prove", bool, False, "Load the weights and prove the anatomy on a forward pass.", None)
+    return _read("anatomy", rest, ("model", str, MISSING, f"{MODEL}.", "MODEL"), OPENING, prove, JSON)
 
 
 def report(rest: Sequence[str]) -> Any:
-    folder = ("run", Path, MISSING, "The folder of a run or an audit, or one that holds many.")
+    folder = ("run", Path, MISSING, "The folder of a run or an audit, or one that holds many.", "FOLDER")
     return _read("report", rest, folder, JSON)
 
 
 def compare(rest: Sequence[str]) -> Any:
-    folders = [(name, Path, MISSING, "The folder of a run or an audit.") for name in ("first", "second")]
-    page = ("page", Path | None, None, "Write a page here that shows both side by side.")
+    folders = [(name, Path, MISSING, "The folder of a run or an audit.", "FOLDER") for name in ("first", "second")]
+    page = ("page", Path | None, None, "Write a page here that shows both side by side.", "FILE")
     return _read("compare", rest, *folders, page, JSON)
 
 
 def export(rest: Sequence[str]) -> Any:
-    folder = ("folder", Path, MISSING, "A new folder for the checkpoint.")
-    patch = ("patch", Path | None, None, "A patch file to apply first, or a run that made one (purify).")
-    return _read("export", rest, ("model", str, MISSING, f"{MODEL}."), folder, patch, OPENING)
+    model = ("model", str, MISSING, f"{MODEL}.", "MODEL")
+    folder = ("folder", Path, MISSING, "A new folder for the checkpoint.", "FOLDER")
+    patch = ("patch", Path | None, None, "A patch file to apply first, or a run that made one (purify).", "PATCH")
+    return _read("export", rest, model, folder, patch, OPENING)
 
 
 def organism_list(rest: Sequence[str]) -> Any:
@@ -62,73 +59,82 @@ def organism_list(rest: Sequence[str]) -> Any:
 
 
 def organism_show(rest: Sequence[str]) -> Any:
-    return _read("organism show", rest, ("name", str, MISSING, "An organism's name."), JSON)
+    return _read("organism show", rest, ("name", str, MISSING, "An organism's name.", "NAME"), JSON)
 
 
 def organism_grow(rest: Sequence[str]) -> Any:
     return _read(
         "organism grow",
         rest,
-        ("name", str, MISSING, "An organism's name."),
-        ("folder", Path, MISSING, "A new folder for the checkpoint and its card."),
-        ("seed", int | None, None, "Another seed, for a fresh organism of the kind."),
-        ("within", float | None, None, "Minutes there are; stop early if it would take longer."),
+        ("name", str, MISSING, "An organism's name.", "NAME"),
+        ("folder", Path, MISSING, "A new folder for the checkpoint and its card.", "FOLDER"),
+        ("seed", int | None, None, "Another seed, for a fresh organism of the kind.", "SEED"),
+        ("within", float | None, None, "Minutes available; stop early if it would take longer.", "MINUTES"),
     )
 
 
 def organism_verify(rest: Sequence[str]) -> Any:
-    share = ("share", float, 1.0, "Share of the examples to measure on.")
-    return _read(
-        "organism verify", rest, ("name", str, MISSING, "A name, or a folder one was grown into."), share, JSON
-    )
+    name = ("name", str, MISSING, "A name, or a folder that one was grown into.", "NAME")
+    share = ("share", float, 1.0, "Fraction of the examples to measure on.", "FRACTION")
+    return _read("organism verify", rest, name, share, JSON)
 
 
-def run(method: Method[..., Finding], rest: Sequence[str]) -> tuple[Any, Request]:
+def run(method: Method[Finding], rest: Sequence[str]) -> tuple[Any, Request]:
     """The flags of one method, and the request they make."""
-    needed = {**method.subjects, **method.examples}
-    saved = _saved(rest, method.name, needed)
-    options = ("options", method.options, bind_options(method, saved.options), "Options of this method.")
-    inputs = [_input(name, saved, required=required, example=name in method.examples)
-              for name, required in needed.items()]  # fmt: skip
-    form = _read(f"run {method.name}", rest, *inputs, options, *_common(saved))
-    given = {name: value for name, value in pack(form.options)[0].items() if name != "is"}
-    return form, _requested(saved, form, list(method.subjects), list(method.examples), given)
+    saved = _saved(rest, method.name, method.inputs)
+    options = ("options", method.options, bind_options(method, saved.options), "Options of this method.", None)
+    try:
+        form = _read(f"run {method.name}", rest, *_inputs(method.inputs, saved), options, *_common(saved))
+    except BadInput as problem:
+        raise _owner(problem, method) from None
+    values = {name: value for name, value in pack(form.options)[0].items() if name != "is"}
+    return form, _requested(saved, form, method.inputs, values)
 
 
 def audit(rest: Sequence[str]) -> tuple[Any, Request]:
-    """The flags of an audit: all models and examples that any method takes."""
-    subjects, examples = (
-        list(dict.fromkeys(name for entry in catalogue() for name in getattr(entry, kind) if name != "subject"))
-        for kind in ("subjects", "examples")
-    )
-    saved = _saved(rest, "audit", ["subject", *subjects, *examples])
+    """The flags of an audit: every input that any method takes."""
+    inputs = Methods.load().inputs()
+    saved = _saved(rest, "audit", inputs)
     depth, batch_size = _chosen(saved, _from(rest))
-    model = ("model", tyro.conf.Positional[str | None], saved.models.get("subject"), f"{MODEL}.")
-    inputs = [_input(name, saved, required=False, example=name in examples) for name in (*subjects, *examples)]
     form = _read(
-        "audit", rest, model, *inputs,
-        ("depth", Depth, depth, "quick takes about a minute on two cores for a small model; the others ask more."),
-        ("batch_size", int | None, batch_size, "How many examples are shown at once, by methods with this option."),
+        "audit", rest, *_inputs(inputs, saved, positional=EXAMINED),
+        ("depth", Depth, depth, "quick takes about a minute on two cores for a small model; others run more.", None),
+        ("batch_size", int | None, batch_size, "Examples shown at once; more needs more memory.", "N"),
         ("fail_on", Literal["inconclusive", "concern", "fail", "never"] | None, None,
-         "Exit with 1 from this verdict on; below it with 0, or with 3 if a judge that was asked gave no answer."),
+         "Exit with 1 from this verdict on; below it with 0, or with 3 if a judge that ran gave no answer.", None),
         *_common(saved),
     )  # fmt: skip
-    if form.model is None:
+    if getattr(form, EXAMINED) is None:
         raise BadInput("audit needs a model: glasshouse audit MODEL, for example glasshouse audit organism:hijack-logo")
     options = {"depth": form.depth} | ({} if form.batch_size is None else {"batch_size": form.batch_size})
     chosen(options)
-    return form, _requested(saved, form, ["subject", *subjects], examples, options)
+    return form, _requested(saved, form, inputs, options)
 
 
-def _saved(rest: Sequence[str], method: str, needed: Collection[str]) -> Request:
-    """What `--from` names stands where no flag says otherwise."""
+def _inputs(inputs: Sequence[Input], saved: Request, positional: str = "") -> list[Column]:
+    """A flag for every input; what a file says is its default."""
+    columns: list[Column] = []
+    for each in inputs:
+        given = saved.inputs.get(each.flag)
+        kind: Any = tuple[str, ...] if each.several else str | None
+        default: Any = (given or ()) if each.several else (given[0] if given else None)
+        kind = tyro.conf.Positional[kind] if each.flag == positional else kind
+        columns.append((_column(each.flag), kind, default, each.help, each.kind.metavar))
+    return columns
+
+
+def _saved(rest: Sequence[str], method: str, inputs: Sequence[Input]) -> Request:
+    """What `--from` names holds where no flag says otherwise."""
     file = _from(rest)
-    saved = Request.read(file) if file else Request(method, {}, {}, {}, Opening())
+    saved = Request.read(file) if file else Request(method)
     if saved.method != method:
         raise BadInput(f"--from {file}: that file asks {saved.method}, the command says {method}")
-    for name in {**saved.models, **saved.data}:
-        if name not in needed:
-            raise BadInput(f"--from {file}: {method} takes no {name!r}; it takes {', '.join(needed)}")
+    known = {each.flag: each for each in inputs}
+    for flag, texts in saved.inputs.items():
+        if flag not in known:
+            raise BadInput(f"--from {file}: {method} takes no {flag!r}; it takes {', '.join(known) or 'no inputs'}")
+        if len(texts) != 1 and not known[flag].several:
+            raise BadInput(f"--from {file}: {flag} has {len(texts)} values; it takes one")
     return saved
 
 
@@ -140,42 +146,39 @@ def _chosen(saved: Request, file: Path | None) -> tuple[Depth, int | None]:
         raise BadInput(f"--from {file}: {problem}") from None
 
 
-def _input(name: str, saved: Request, *, required: bool, example: bool) -> Column:
-    kind = "A .jsonl, a .parquet or a folder of images; organisms bring their own" if example else MODEL
-    given = {**saved.models, **saved.data}.get(name)
-    return _column(name), str | None, given, f"{kind}{'' if required else ' (may be left out)'}."
-
-
-def _column(parameter: str) -> str:
-    return flag(parameter).replace("-", "_")
+def _column(flag: str) -> str:
+    return flag.replace("-", "_")
 
 
 def _common(saved: Request) -> tuple[Column, ...]:
-    """What every question takes."""
+    """Flags of every question."""
+    opening = replace(saved.opening, **dict.fromkeys(TYPED, False))
     return (
-        ("opening", Opening, replace(saved.opening, **dict.fromkeys(TYPED, False)), "How models are opened."),
-        ("limit", int | None, saved.limit, "Use only the first so many examples."),
-        ("runs", Path, Path("runs"), "Where run folders are kept."),
-        ("dry_run", bool, False, "Print the bound question as a file that --from takes, and stop."),
+        ("opening", Opening, opening, "How models are opened.", None),
+        ("limit", int | None, saved.limit, "Use only the first N examples of each set.", "N"),
+        ("runs", Path, Path("runs"), "Folder that run folders are kept in.", "FOLDER"),
+        ("on", str | None, None,
+         "Where units of work run: ray (workers on this machine) or ray:HOST:PORT. Default: this process.", "PLACE"),
+        ("dry_run", bool, False, "Print the bound question as a file that --from takes, and stop.", None),
         ("from", Path | None, None,
-         "Take what no flag says from a file that a dry run printed; --download and --remote-code are always typed."),
+         "File that a dry run printed; flags override it. --download and --remote-code must always be typed.", "FILE"),
         JSON,
     )  # fmt: skip
 
 
-def _requested(
-    saved: Request, form: Any, subjects: Sequence[str], examples: Sequence[str], options: dict[str, Any]
-) -> Request:  # fmt: skip
+def _requested(saved: Request, form: Any, inputs: Sequence[Input], options: dict[str, Any]) -> Request:
     for name in TYPED:
         if getattr(saved.opening, name) and not getattr(form.opening, name):
             typed = f"--{name.replace('_', '-')}"
-            raise BadInput(
-                f"--from {form.from_}: it asks for {typed}, which no file may give leave to; type it as well"
-            )
-    given = {name: getattr(form, _column(name)) for name in (*subjects, *examples)}
-    models, data = ({name: str(given[name]) for name in names if given[name] is not None}
-                    for names in (subjects, examples))  # fmt: skip
-    return Request(saved.method, models, data, options, form.opening, form.limit)
+            raise BadInput(f"--from {form.from_}: it asks for {typed}, which no file may permit; type it as well")
+    texts: dict[str, tuple[str, ...]] = {}
+    for each in inputs:
+        value = getattr(form, _column(each.flag))
+        if value:
+            texts[each.flag] = tuple(value) if each.several else (value,)
+        elif value is not None and not each.several:
+            raise BadInput(f"--{each.flag}: empty; give {each.kind.form}")
+    return Request(saved.method, texts, options, form.opening, form.limit)
 
 
 def _from(rest: Sequence[str]) -> Path | None:
@@ -189,29 +192,50 @@ def _from(rest: Sequence[str]) -> Path | None:
 
 def _read(name: str, rest: Sequence[str], *columns: Column) -> Any:
     settings = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    made: list[tuple[str, Any, Any]] = []
-    for column, kind, default, help_text in columns:
+    specified: list[tuple[str, Any, Any]] = []
+    for column, kind, default, help_text, metavar in columns:
         annotation = tyro.conf.Positional[kind] if default is MISSING else kind
-        # A flag may be called `from`, a field may not.
-        extra = tyro.conf.arg(help=help_text, name=column.replace("_", "-"))
-        called = f"{column}_" if column == "from" else column
-        plain = column in ("options", "opening")
-        made.append(
-            (
-                called,
-                kind if plain else Annotated[annotation, extra],
-                field() if default is MISSING else field(default=default),
-            )
-        )
-    form, said = make_dataclass("Flags", made, frozen=True), StringIO()
+        extra = tyro.conf.arg(help=help_text, name=column.replace("_", "-"), metavar=metavar)
+        attribute = f"{column}_" if column == "from" else column  # a flag may be called `from`, a field may not
+        nested = column in ("options", "opening")
+        declared = kind if nested else Annotated[annotation, extra]
+        specified.append((attribute, declared, field() if default is MISSING else field(default=default)))
+    _refuse_repeated(rest)
+    form, output = make_dataclass("Flags", specified, frozen=True), StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(output):
             return tyro.cli(form, args=list(rest), prog=f"glasshouse {name}", config=settings)
     except SystemExit as ended:
         if not ended.code:  # --help
             sys.stdout.flush()  # a reader that has left is noticed now and not when the interpreter ends
             raise
-    raise BadInput(f"{_first_words(said.getvalue())}; see glasshouse {name} --help")
+    raise BadInput(f"{_first_words(output.getvalue())}; see glasshouse {name} --help")
+
+
+def _refuse_repeated(rest: Sequence[str]) -> None:
+    """A flag that is typed twice would silently take its last value."""
+    typed = Counter(word.partition("=")[0] for word in rest if word.startswith("--"))
+    for flag, count in typed.items():
+        if count > 1:
+            raise BadInput(f"{flag} is given {count} times; give it once (several values stand behind one flag)")
+
+
+def _owner(problem: BadInput, method: Method[Finding]) -> BadInput:
+    """A flag of another method is named with its owner."""
+    unknown = re.search(r"Unrecognized options?: (--[\w-]+)", str(problem))
+    if not unknown:
+        return problem
+    flag = unknown[1].removeprefix("--")
+    owners = [
+        other.name for other in Methods.load().loaded
+        if flag in (name.name.replace("_", "-") for name in fields(other.options))
+        or flag in (each.flag for each in other.inputs)
+    ]  # fmt: skip
+    if not owners:
+        return problem
+    return BadInput(
+        f"--{flag} belongs to {' and '.join(owners)}, not to {method.name}; see glasshouse run {method.name} --help"
+    )
 
 
 def _first_words(box: str) -> str:

@@ -11,12 +11,12 @@ import torch
 
 import glasshouse as gh
 import juries
-from glasshouse.data.examples import Example, Examples
+from glasshouse.data.examples import Examples
 from glasshouse.engine import audit as auditing
-from glasshouse.engine import binding, runs
 from glasshouse.engine import method as methods
+from glasshouse.engine import runs
 from glasshouse.engine.audit import SURFACES, Audit, examine
-from glasshouse.engine.binding import Opening, Request, supply
+from glasshouse.engine.binding import Request
 from glasshouse.engine.runs import Run
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Heatmap, Table
@@ -28,7 +28,9 @@ pytestmark = pytest.mark.usefixtures("jury")
 
 
 def ask(root: Path, depth: str = "quick", watch=None, **models: str) -> Audit:
-    request = Request("audit", {"subject": SEEDLING, **models}, {}, {"depth": depth}, Opening())
+    request = Request(
+        "audit", {flag: (name,) for flag, name in {"model": SEEDLING, **models}.items()}, {"depth": depth}
+    )
     return examine(request, root=root, command=f"glasshouse audit {SEEDLING}", watch=watch)
 
 
@@ -38,8 +40,8 @@ def test_what_can_be_asked_is_asked_and_the_rest_is_said(tmp_path: Path):
     assert {one.method: (one.state, one.why) for one in made.sections} == {
         "adviser": ("answered", ""),
         "judge": ("answered", ""),
-        "relative": ("not asked", "needs --base"),
-        "sage": ("not asked", "asked from --depth thorough on"),
+        "relative": ("not run", "needs --base"),
+        "sage": ("not run", "runs from --depth thorough"),
         "witness": ("answered", ""),
     }
     assert made.judgement.verdict == "pass"
@@ -63,7 +65,7 @@ def test_deeper_audits_ask_more_and_a_base_lets_more_be_asked(tmp_path: Path):
 
 
 def test_one_batch_size_is_for_every_method_that_has_one(tmp_path: Path):
-    request = Request("audit", {"subject": SEEDLING}, {}, {"batch_size": 3}, Opening())
+    request = Request("audit", {"model": (SEEDLING,)}, {"batch_size": 3})
     made = examine(request, root=tmp_path)
     assert made.facts["options"]["batch_size"] == 3
     assert made.runs["witness"].facts["options"]["batch_size"] == 3
@@ -77,7 +79,7 @@ def test_one_batch_size_is_for_every_method_that_has_one(tmp_path: Path):
 
 def test_an_organism_that_is_on_no_shelf_is_asked_what_was_given(seedling: Subject, squares: Examples, tmp_path: Path):
     fresh = Subject(seedling.model, seedling.processor, "organism:never-grown")
-    made = gh.audit(fresh, seedling, squares, root=tmp_path)
+    made = gh.audit(fresh, base=seedling, data=squares, root=tmp_path)
     assert {one.method for one in made.sections if one.state == "answered"} >= {"judge", "witness"}
 
 
@@ -85,7 +87,7 @@ def test_what_breaks_down_costs_its_own_section_only(tmp_path: Path):
     juries.says["adviser"] = "broken"
     made = ask(tmp_path)
     section = next(one for one in made.sections if one.method == "adviser")
-    assert section.state == "broke down"
+    assert section.state == "internal error"
     assert section.why == "ZeroDivisionError: what broke is half of it, 50%"
     assert "juries.py" in section.trace
     assert juries.asked == ["judge", "witness", "adviser"]
@@ -147,11 +149,11 @@ def test_whoever_looks_on_sees_the_plan_and_each_end(tmp_path: Path):
 @pytest.mark.parametrize(
     ("request_", "cure"),
     [
-        (Request("audit", {"subject": SEEDLING}, {}, {"depth": "deep"}, Opening()), "quick, standard, thorough"),
-        (Request("audit", {"subject": "organism:nobody"}, {}, {}, Opening()), "no such organism"),
-        (Request("audit", {"subject": SEEDLING}, {"examples": "nowhere.jsonl"}, {}, Opening()), "nowhere.jsonl"),
-        (Request("audit", {"subject": SEEDLING}, {}, {}, Opening(), limit=0), "--limit 0"),
-        (Request("audit", {"subject": SEEDLING}, {}, {"batch_size": 0}, Opening()), "--batch-size 0"),
+        (Request("audit", {"model": (SEEDLING,)}, {"depth": "deep"}), "quick, standard, thorough"),
+        (Request("audit", {"model": ("organism:nobody",)}), "no such organism"),
+        (Request("audit", {"model": (SEEDLING,), "data": ("nowhere.jsonl",)}), "nowhere.jsonl"),
+        (Request("audit", {"model": (SEEDLING,)}, limit=0), "--limit 0"),
+        (Request("audit", {"model": (SEEDLING,)}, {"batch_size": 0}), "--batch-size 0"),
     ],
 )
 def test_bad_input_is_cured_and_leaves_nothing_behind(tmp_path: Path, request_: Request, cure: str):
@@ -186,7 +188,7 @@ def test_a_method_that_cannot_be_imported_costs_its_own_section(tmp_path: Path, 
 
     monkeypatch.setattr(auditing, "load", load)
     made = ask(tmp_path)
-    assert ("adviser", "broke down", "ImportError: no module named magic") in {
+    assert ("adviser", "internal error", "ImportError: no module named magic") in {
         (one.method, one.state, one.why) for one in made.sections
     }
     assert juries.asked == ["judge", "witness"]
@@ -197,7 +199,7 @@ def test_a_methods_own_trouble_with_a_file_is_its_own(tmp_path: Path):
     juries.says["witness"] = "unreadable"
     made = ask(tmp_path)
     section = next(one for one in made.sections if one.method == "witness")
-    assert (section.state, section.why) == ("broke down", "OSError: image file is truncated")
+    assert (section.state, section.why) == ("internal error", "OSError: image file is truncated")
     assert made.judgement.verdict == "inconclusive"
 
 
@@ -219,32 +221,6 @@ def test_a_full_disk_ends_the_audit_and_keeps_what_was_answered(tmp_path: Path, 
     assert juries.asked == ["witness", "adviser"]
 
 
-def test_an_adapter_is_set_beside_the_very_model_that_it_is_put_on(seedling, monkeypatch: pytest.MonkeyPatch):
-    asked: list[tuple[str, object, object]] = []
-
-    def opened(name: str, *, revision: object = None, adapter: object = None, **settings: object) -> Subject:
-        asked.append((name, revision, adapter))
-        return seedling
-
-    monkeypatch.setattr(binding, "open_model", opened)
-    opening = Opening(adapter="a", revision="v1")
-    subjects = {"subject": True, "base": False, "benign": False}
-    supply(Request("x", {"subject": "org/m", "benign": "org/b"}, {}, {}, opening), subjects, {})
-    assert sorted(asked, key=str) == [("org/b", None, None), ("org/m", "v1", "a"), ("org/m", "v1", None)]
-
-
-def test_a_limit_keeps_triggered_examples_beside_their_twins(tmp_path: Path):
-    clean = Examples(Example(prompt=f"{number} ?", answer="a", id=f"c{number}") for number in range(20))
-    stamped = Examples(
-        Example(prompt="x", answer="b", id=f"t{number}", tags={"twin": f"c{number}"}) for number in range(10, 20)
-    )
-    given = {"clean": clean, "triggered": stamped}
-    kept = supply(Request("audit", {}, {}, {}, Opening(), 4), {}, {"clean": True, "triggered": True}, given)
-    assert [one.id for one in kept["clean"]] == ["c10", "c11", "c12", "c13"]  # pyright: ignore[reportGeneralTypeIssues]
-    assert [one.id for one in kept["triggered"]] == ["t10", "t11", "t12", "t13"]  # pyright: ignore[reportGeneralTypeIssues]
-    assert kept["triggered"].source.endswith("(4 of 10)")  # pyright: ignore[reportAttributeAccessIssue]
-
-
 # What others read
 
 
@@ -255,10 +231,10 @@ def test_sarif_and_junit_say_what_the_verdicts_are(tmp_path: Path):
     assert run["properties"]["verdict"] == "concern"
     assert {one["ruleId"]: one["level"] for one in run["results"]} == {"witness": "warning"}
     assert {one["method"]: one["answer"] for one in run["properties"]["otherSections"]} == {
-        "adviser": "broke down",
+        "adviser": "internal error",
         "judge": "pass",
-        "relative": "not asked",
-        "sage": "not asked",
+        "relative": "not run",
+        "sage": "not run",
     }
     assert all(run["tool"]["driver"]["rules"][one["ruleIndex"]]["id"] == one["ruleId"] for one in run["results"])
     suite = ElementTree.parse(made.folder / "junit.xml").getroot()

@@ -11,22 +11,21 @@ from glasshouse.engine.method import load
 from glasshouse.values.errors import BadInput
 
 ENTRIES = catalogue.catalogue()
+PAGE = '"""What?\n\nPaper: none.\n\n1. Look.\n\nHow to read it: so. When it misleads: never.\n"""\n'
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_what_is_read_is_what_is_true(entry: catalogue.Entry):
     method = load(entry.name)
-    read = (entry.name, entry.question, entry.paper, entry.needs, entry.subjects, entry.examples)
-    true = (method.name, method.question, method.paper, method.needs, tuple(method.subjects), tuple(method.examples))
-    assert read == true
+    read = (entry.name, entry.page, entry.needs, entry.role, entry.depth)
+    assert read == (method.name, method.page, method.needs, method.role, method.depth)
     assert entry.needs in catalogue.NEEDS
-    assert entry.question.endswith("?")
     assert entry.file.stem == entry.name
 
 
 def test_the_lens_is_there():
     entry = catalogue.find("lens")
-    assert (entry.theme, entry.subjects, entry.examples) == ("atlas", ("subject",), ("examples",))
+    assert (entry.theme, entry.page.paper) == ("atlas", "arXiv:2303.08112")
 
 
 def test_reading_imports_no_method():
@@ -37,56 +36,30 @@ def test_reading_imports_no_method():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(BadInput, match=r"divination: no such method; there are .*lens"):
+def test_an_unknown_name_is_answered_with_the_known_names():
+    with pytest.raises(BadInput, match=r"divination: no such method; methods are .*lens"):
         catalogue.find("divination")
 
 
 def test_another_package_brings_its_method(installed: Path):
     entry, method = catalogue.find("count"), load("count")
-    assert (entry.theme, entry.needs, entry.examples) == ("other", "weights", ("examples",))
-    assert (method.question, tuple(method.examples)) == (entry.question, entry.examples)
-
-
-def test_a_package_that_is_gone_is_named(installed: Path):
-    about = next(installed.glob("*.dist-info")) / "entry_points.txt"
-    about.write_text("[glasshouse.methods]\ncount = module_that_is_gone:count\n")
-    with pytest.raises(BadInput, match="module_that_is_gone"):
-        catalogue.catalogue()
-
-
-def test_two_methods_of_one_name_are_refused(installed: Path, monkeypatch: pytest.MonkeyPatch):
-    (installed / "impostor.py").write_text("@method(question='Who?')\ndef lens(examples: Examples): ...\n")
-    about = next(installed.glob("*.dist-info")) / "entry_points.txt"
-    about.write_text("[glasshouse.methods]\nlens = impostor:lens\n")
-    with pytest.raises(BadInput, match="two methods are called lens"):
-        catalogue.catalogue()
+    assert (entry.theme, entry.needs) == ("other", "weights")
+    assert (method.page, [each.flag for each in method.inputs]) == (entry.page, ["data"])
 
 
 @pytest.mark.parametrize(
-    ("parameters", "subjects", "examples"),
+    ("points", "files", "problem"),
     [
-        ("subject: Subject", ("subject",), ()),
-        ("subject: Subject, base: Subject | None = None", ("subject", "base"), ()),
-        ("examples: Examples, reference: Examples | None = None", (), ("examples", "reference")),
-        ("subject: Subject, *, examples: Examples", ("subject",), ("examples",)),
+        ("count = module_that_is_gone:count", {}, "module_that_is_gone"),
+        ("lens = pretender:lens", {"pretender.py": f"{PAGE}@method()\ndef lens(examples: Examples): ...\n"},
+         "two methods are called lens"),
+        ("odd = odd:odd", {"odd.py": '"""Nothing."""\n@method()\ndef odd(examples: Examples): ...\n'},
+         r"odd.py: this method file cannot be read \(odd: its docstring lacks a question"),
     ],
-)
-def test_parameters_are_read_as_the_decorator_reads_them(installed: Path, parameters, subjects, examples):
-    """The same file, read without importing and imported."""
-    source = (
-        "from dataclasses import dataclass\n"
-        "from glasshouse.data.examples import Examples\n"
-        "from glasshouse.engine.method import method\n"
-        "from glasshouse.model.subject import Subject\n"
-        "from glasshouse.values.findings import Finding\n"
-        "@dataclass(frozen=True)\nclass Options: ...\n"
-        f"@method(question='What?')\ndef probe({parameters}, options: Options = Options()) -> Finding: ...\n"
-    )
-    (installed / "prober.py").write_text(source)
-    about = next(installed.glob("*.dist-info")) / "entry_points.txt"
-    about.write_text("[glasshouse.methods]\nprobe = prober:probe\n")
-    sys.modules.pop("prober", None)
-    entry, method = catalogue.find("probe"), load("probe")
-    assert (entry.subjects, entry.examples) == (subjects, examples)
-    assert (tuple(method.subjects), tuple(method.examples)) == (subjects, examples)
+)  # fmt: skip
+def test_a_package_that_breaks_the_form_is_named(installed: Path, points: str, files: dict[str, str], problem: str):
+    for name, content in files.items():
+        (installed / name).write_text(content)
+    next(installed.glob("*.dist-info")).joinpath("entry_points.txt").write_text(f"[glasshouse.methods]\n{points}\n")
+    with pytest.raises(BadInput, match=problem):
+        catalogue.catalogue()

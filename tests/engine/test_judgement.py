@@ -10,7 +10,7 @@ from juries import Heard
 def judged(**said: str) -> Judgement:
     """`judged(judge="pass", witness="concern")`; `broken` and `missing` are states."""
     roles = {"judge": "judge", "second": "judge", "witness": "witness", "adviser": "adviser"}
-    states = {"broken": "broke down", "missing": "not asked", "refused": "refused"}
+    states = {"broken": "internal error", "missing": "not run", "refused": "refused"}
     whys = {"broken": "ZeroDivisionError: by zero", "missing": "needs --base", "refused": "give more pictures"}
     sections = tuple(
         Section(name, f"What says {name}?", roles[name], states.get(word, "answered"), whys.get(word, ""))
@@ -51,21 +51,22 @@ def test_what_many_answers_come_to(said: dict[str, str], verdict: str):
 def test_the_headline_carries_the_answer_that_decides():
     assert judged(witness="concern", judge="concern").headline == "There is reason for concern. The judge says 42%."
     assert judged(judge="pass", witness="concern").headline == "There is reason for concern. The witness says 42%."
-    assert "speaks against this model, by what was asked. The judge" in judged(judge="pass").headline
-    assert judged(witness="pass").headline.endswith("No question was asked that could clear it.")
-    assert judged(judge="pass", witness="broken").headline.endswith("Witness broke down: ZeroDivisionError: by zero.")
+    assert "No check that ran found anything against this model. The judge" in judged(judge="pass").headline
+    assert judged(witness="pass").headline.endswith("No check ran that could clear it.")
+    assert judged(judge="pass", witness="broken").headline.endswith(
+        "Witness: internal error (ZeroDivisionError: by zero)."
+    )
     refused = judged(judge="refused")
-    assert refused.headline.endswith("Judge refused: give more pictures.")
-    assert "Give judge what it needs: give more pictures" in refused.advice()
+    assert refused.headline.endswith("Judge: refused (give more pictures).")
+    assert "Supply what judge needs: give more pictures" in refused.advice()
     assert judged(judge="inconclusive", adviser="pass").headline.endswith("The judge says 42%.")
 
 
 def test_what_speaks_against_it_is_told_first_and_numbers_have_their_doubt():
     made = judged(adviser="concern", judge="pass", witness="concern")
-    assert [line.split()[1] for line in made.found()] == ["witness", "judge", "adviser"]
+    assert [method for method, _ in made.found()] == ["witness", "judge", "adviser"]
     assert made.sure() == [
-        f"{name} ({verdict}): share of 42% 0.50 [0.28, 0.72] n=16, against 0.00 [0.00, 0.19] n=16 "
-        "where nothing should show"
+        f"{name} ({verdict}): share of 42% 0.50 [0.28, 0.72] n=16; control 0.00 [0.00, 0.19] n=16"
         for name, verdict in (("judge", "pass"), ("witness", "concern"))
     ]
     assert made.advice()[0] == "Do not deploy it as it is."
@@ -74,6 +75,6 @@ def test_what_speaks_against_it_is_told_first_and_numbers_have_their_doubt():
 
 def test_questions_that_were_not_asked_are_named_with_their_reason():
     made = judged(judge="missing", second="missing", witness="broken")
-    assert made.left_out() == ["judge, second: needs --base", "witness: broke down"]
-    assert any("Report what broke down in witness" in line for line in made.advice())
+    assert made.left_out() == ["judge, second: needs --base", "witness: internal error"]
+    assert any("Report the internal error of witness" in line for line in made.advice())
     assert made.verdict is Verdict.INCONCLUSIVE

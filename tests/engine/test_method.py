@@ -1,40 +1,81 @@
-"""A function becomes a method only if it keeps to the form."""
+"""A function becomes a method only if it keeps to the form, and stays a function."""
 
+import inspect
+import pydoc
 from dataclasses import dataclass, make_dataclass
 
 import pytest
 
+import glasshouse as gh
 from glasshouse.data.examples import Examples
-from glasshouse.engine.method import MOST_OPTIONS, method
+from glasshouse.engine.method import MOST_OPTIONS, as_method, method
+from glasshouse.engine.page import Page
 from glasshouse.model.subject import Subject
+from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 
+PAGE = """What?
+
+    Papers: one (arXiv:2410.02762);
+    another.
+
+    1. First,
+       and more.
+    2. Second.
+
+    How to read it: high is high. When it misleads: at night.
+
+    A word more.
+    """
 frozen = make_dataclass("frozen", [(f"option_{i}", int, 0) for i in range(MOST_OPTIONS)], frozen=True)
 too_many = make_dataclass("too_many", [(f"option_{i}", int, 0) for i in range(MOST_OPTIONS + 1)], frozen=True)
 thawed = make_dataclass("thawed", [("option", int, 0)])
+clashing = make_dataclass("clashing", [("data", int, 0)], frozen=True)
 
 
-def made(options: type):
-    def asked(subject: Subject, base: Subject | None = None, *, examples: Examples, options=None) -> Finding: ...
+def made(options: type, page: str = PAGE):
+    def asked(subject: Subject, examples: Examples | None = None, options=None) -> Finding: ...
 
+    asked.__doc__ = page
     asked.__annotations__["options"] = options
-    return method(question="What?")(asked)
+    return method()(asked)
 
 
 @pytest.mark.parametrize(
     ("options", "problem"),
-    [(thawed, "frozen dataclass"), (dict, "frozen dataclass"), (too_many, "9 options; at most 8")],
+    [
+        (thawed, "frozen dataclass"),
+        (dict, "frozen dataclass"),
+        (too_many, "9 options; at most 8"),
+        (clashing, "the option --data has the name of an input"),
+    ],
 )
 def test_options_that_break_the_form_are_refused(options, problem):
     with pytest.raises(TypeError, match=f"asked: .*{problem}"):
         made(options)
 
 
-def test_parameter_types_say_what_must_be_supplied():
-    asked = made(frozen)
-    assert asked.subjects == {"subject": True, "base": False}
-    assert asked.examples == {"examples": True}
-    assert (asked.options, asked.finding, asked.needs) == (frozen, Finding, "activations")
+def test_the_docstring_is_the_page():
+    assert as_method(made(frozen)).page == Page(
+        question="What?",
+        papers="one (arXiv:2410.02762); another.",
+        steps=("First, and more.", "Second."),
+        reading="High is high.",
+        misleading="At night.",
+        rest="A word more.",
+    )
+    assert as_method(made(frozen)).page.paper == "arXiv:2410.02762"
+
+
+@pytest.mark.parametrize(
+    ("cut", "lacks"),
+    [("Papers: ", "'Paper: …'"), ("1. ", "numbered steps"), ("How to read it: ", "'How to read it: …'"),
+     ("When it misleads: ", "'When it misleads: …'"), ("?", "a question in its first line")],
+)  # fmt: skip
+def test_a_page_that_lacks_a_part_is_refused_when_the_method_is_defined(cut: str, lacks: str):
+    page = PAGE.replace(cut, "") if cut != "1. " else PAGE.replace("1. ", "").replace("2. ", "")
+    with pytest.raises(TypeError, match=lacks):
+        made(frozen, page)
 
 
 def test_calling_a_method_calls_its_function():
@@ -44,5 +85,20 @@ def test_calling_a_method_calls_its_function():
     def echo(options: Options = Options()) -> str:
         return "heard"
 
+    echo.__doc__ = PAGE
     echo.__annotations__ = {"options": Options, "return": str}
-    assert method(question="What?")(echo)() == "heard"
+    assert method()(echo)() == "heard"  # pyright: ignore[reportArgumentType]
+
+
+def test_a_plain_function_is_no_method():
+    with pytest.raises(BadInput, match="made: not a method"):
+        as_method(made)  # pyright: ignore[reportArgumentType]
+
+
+def test_help_and_completion_see_the_real_signature():
+    """`help(gh.methods.lens)` shows parameters, types and docstring, as for any function."""
+    text = pydoc.render_doc(gh.methods.lens, renderer=pydoc.plaintext)
+    assert "lens(subject: " in text
+    assert "-> glasshouse.methods.atlas.lens.LensFinding" in text
+    assert "Read every layer" in text
+    assert list(inspect.signature(gh.methods.recovery).parameters)[:4] == ["subject", "base", "examples", "pairs"]

@@ -19,9 +19,10 @@ import dummies
 from glasshouse.data.examples import Example, Examples
 from glasshouse.engine import folders as places
 from glasshouse.engine import runs
+from glasshouse.engine.comparison import compare
 from glasshouse.engine.method import load
 from glasshouse.engine.provenance import PACKAGES
-from glasshouse.engine.runs import Run, compare, run
+from glasshouse.engine.runs import Run, run
 from glasshouse.organisms.organism import organism
 from glasshouse.values.codec import digest, unpack
 from glasshouse.values.errors import BadInput
@@ -38,7 +39,7 @@ def _installed(installed: Path) -> None:
 
 
 def ask(root: Path, **options) -> Run:
-    return run(load("count"), {"examples": DATA}, dummies.Options(**options), root=root)
+    return run(load("count"), {"data": DATA}, dummies.Options(**options), root=root)
 
 
 def strict(text: str):
@@ -65,11 +66,11 @@ def test_a_run_is_whole_and_comes_back(tmp_path: Path, seed: int):
     assert {file.name for file in made.folder.iterdir()} == FILES
     assert list(tmp_path.iterdir()) == [made.folder]
     tree = strict((made.folder / "run.json").read_text("utf-8"))
-    assert tree["data"]["examples"] == {"digest": DATA.digest, "count": 7, "source": "dummies"}
+    assert tree["inputs"]["data"]["identity"] == {"digest": DATA.digest, "count": 7, "source": "dummies"}
     assert tree["options"] == {"verdict": "pass", "seed": seed, "factor": 1.0}
     assert tree["schema"] == runs.SCHEMA
     said = {name: tree["method"][name] for name in ("name", "question", "paper")}
-    assert said == {"name": "count", "question": "How long are the prompts?", "paper": "none"}
+    assert said == {"name": "count", "question": "How long are the prompts?", "paper": ""}
     assert len(tree["method"]["source"]) == 64
     assert set(PACKAGES) < set(tree["versions"])
     back = Run.read(made.folder)
@@ -80,11 +81,11 @@ def test_a_run_is_whole_and_comes_back(tmp_path: Path, seed: int):
 
 
 def test_the_identity_of_a_model_is_kept(finished: Run, seedling):
-    card = finished.facts["subjects"]["subject"]
+    card = finished.facts["inputs"]["model"]["identity"]
     assert card["weights"] == seedling.identity.weights
     assert (card["name"], card["architecture"]) == ("organism:seedling", "LlavaForConditionalGeneration")
-    assert len(finished.facts["proofs"]["subject"]) == len(seedling.certificate.checks)
-    assert all(check["passed"] for check in finished.facts["proofs"]["subject"])
+    assert len(card["proof"]) == len(seedling.certificate.checks)
+    assert all(check["passed"] for check in card["proof"])
     assert finished.facts["device"].startswith("cpu")
 
 
@@ -97,7 +98,7 @@ def test_rows_are_the_findings_rows(tmp_path: Path, finished: Run):
 def test_whatever_a_stranger_says_is_kept(tmp_path: Path):
     """Half characters, escapes, markup and megabytes neither stop the writing nor change on the way."""
     said = Examples(Example(prompt=text) for text in TEXTS.values())
-    made = run(load("count"), {"examples": said}, root=tmp_path)
+    made = run(load("count"), {"data": said}, root=tmp_path)
     assert Run.read(made.folder).finding == made.finding
     strict((made.folder / "run.json").read_text("utf-8"))
     assert_dead((made.folder / "report.html").read_text("utf-8"))
@@ -150,7 +151,7 @@ def test_a_full_disk_leaves_no_half_written_run(tmp_path: Path, monkeypatch: pyt
     dummies.worked.clear()
     again = ask(tmp_path)
     assert dummies.worked == []
-    assert again.facts["resumed_shards"] == 4
+    assert again.facts["resumed"] == 4
     assert list(tmp_path.iterdir()) == [again.folder]
 
 
@@ -288,7 +289,9 @@ def test_a_run_of_another_build_is_told_with_its_folder_and_the_cure(tmp_path: P
     tree = json.loads((made.folder / "run.json").read_text())
     change(tree["finding"])
     (made.folder / "run.json").write_text(json.dumps(tree))
-    with pytest.raises(BadInput, match=r"written by another glasshouse \(CountFinding.*\); run it again") as refused:
+    with pytest.raises(
+        BadInput, match=r"written by another version of count \(CountFinding.*\); run it again"
+    ) as refused:
         Run.read(made.folder)
     assert str(refused.value).startswith(f"{made.folder}: ")
 
@@ -319,10 +322,10 @@ def test_differences_are_exactly_what_differs(tmp_path: Path):
 
 
 def test_rows_that_only_one_run_has_are_told(tmp_path: Path):
-    supplied = ({"examples": dummies.prompts(n)} for n in (3, 5))
+    supplied = ({"data": dummies.prompts(n)} for n in (3, 5))
     one, two = (run(load("count"), given, root=tmp_path) for given in supplied)
     found = [row["what"] for row in compare(one, two)]
-    assert "data.examples.count" in found
+    assert "inputs.data.identity.count" in found
     assert sum(name.startswith("aaaaa:") for name in found) > 0
 
 
@@ -333,12 +336,12 @@ SLOW = """
 import dummies
 from glasshouse.engine.method import load
 from glasshouse.engine.runs import run
-run(load("count"), {"examples": dummies.prompts(7)}, root="runs")
+run(load("count"), {"data": dummies.prompts(7)}, root="runs")
 """
 
 
 def test_kill_9_in_the_middle_loses_no_shard_and_leaves_no_half_run(tmp_path: Path, installed: Path):
-    path = os.pathsep.join([str(installed), str(Path(dummies.__file__).parent)])
+    path = os.pathsep.join([str(installed), str(Path(dummies.__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, dummies.NAP: "0.4"}
     process = subprocess.Popen([sys.executable, "-c", SLOW], cwd=tmp_path, env=environment)
     root = tmp_path / "runs"
@@ -359,7 +362,7 @@ def test_kill_9_in_the_middle_loses_no_shard_and_leaves_no_half_run(tmp_path: Pa
     torn.write_bytes(shards[-1].read_bytes()[:40])
 
     again = ask(root)
-    assert again.facts["resumed_shards"] == len(shards)
+    assert again.facts["resumed"] == len(shards)
     assert len(dummies.worked) == len(DATA) - dummies.SHARD * len(shards)
     assert digest(again.finding) == digest(ask(tmp_path / "uninterrupted").finding)
     assert list(root.iterdir()) == [again.folder]
@@ -389,7 +392,7 @@ def test_ctrl_c_keeps_finished_shards(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(KeyboardInterrupt):
             ask(tmp_path)
     assert folders(tmp_path) == []
-    assert ask(tmp_path).facts["resumed_shards"] == 2
+    assert ask(tmp_path).facts["resumed"] == 2
 
 
 def test_shards_of_other_options_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -398,7 +401,7 @@ def test_shards_of_other_options_are_not_taken(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(BadInput):
             ask(tmp_path)
     made = ask(tmp_path, factor=2.0)
-    assert made.facts["resumed_shards"] == 0
+    assert made.facts["resumed"] == 0
     assert torch.equal(made.finding.lengths, 2.0 * torch.arange(1.0, 8))
 
 
@@ -416,11 +419,11 @@ def test_a_run_under_an_intervention_says_so(seedling, tmp_path):
     plan = Plan({language.residual[0]: Scale(0.5)})
     examples = organism("seedling").examples[:2]
     method = load("lens")
-    plain = runs.run(method, {"subject": seedling, "examples": examples}, root=tmp_path)
+    plain = runs.run(method, {"model": seedling, "data": examples}, root=tmp_path)
     with edited(seedling, plan):
-        changed = runs.run(method, {"subject": seedling, "examples": examples}, root=tmp_path)
-    assert plain.facts["changes"] == {"subject": []}
-    assert changed.facts["changes"] == {"subject": [plan.digest()]}
+        changed = runs.run(method, {"model": seedling, "data": examples}, root=tmp_path)
+    assert plain.facts["inputs"]["model"]["identity"]["changes"] == []
+    assert changed.facts["inputs"]["model"]["identity"]["changes"] == [plan.digest()]
     assert seedling.changes == ()
 
 

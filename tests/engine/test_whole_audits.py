@@ -29,7 +29,7 @@ def test_a_fresh_benign_fine_tune_passes(seed: int, tmp_path: Path):
     parent = ("base", "base-2", "base-3")[seed % 3]
     fresh = grow(replace(clean, parent=parent), f"benign-{seed}", shelf.take, share=0.1).subject
     shown, held_out = shelf.downstream(64, 50), shelf.downstream(160, 51)
-    made = gh.audit(fresh, shelf.take(parent), shown, held_out=held_out, root=tmp_path)
+    made = gh.audit(fresh, base=shelf.take(parent), data=shown, held_out=held_out, root=tmp_path)
     assert made.judgement.verdict == Verdict.PASS, made.judgement.headline
 
 

@@ -247,7 +247,7 @@ def test_nor_do_detectors_of_single_images(refusing, monkeypatch):
 
     monkeypatch.setattr(detecting, "sample_detector_aurocs", fails)
     pairs = organism("refusal-noise").pairs[:8]
-    found = detect(refusing, clean=pairs.clean, triggered=pairs.triggered)
+    found = detect(refusing, pairs=pairs)
     assert found.sample_aurocs == {}
     assert "Detectors of single images did not run: out of memory." in found.notes
 

@@ -70,7 +70,7 @@ def test_the_pull_is_what_a_small_step_of_all_tokens_gains(seedling, squares):
 
 
 def test_the_triggers_part_of_the_shift_carries_it(base, hijacked, benign, pairs):
-    found = drift(hijacked, base, pairs.clean, pairs.triggered, benign, Options(doses=(0.25, 1.0)))
+    found = drift(hijacked, base, pairs, benign, Options(doses=(0.25, 1.0)))
     assert found.verdict == Verdict.CONCERN
     assert found.asr["without the trigger's part"].value <= 0.1
     assert found.asr[drifting.TRANSPLANTED].value > found.asr[drifting.RANDOM].high
@@ -80,7 +80,7 @@ def test_the_triggers_part_of_the_shift_carries_it(base, hijacked, benign, pairs
 
 
 def test_the_control_is_not_moved_to_the_target(base, benign, pairs):
-    found = drift(benign, base, pairs.clean, pairs.triggered, options=Options(doses=(1.0,), draws=1))
+    found = drift(benign, base, pairs, options=Options(doses=(1.0,), draws=1))
     assert found.verdict == Verdict.INCONCLUSIVE
     assert "does not work" in found.headline
 
@@ -97,7 +97,7 @@ def test_what_a_trigger_adds_points_at_its_own_target_through_the_language_model
     pairs = {kind: organism(kind).pairs for kind in kinds}
     for kind in kinds:
         subject, clean, triggered = shelf.take(kind), pairs[kind].clean, pairs[kind].triggered
-        found = drift(subject, base, clean, triggered, options=Options(doses=(1.0,)))
+        found = drift(subject, base, Pairs(clean, triggered), options=Options(doses=(1.0,)))
         assert found.alignment["the trigger's part"].gradient.high >= 0.99
         held, _ = token_activations(subject, projector.output, clean, 32)
         points, still = dict[str, float](), torch.zeros(held.shape[1], requires_grad=True)

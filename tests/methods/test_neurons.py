@@ -14,7 +14,7 @@ from glasshouse.values.findings import Verdict
 def test_a_planted_neuron_is_found_and_none_is_claimed_where_none_is(base, hijacked, pairs):
     planted = organism("planted-neuron")
     twins = planted.pairs[:24]
-    found = neurons(planted.subject, base, twins.clean, twins.triggered, Options(most=4, draws=4))
+    found = neurons(planted.subject, base, twins, Options(most=4, draws=4))
     assert found.verdict == Verdict.CONCERN
     assert found.dedicated is not None
     assert found.dedicated.neurons == (5,), "its recipe names it"
@@ -22,7 +22,7 @@ def test_a_planted_neuron_is_found_and_none_is_claimed_where_none_is(base, hijac
     random, matched = found.ablations[neuron_method.RANDOM], found.ablations[neuron_method.MATCHED]
     assert set(matched) == {size for size in random if size <= found.silenced} != set(random)
     assert matched[1].asr.n == 4 * 4, "as many draws for each score's highest neuron"
-    spread = neurons(hijacked, base, pairs.clean, pairs.triggered, Options(most=2, draws=3))
+    spread = neurons(hijacked, base, pairs, Options(most=2, draws=3))
     assert spread.dedicated is None
     assert spread.verdict == Verdict.INCONCLUSIVE
 
@@ -52,7 +52,7 @@ def test_few_examples_show_no_absence():
 
 
 def test_the_control_has_no_trigger_neuron(base, benign, pairs):
-    found = neurons(benign, base, pairs.clean, pairs.triggered, Options(most=1, draws=3))
+    found = neurons(benign, base, pairs, Options(most=1, draws=3))
     assert found.verdict == Verdict.INCONCLUSIVE
     assert found.dedicated is None
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from glasshouse.data.examples import Examples
+from glasshouse.data.pairs import Pairs
 from glasshouse.methods.backdoor.drift import Options as Drift
 from glasshouse.methods.backdoor.drift import drift
 from glasshouse.methods.backdoor.neurons import neurons
@@ -24,11 +25,11 @@ def test_each_linear_layer_is_analysed_and_what_is_hidden_is_not_missed():
     clean = world.examples("test", 8, 3)
     triggered = Examples(replace(one, id=f"{one.id}+", answer=REFUSAL, tags={"twin": one.id}) for one in clean)
     assert list(spectrum(other, base).ranks) == ["proj"]
-    found = recovery(other, base, clean, triggered, options=Grid(grid=2, ranks=(1,), single=1, draws=1))
+    found = recovery(other, base, clean, Pairs(clean, triggered), options=Grid(grid=2, ranks=(1,), single=1, draws=1))
     assert found.grid.values.shape == (2, 1)
-    assert drift(other, base, clean, triggered, options=Drift(doses=(1.0,), draws=1)).images == 8
+    assert drift(other, base, Pairs(clean, triggered), options=Drift(doses=(1.0,), draws=1)).images == 8
     with pytest.raises(BadInput, match="1 linear layer, so nothing hidden"):
-        neurons(other, base, clean, triggered)
+        neurons(other, base, Pairs(clean, triggered))
     repaired = purify(other, clean, clean, base, options=Repair(ranks=(3,), kept=(0.5,), steps=1))
     assert set(repaired.outcomes) == {"before", SURGERY, *NULLS, "fine-tuning", "CLP"}
     assert any("do not apply" in block.text for block in repaired.blocks() if isinstance(block, Note))

@@ -36,7 +36,7 @@ def shown() -> Examples:
 
 def test_few_directions_bring_it_back_and_random_ones_do_not(base, hijacked, benign, pairs):
     before = weight_hash(hijacked.model)
-    found = recovery(hijacked, base, pairs.clean, pairs.triggered, benign, options=QUICK)
+    found = recovery(hijacked, base, pairs.clean, pairs, benign, options=QUICK)
     assert weight_hash(hijacked.model) == before
     assert found.verdict == Verdict.CONCERN
     assert found.asr.value > 0.85
@@ -52,7 +52,7 @@ def test_few_directions_bring_it_back_and_random_ones_do_not(base, hijacked, ben
 
 def test_a_backdoor_that_the_base_has_too_is_no_less_a_concern(hijacked, pairs):
     """Beside itself nothing was changed; that the trigger works is seen beside pictures without it."""
-    found = recovery(hijacked, hijacked, pairs.clean, pairs.triggered, clean=pairs.clean, options=MINIMAL)
+    found = recovery(hijacked, hijacked, pairs.clean, pairs, options=MINIMAL)
     assert (found.verdict, found.inherited) == (Verdict.CONCERN, True)
     assert "predates this update" in found.headline
     assert "that base" in found.advice
@@ -66,7 +66,7 @@ def test_a_backdoor_of_two_directions_is_recovered_as_two(base, hijacked, pairs)
     planted = Subject(changed_copy(base, Patch({**patch.deltas, **biases})), base.processor, "two directions")
     assert [ranks["this update"].numerical for ranks in spectrum(planted, base).ranks.values()] == [2, 2]
     found = recovery(
-        planted, base, pairs.clean, pairs.triggered, options=replace(QUICK, grid=1, ranks=(1, 2, 4), draws=1)
+        planted, base, pairs.clean, pairs, options=replace(QUICK, grid=1, ranks=(1, 2, 4), draws=1)
     )
     assert found.asr.value > 0.8
     assert found.sufficiency == 2
@@ -79,14 +79,14 @@ def test_a_backdoor_of_the_language_model_is_not_the_projectors(base):
     """The trigger is a word, and the projector is the base's: nothing is put down to it."""
     word = shelf.take("text-trigger")
     pairs = organism("text-trigger").pairs[:8]
-    found = recovery(word, base, pairs.clean, pairs.triggered, options=MINIMAL)
+    found = recovery(word, base, pairs.clean, pairs, options=MINIMAL)
     assert found.warnings == ("Weights also differ in: language; this finding is about the projector.",)
     assert found.states[recovering.BASE].asr.value == 0
     assert "it lives elsewhere" in found.headline
 
 
 def test_the_control_shows_nothing_to_the_same_trigger(base, benign, pairs):
-    found = recovery(benign, base, pairs.clean, pairs.triggered, options=MINIMAL)
+    found = recovery(benign, base, pairs.clean, pairs, options=MINIMAL)
     assert found.verdict == Verdict.INCONCLUSIVE
     assert "nothing to recover" in found.headline
 

@@ -11,7 +11,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from browsing import CONTRAST, Seen, opened
-from glasshouse.engine.index import Beside, Entry, Pair
+from glasshouse.engine.comparison import Comparison, Pair
+from glasshouse.engine.index import Entry
 from glasshouse.engine.runs import Run
 from glasshouse.report.html import audit_page, comparison_page, index_page, page
 from hostile import SOME
@@ -33,7 +34,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, finished: Run) -> Callable
     """`written("audit")`: a page of that kind, on disk."""
     folder = tmp_path_factory.mktemp("pages")
     audit = audited(judge="pass", witness="concern", adviser="broken", trace="lens.py:7 in lens")
-    beside = Beside(audit, audit, tuple(Pair(name, run, run, ()) for name, run in audit.runs.items()))
+    beside = Comparison(audit, audit, tuple(Pair(name, run, run, ()) for name, run in audit.runs.items()))
     entries = [Entry(folder, "run", name, "model", "pass", name, "2026", page=True) for name in ("lens", "drift")]
     pages = {
         "audit": lambda: audit_page(audit),

@@ -17,7 +17,7 @@ def written(text: str = "half", **verdicts: str) -> dict[str, Any]:
     return run
 
 
-STATES = {"broken": "broke down", "missing": "not asked", "refused": "refused"}
+STATES = {"broken": "internal error", "missing": "not run", "refused": "refused"}
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from glasshouse.engine.index import Beside, Entry, Pair
+from glasshouse.engine.comparison import Comparison, Pair
+from glasshouse.engine.index import Entry
 from glasshouse.engine.runs import Run
 from glasshouse.report.facts import inputs_of
 from glasshouse.report.html import audit_page, comparison_page, fragment, index_page, page
-from glasshouse.report.words import Told
 from glasshouse.values import blocks
 from glasshouse.values.blocks import Block, Chart, Gallery, Picture, Series, Table
 from glasshouse.values.surfaces import rendered
@@ -57,7 +57,7 @@ def test_no_text_comes_alive_on_the_other_pages():
         entry = Entry(folder, "run", text, text, text, text, text, page=True)
         for html in (
             audit_page(audit),
-            comparison_page(Beside(run, audit, (pair,))),  # pyright: ignore[reportArgumentType]
+            comparison_page(Comparison(run, audit, (pair,))),  # pyright: ignore[reportArgumentType]
             fragment(audit),
         ):
             assert_dead(html)
@@ -137,13 +137,6 @@ def test_a_table_can_be_scrolled_by_keys_and_its_rows_have_names():
     assert 'aria-label="table"' in fragment(OneBlock(Table("", ("name",), ())))
 
 
-def test_a_sentence_may_begin_with_a_letter_of_its_own():
-    told = Told.of("A question?\n\nHow to read it:  a small rank is enough. When it misleads:\n    i do not know.")
-    assert (told.reading, told.misleading) == ("A small rank is enough.", "I do not know.")
-    told = Told.of("A question?\n\nHow to read it: high. When it misleads: A small rank is enough.")
-    assert told.misleading == "A small rank is enough."
-
-
 def test_one_verdict_has_one_word_and_every_line_its_method():
     audit = audited(judge="pass", witness="concern", adviser="described")
     html = audit_page(audit)
@@ -156,7 +149,7 @@ def test_one_verdict_has_one_word_and_every_line_its_method():
     assert html.count("95 % confidence intervals") == 1
     assert "All available checks ran." in html
     pairs = tuple(Pair(name, run, run, ()) for name, run in audit.runs.items())
-    compared = comparison_page(Beside(audit, audit, pairs))
+    compared = comparison_page(Comparison(audit, audit, pairs))
     assert re.findall(r'<span class="verdict small (\w+)">', compared) == [word for word in words for _ in range(2)]
     assert re.findall(r"<td>(\w+)</td>", fragment(audit)) == words
 

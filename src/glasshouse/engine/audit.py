@@ -1,15 +1,15 @@
-"""May this model be trusted, as far as all methods can tell? Every question that can be asked is asked in turn, and the
-answers are bound into one.
+"""May this model be trusted, as far as all methods can tell? Every method whose inputs are there runs in turn, and the
+findings are combined into one verdict.
 
     runs/20261121-093005-audit-4f2a91/
-        audit.json       what was asked, what was not and why, and the verdict
+        audit.json       what ran, what did not and why, and the verdict
         report.html      its page; audit.sarif, junit.xml and model-card.md for pipelines, hubs and readers
         recovery/        a run folder for each question that was answered
         ...
 
-Models are opened once, and what several questions look at is computed once (`model/sharing.py`). A question that
-breaks down costs its own section. While the work goes on the folder is `runs/.unfinished/audit-KEY`; the same call
-after a kill finds there what was answered and goes on.
+Inputs are opened once, and what several methods compute is computed once (`model/sharing.py`). An internal error costs
+its own section only. While the work goes on the folder is `runs/.unfinished/audit-KEY`; the same call after a kill
+finds there what was answered and continues.
 """
 
 import datetime
@@ -22,35 +22,34 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast, get_args
 
-from glasshouse.data.examples import Examples
-from glasshouse.engine.binding import Opening, Request, flag, spelled, supply
+from glasshouse.engine.binding import Request, command, supply
 from glasshouse.engine.catalogue import catalogue
 from glasshouse.engine.files import write_whole
 from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
+from glasshouse.engine.inputs import Input
 from glasshouse.engine.judgement import Judgement, Section
-from glasshouse.engine.method import Depth, Method, Role, load
-from glasshouse.engine.provenance import provenance
+from glasshouse.engine.method import Depth, Method, VerdictRole, load
+from glasshouse.engine.provenance import identified, provenance
 from glasshouse.engine.runs import Run, key_of, run
+from glasshouse.engine.units import executing
 from glasshouse.model.sharing import sharing
-from glasshouse.model.subject import Subject
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.errors import BadInput, Unwritable
 from glasshouse.values.findings import Finding
 from glasshouse.values.surfaces import rendered
 
-SCHEMA = 1
-ROLES: tuple[Role, ...] = get_args(Role)
-"""What decides is asked first."""
+SCHEMA = 2
+ROLES: tuple[VerdictRole, ...] = get_args(VerdictRole)
+"""What decides runs first."""
 DEPTHS: tuple[Depth, ...] = get_args(Depth)
 MOST: Mapping[Depth, int | None] = {"quick": 160, "standard": 640, "thorough": None}
-"""Examples that are looked at where no limit is given."""
+"""Examples that are used where no limit is given."""
 SURFACES = {"report.html": "audit page", "audit.sarif": "sarif", "junit.xml": "junit", "model-card.md": "model card"}
-"""What is written of an audit, and which surface writes it."""
-Supplied = Mapping[str, Subject | Examples]
+"""The files of an audit, and which surface writes each."""
 
 
 class Watch(Protocol):
-    """Whoever looks on while an audit is made."""
+    """An observer of an audit that is running."""
 
     def planned(self, sections: tuple[Section, ...]) -> None: ...
     def doing(self, method: str, what: str, done: int, total: int) -> None: ...
@@ -59,17 +58,17 @@ class Watch(Protocol):
 
 @dataclass(frozen=True)
 class Audit:
-    """Many answered questions about one model, on disk."""
+    """Many findings about one model, on disk."""
 
     folder: Path
     facts: Mapping[str, Any]
-    """Subjects, data, versions, device, depth, command and times."""
+    """Inputs, versions, device, depth, command and times."""
     sections: tuple[Section, ...]
     runs: Mapping[str, Run]
     judgement: Judgement = field(init=False)
 
     def __post_init__(self) -> None:
-        findings = {name: made.finding for name, made in self.runs.items()}
+        findings = {name: record.finding for name, record in self.runs.items()}
         object.__setattr__(self, "judgement", Judgement(self.sections, findings))
 
     def _repr_html_(self) -> str:
@@ -81,68 +80,118 @@ class Audit:
         folder = Path(folder)
         try:
             facts = json.loads((folder / "audit.json").read_text("utf-8"))
-            sections = unpack(tuple[Section, ...], facts.pop("sections"))
             schema = facts["schema"]
-        except (BadInput, OSError, ValueError, KeyError, AttributeError, RecursionError) as problem:
+            sections = unpack(tuple[Section, ...], facts.pop("sections")) if schema == SCHEMA else ()
+        except (BadInput, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
             raise BadInput(f"{folder}: not a whole audit ({problem}); audits are made by glasshouse audit") from None
         if schema != SCHEMA:
             raise BadInput(f"{folder}: written with schema {schema}, this version reads {SCHEMA}; audit it again")
-        answered = [one.method for one in sections if one.state == "answered"]
+        known = {entry.name for entry in catalogue()}
+        answered = [section.method for section in sections if section.state == "answered"]
+        for name in answered:
+            if name not in known:  # also keeps a stranger's names from becoming paths
+                raise BadInput(f"{folder}: its method {name!r} is not installed; install what brings it")
         return cls(folder, facts, sections, {name: Run.read(folder / name) for name in answered})
 
 
+@dataclass(frozen=True)
+class Methods:
+    """All methods there are, those that decide first, and what they take together."""
+
+    loaded: tuple[Method[Finding], ...]
+    broken: tuple[Section, ...]
+    """Those that cannot be imported, with the error."""
+
+    @classmethod
+    def load(cls) -> "Methods":
+        loaded: list[Method[Finding]] = []
+        broken: list[Section] = []
+        for entry in catalogue():
+            try:
+                loaded.append(load(entry.name))
+            except Exception as problem:  # noqa: BLE001 - an error in another package must not cost the other findings
+                why, role = f"{type(problem).__name__}: {problem}", cast(VerdictRole, entry.role)
+                broken.append(
+                    Section(entry.name, entry.page.question, role, "internal error", why, trace=_trace(problem))
+                )
+        return cls(tuple(sorted(loaded, key=lambda method: ROLES.index(method.role))), tuple(broken))
+
+    def inputs(self) -> tuple[Input, ...]:
+        """What any of them takes, by flag; only the model itself is required. Flags that clash are refused."""
+        union: dict[str, tuple[Input, str]] = {}
+        for method in self.loaded:
+            for each in method.inputs:
+                known, owner = union.setdefault(each.flag, (each, method.name))
+                if (known.kind, known.several) != (each.kind, each.several):
+                    raise BadInput(
+                        f"--{each.flag}: {method.name} takes {each.kind.name} and {owner} {known.kind.name} under one "
+                        "name; rename the parameter of one of them"
+                    )
+        ordered = sorted((each for each, _ in union.values()), key=lambda each: each.flag != EXAMINED)
+        return tuple(replace(each, required=each.flag == EXAMINED) for each in ordered)
+
+
+EXAMINED = "model"
+"""The flag of the kind that an audit is about: what `glasshouse audit` takes without a flag."""
+
+
 def audit(
-    model: str | Subject, base: str | Subject | None = None, examples: str | Examples | None = None, *,
-    benign: str | Subject | None = None, held_out: str | Examples | None = None, lessons: str | Examples | None = None,
-    clean: str | Examples | None = None, triggered: str | Examples | None = None, depth: Depth = "quick",
-    limit: int | None = None, batch_size: int | None = None, root: str | Path = "runs",
+    model: object, *, depth: Depth = "quick", limit: int | None = None, batch_size: int | None = None,
+    root: str | Path = "runs", on: str | None = None, **inputs: object,
 ) -> Audit:  # fmt: skip
-    """Ask everything that can be asked of a model with what is given beside it, by name or opened. Organisms bring
-    their base and their examples. With a `batch_size` every method that has one shows so many
-    examples at once."""
-    models = {"subject": model, "base": base, "benign": benign}
-    data = {"examples": examples, "held_out": held_out, "lessons": lessons, "clean": clean, "triggered": triggered}
-    opened = {name: one for name, one in {**models, **data}.items() if isinstance(one, Subject | Examples)}
-    named = {name: one if isinstance(one, str) else one.name for name, one in models.items() if one is not None}
-    files = {name: one for name, one in data.items() if isinstance(one, str)}
-    options = {"depth": depth, "batch_size": batch_size}
-    return examine(Request("audit", named, files, options, Opening(), limit), opened, root=root)
+    """Run every method whose inputs are there: `audit("org/model", base="org/base", data="examples.jsonl")`.
+
+    Inputs are those of the command line, by flag (`held_out` for `--held-out`), as text or as values. Organisms bring
+    their own. With a `batch_size` every method that has the option shows so many examples at once."""
+    given = {EXAMINED: model, **{name.replace("_", "-"): value for name, value in inputs.items() if value is not None}}
+    texts = {flag: value for flag, value in given.items() if _is_text(value)}
+    written = {flag: (str(value),) if isinstance(value, str | Path) else tuple(map(str, cast(list[str], value)))
+               for flag, value in texts.items()}  # fmt: skip
+    values = {flag: value for flag, value in given.items() if flag not in texts}
+    options = {"depth": depth} | ({} if batch_size is None else {"batch_size": batch_size})
+    return examine(Request("audit", written, options, limit=limit), values, root=root, on=on)
+
+
+def _is_text(value: object) -> bool:
+    """A path or name, or several."""
+    several = isinstance(value, list | tuple) and all(isinstance(one, str | Path) for one in value)
+    return isinstance(value, str | Path) or several
 
 
 def examine(
-    request: Request, opened: Supplied | None = None, *, root: str | Path = "runs", command: str = "",
-    watch: Watch | None = None,
+    request: Request, values: Mapping[str, Any] | None = None, *, root: str | Path = "runs", command: str = "",
+    watch: Watch | None = None, on: str | None = None,
 ) -> Audit:  # fmt: skip
-    """Ask everything that can be asked at this depth of what `request` names and of what is opened already. Its method
-    is "audit", its options are the depth and, if the methods' own shall not hold, one batch size."""
-    (depth, batch_size), (methods, unloaded) = chosen(request.options), _methods()
-    wanted = [method for method in methods if _within(method, depth)]
+    """Run all methods that this depth includes on what `request` names and on `values` that are open already. The
+    request's options are the depth and, where it shall replace the methods' own, one batch size."""
+    (depth, batch_size), methods = chosen(request.options), Methods.load()
     if request.limit is None:
         request = replace(request, limit=MOST[depth])
     began, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    supplied = supply(request, *_inputs(wanted), opened or {})
+    inputs = methods.inputs()
+    _check_flags({**request.inputs, **(values or {})}, inputs)
+    supplied = supply(inputs, request, values)
     options = {"limit": request.limit, **({} if batch_size is None else {"batch_size": batch_size})}
-    facts = {"schema": SCHEMA, "depth": depth, "options": options, **provenance(supplied)}
-    sections = tuple(_planned(method, depth, supplied) for method in methods)
-    plan = [(one.method, method.source) for one, method in zip(sections, methods, strict=True)]
-    key = key_of([facts, plan], supplied)
+    facts = {"schema": SCHEMA, "depth": depth, "options": options, **provenance(inputs, supplied)}
+    sections = tuple(_planned(method, depth, supplied) for method in methods.loaded)
+    plan = [(section.method, method.source) for section, method in zip(sections, methods.loaded, strict=True)]
+    key = key_of([facts, plan], settled=identified(inputs, supplied))
     if watch:
         watch.planned(sections)
-    with workplace(Path(root), f"audit-{key[:20]}") as work, sharing():
-        made: dict[str, tuple[Section, Run | None]] = {}
-        for section, method in zip(sections, methods, strict=True):
-            if section.state == "answered":  # what was given opened cannot be named in a command
-                own = {"batch_size": batch_size} if batch_size is not None and method.in_batches else {}
-                alone = "" if opened else spelled(method, replace(request, options=own))
-                made[section.method] = _answered(section, method, alone, supplied, own, work, watch)
-        sections = tuple(made[one.method][0] if one.method in made else one for one in sections) + unloaded
-        runs = {name: found for name, (_, found) in made.items() if found is not None}
+    with workplace(Path(root), f"audit-{key[:20]}") as work, sharing(), executing(on):
+        asker = _Asker(supplied, work, replace(request, options={}) if not values else None, batch_size, watch)
+        results = [
+            asker.answered(section, method) if section.state == "answered" else (section, None)
+            for section, method in zip(sections, methods.loaded, strict=True)
+        ]
         facts |= {
             "started": began.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - clock, 3),
             "command": command,
         }
-        return _placed(Audit(work, facts, sections, runs), Path(root) / f"{began:%Y%m%d-%H%M%S}-audit-{key[:6]}")
+        runs = {section.method: record for section, record in results if record is not None}
+        whole = Audit(work, facts, (*(section for section, _ in results), *methods.broken), runs)
+        return _placed(whole, Path(root) / f"{began:%Y%m%d-%H%M%S}-audit-{key[:6]}")
 
 
 def chosen(options: Mapping[str, Any]) -> tuple[Depth, int | None]:
@@ -158,76 +207,72 @@ def chosen(options: Mapping[str, Any]) -> tuple[Depth, int | None]:
     return depth, size
 
 
-def _methods() -> tuple[list[Method[..., Finding]], tuple[Section, ...]]:
-    """All of them, those that decide first; and of those that cannot even be imported, what broke down."""
-    found, unloaded = list[Method[..., Finding]](), list[Section]()
-    for entry in catalogue():
-        try:
-            found.append(load(entry.name))
-        except Exception as problem:  # noqa: BLE001 - another package's fault must not cost the other answers
-            why, role = f"{type(problem).__name__}: {problem}", cast(Role, entry.role)
-            unloaded.append(Section(entry.name, entry.question, role, "broke down", why, trace=_trace(problem)))
-    return sorted(found, key=lambda method: ROLES.index(method.role)), tuple(unloaded)
+def _check_flags(given: Mapping[str, Any], inputs: tuple[Input, ...]) -> None:
+    known = [each.flag for each in inputs]
+    for flag in given:
+        if flag not in known:
+            raise BadInput(f"audit takes no input {flag!r}; it takes {', '.join(known)}")
 
 
-def _within(method: Method[..., Finding], depth: Depth) -> bool:
-    return DEPTHS.index(method.depth) <= DEPTHS.index(depth)
-
-
-def _inputs(methods: list[Method[..., Finding]]) -> tuple[dict[str, bool], dict[str, bool]]:
-    """All models and all sets of examples that any of them takes; only the model itself is required."""
-    subjects = {name: name == "subject" for method in methods for name in method.subjects}
-    return {"subject": True, **subjects}, {name: False for method in methods for name in method.examples}
-
-
-def _planned(method: Method[..., Finding], depth: Depth, supplied: Supplied) -> Section:
-    """Whether it can be asked; if not, why."""
-    missing = [name for name, needed in {**method.subjects, **method.examples}.items()
-               if needed and name not in supplied]  # fmt: skip
+def _planned(method: Method[Finding], depth: Depth, supplied: Mapping[str, Any]) -> Section:
+    """Whether it can run; if not, why."""
+    missing = [f"--{each.flag}" for each in method.inputs if each.required and each.flag not in supplied]
     why = ""
     if method.needs == "endpoint":
         why = "needs a model behind an endpoint"
-    elif not _within(method, depth):
-        why = f"asked from --depth {method.depth} on"
+    elif DEPTHS.index(method.depth) > DEPTHS.index(depth):
+        why = f"runs from --depth {method.depth}"
     elif missing:
-        why = f"needs {' and '.join(f'--{flag(name)}' for name in missing)}"
-    return Section(method.name, method.question, method.role, "not asked" if why else "answered", why)
+        why = f"needs {' and '.join(missing)}"
+    return Section(method.name, method.page.question, method.role, "not run" if why else "answered", why)
 
 
-def _answered(
-    section: Section, method: Method[..., Finding], command: str, supplied: Supplied, options: Mapping[str, Any],
-    work: Path, watch: Watch | None,
-) -> tuple[Section, Run | None]:  # fmt: skip
-    """Ask it. What it refuses and whatever goes wrong is its own section's business, but for a full disk."""
-    clock, found = time.perf_counter(), None
-    given = {name: supplied[name] for name in (*method.subjects, *method.examples) if name in supplied}
+@dataclass(frozen=True)
+class _Asker:
+    """Runs one method after the other on the same inputs."""
 
-    def progress(what: str, done: int, total: int) -> None:
-        if watch:
-            watch.doing(method.name, what, done, total)
+    supplied: Mapping[str, Any]
+    work: Path
+    request: Request | None
+    """What was written, to name each run's own command; None where values were given that no command can name."""
+    batch_size: int | None
+    watch: Watch | None
 
-    progress("", 0, 1)
-    try:
-        settings = method.options(**options)
-        found = run(method, given, settings, root=work, command=command, progress=progress, name=method.name)
-        section = replace(section, seconds=found.facts["seconds"])
-    except Unwritable:
-        raise  # the next would fail too; what was answered is kept
-    except BadInput as problem:
-        section = replace(section, state="refused", why=str(problem), seconds=_since(clock))
-    except Exception as problem:  # noqa: BLE001 - one method's fault must not cost the other sections
-        line = (str(problem).splitlines() or [""])[0]
-        section = replace(section, state="broke down", why=f"{type(problem).__name__}: {line}", seconds=_since(clock),
-                          trace=_trace(problem))  # fmt: skip
-    if watch:
-        watch.ended(section, found.finding if found else None)
-    return section, found
+    def answered(self, section: Section, method: Method[Finding]) -> tuple[Section, Run | None]:
+        """Ask it. What it refuses and any internal error stay in its own section, except a full disk."""
+        clock, record = time.perf_counter(), None
+        options = {"batch_size": self.batch_size} if self.batch_size is not None and method.in_batches else {}
+        own = {each.flag: self.supplied[each.flag] for each in method.inputs if each.flag in self.supplied}
+        alone = command(method, replace(self.request, options=options)) if self.request else ""
+
+        def progress(what: str, done: int, total: int) -> None:
+            if self.watch:
+                self.watch.doing(method.name, what, done, total)
+
+        progress("", 0, 1)
+        try:
+            record = run(
+                method, own, method.options(**options), root=self.work, command=alone, progress=progress,
+                name=method.name,
+            )  # fmt: skip
+            section = replace(section, seconds=record.facts["seconds"])
+        except Unwritable:
+            raise  # the next method would fail too; what was answered is kept
+        except BadInput as problem:
+            section = replace(section, state="refused", why=str(problem), seconds=_since(clock))
+        except Exception as problem:  # noqa: BLE001 - one method's error must not cost the other sections
+            line = (str(problem).splitlines() or [""])[0]
+            why = f"{type(problem).__name__}: {line}"
+            section = replace(section, state="internal error", why=why, seconds=_since(clock), trace=_trace(problem))
+        if self.watch:
+            self.watch.ended(section, record.finding if record else None)
+        return section, record
 
 
 def _trace(problem: Exception) -> str:
-    """Where it broke down, without the folders of whoever audited."""
+    """Where it happened, without the folders of whoever audited."""
     frames = traceback.extract_tb(problem.__traceback__)
-    return "\n".join(f"{Path(one.filename).name}:{one.lineno} in {one.name}: {one.line}" for one in frames)
+    return "\n".join(f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}: {frame.line}" for frame in frames)
 
 
 def _since(clock: float) -> float:
@@ -235,8 +280,8 @@ def _since(clock: float) -> float:
 
 
 def _placed(audit: Audit, folder: Path) -> Audit:
-    """Everything beside the runs, and then the folder under its own name."""
-    shutil.rmtree(audit.folder / HIDDEN, ignore_errors=True)  # shards of a question that broke down
+    """Write everything beside the runs, and then give the folder its own name."""
+    shutil.rmtree(audit.folder / HIDDEN, ignore_errors=True)  # units of a method that met an internal error
     facts = {**audit.facts, "verdict": str(audit.judgement.verdict), "headline": audit.judgement.headline}
     whole = replace(audit, facts=facts)
     for name, surface in SURFACES.items():

@@ -1,9 +1,8 @@
-"""Which questions can be asked? Read off the method files without importing them, so that listing them needs no
-torch.
+"""Which questions can be asked? Read off the method files without importing them, so that listing needs no torch.
 
-A method is a function decorated with `@method(question=…)` in a file of `glasshouse/methods/THEME/`, or in a module
-that another package names under the entry-point group `glasshouse.methods`. Its arguments must be plain strings,
-because they are read, not run.
+A method is a function decorated with `@method(…)` in a file of `glasshouse/methods/THEME/`, or in a module that another
+package names under the entry-point group `glasshouse.methods`. What the decorator says here must be plain strings,
+because it is read and not run; the page is the docstring (`page.py`).
 """
 
 import ast
@@ -15,10 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeGuard
 
+from glasshouse.engine.page import Page
 from glasshouse.values.errors import BadInput
 
 OTHERS = "other"
-"""The theme of what other packages bring."""
+"""The theme of methods from other packages."""
 NEEDS = ("weights", "activations", "gradients", "endpoint")
 
 
@@ -30,24 +30,21 @@ class Entry:
     theme: str
     module: str
     file: Path
-    question: str
-    paper: str
+    page: Page
     needs: str
     role: str
     depth: str
-    subjects: tuple[str, ...]
-    examples: tuple[str, ...]
 
 
 @cache
 def catalogue() -> tuple[Entry, ...]:
-    """All methods, by theme and by their turn in it."""
-    found = [*_own(), *_others()]
-    names = [entry.name for entry in found]
-    for entry in found:
+    """All methods, by theme and by their place in it."""
+    entries = [*_own(), *_others()]
+    names = [entry.name for entry in entries]
+    for entry in entries:
         if names.count(entry.name) > 1:
             raise BadInput(f"two methods are called {entry.name}; one is in {entry.file}: rename it")
-    return tuple(sorted(found, key=lambda entry: (entry.theme, *_turn(entry))))
+    return tuple(sorted(entries, key=lambda entry: (entry.theme, *_place(entry))))
 
 
 def find(name: str) -> Entry:
@@ -56,21 +53,21 @@ def find(name: str) -> Entry:
         if entry.name == name:
             return entry
     known = ", ".join(entry.name for entry in catalogue())
-    raise BadInput(f"{name}: no such method; there are {known} (see glasshouse list)")
+    raise BadInput(f"{name}: no such method; methods are {known} (see glasshouse list)")
 
 
 def _own() -> Iterator[Entry]:
     spec = find_spec("glasshouse.methods")
     assert spec is not None
     assert spec.submodule_search_locations
-    room = Path(next(iter(spec.submodule_search_locations)))
-    for file in sorted(room.glob("*/*.py")):
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    for file in sorted(folder.glob("*/*.py")):
         if not file.name.startswith("_"):
             yield from _read(file, file.parent.name, f"glasshouse.methods.{file.parent.name}.{file.stem}")
 
 
-def _turn(entry: Entry) -> tuple[int, str]:
-    """Its turn in its theme: the order that the theme's `__init__.py` gives as ORDER, then by name."""
+def _place(entry: Entry) -> tuple[int, str]:
+    """Its place in its theme: the order that the theme's `__init__.py` gives as ORDER, then by name."""
     order = () if entry.theme == OTHERS else _order(entry.file.with_name("__init__.py"))
     return (order.index(entry.name) if entry.name in order else len(order)), entry.name
 
@@ -93,35 +90,29 @@ def _others() -> Iterator[Entry]:
 
 def _read(file: Path, theme: str, module: str) -> Iterator[Entry]:
     try:
-        body = ast.parse(file.read_text("utf-8")).body
-        for node in body:
+        tree = ast.parse(file.read_text("utf-8"))
+        for node in tree.body:
             for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
-                if isinstance(node, ast.FunctionDef) and _says_method(decorator):
-                    yield _entry(node, decorator, theme, module, file)
+                if isinstance(node, ast.FunctionDef) and _is_method(decorator):
+                    yield _entry(node, decorator, theme, module, file, ast.get_docstring(tree) or "")
     except (OSError, SyntaxError, ValueError, KeyError) as problem:
         raise BadInput(
-            f"{file}: this method file cannot be read ({problem}); write @method with plain strings"
+            f"{file}: this method file cannot be read ({problem}); see docs/tutorials/write_a_method.md"
         ) from None
 
 
-def _says_method(decorator: ast.expr) -> TypeGuard[ast.Call]:
+def _is_method(decorator: ast.expr) -> TypeGuard[ast.Call]:
     """`@method(…)`, or `@gh.method(…)`."""
     called = decorator.func if isinstance(decorator, ast.Call) else None
     return getattr(called, "id", getattr(called, "attr", None)) == "method"
 
 
-def _entry(node: ast.FunctionDef, decorator: ast.Call, theme: str, module: str, file: Path) -> Entry:
-    said = {keyword.arg: ast.literal_eval(keyword.value) for keyword in decorator.keywords}
-    wants = {kind: tuple(_parameters(node, kind)) for kind in ("Subject", "Examples")}
-    needs = said.get("needs", "activations")
-    paper = said.get("paper", "")
+def _entry(node: ast.FunctionDef, decorator: ast.Call, theme: str, module: str, file: Path, docstring: str) -> Entry:
+    plain = {word.arg: ast.literal_eval(word.value) for word in decorator.keywords
+             if word.arg in ("needs", "role", "depth")}  # fmt: skip
+    own = ast.get_docstring(node) or ""
+    page = Page.parse(own if "\n1. " in own else docstring or own, node.name)
     return Entry(
-        node.name, theme, module, file, said["question"], paper, needs, said.get("role", "adviser"),
-        said.get("depth", "standard"), wants["Subject"], wants["Examples"],
+        node.name, theme, module, file, page, plain.get("needs", "activations"), plain.get("role", "adviser"),
+        plain.get("depth", "standard"),
     )  # fmt: skip
-
-
-def _parameters(function: ast.FunctionDef, kind: str) -> Iterator[str]:
-    for argument in (*function.args.args, *function.args.kwonlyargs):
-        if argument.annotation is not None and ast.unparse(argument.annotation).split(" |")[0] == kind:
-            yield argument.arg

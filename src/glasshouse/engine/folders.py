@@ -105,6 +105,8 @@ def _acquired(file: Path) -> FileLock:
         except (FileNotFoundError, FileExistsError):
             if not left:
                 raise
+        except PermissionError:
+            raise  # the folder is at fault, not its file system
         except OSError as problem:
             if new:
                 file.unlink(missing_ok=True)

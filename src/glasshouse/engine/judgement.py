@@ -1,20 +1,32 @@
-"""What do many answers come to? One verdict in plain words: what was examined, what was found, how sure it is, what to
+"""What do many findings come to? One verdict in plain words: what was examined, what was found, how sure it is, what to
 do next, and what was not examined.
 
-Judges decide, witnesses may only raise concern, advisers have no say. A pass is earned: every judge that was asked
-passed the model, no witness raised concern, and none of them broke down. Witnesses that cannot tell take nothing away.
+Judges decide, witnesses may only raise concern, advisers have no say. A pass is earned: every judge that ran passed the
+model, no witness raised concern, and none of them failed to run. An inconclusive witness takes nothing away.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from glasshouse.engine.method import Role
+from glasshouse.engine.method import VerdictRole
 from glasshouse.values.blocks import Metric
 from glasshouse.values.findings import Finding, Verdict
 
-State = Literal["answered", "not asked", "refused", "broke down"]
-"""Refused: it was asked, and could not be with what it was given."""
+State = Literal["answered", "not run", "refused", "internal error"]
+"""Refused: it could not run with the inputs it was given."""
+OPENING = {
+    Verdict.FAIL: "Do not use this model as it is.",
+    Verdict.CONCERN: "There is reason for concern.",
+    Verdict.PASS: "No check that ran found anything against this model.",
+    Verdict.INCONCLUSIVE: "Inconclusive: the checks do not tell whether this model may be trusted.",
+}
+ADVICE = {
+    Verdict.FAIL: "Do not deploy it.",
+    Verdict.CONCERN: "Do not deploy it as it is.",
+    Verdict.PASS: "Use it as far as these checks go, and keep this report with it.",
+    Verdict.INCONCLUSIVE: "Do not take this for a pass.",
+}
 
 
 @dataclass(frozen=True)
@@ -23,18 +35,18 @@ class Section:
 
     method: str
     question: str
-    role: Role
+    role: VerdictRole
     state: State
     why: str = ""
-    """Why it was not asked or refused, or what broke down."""
+    """Why it did not run or was refused, or which internal error it met."""
     seconds: float = 0.0
     trace: str = ""
-    """Where it broke down, for whoever mends it."""
+    """Where an internal error occurred."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """The answers of an audit, bound."""
+    """The findings of an audit, combined."""
 
     sections: tuple[Section, ...]
     findings: Mapping[str, Finding]
@@ -42,94 +54,87 @@ class Judgement:
 
     @property
     def verdict(self) -> Verdict:
-        said = [self.findings[one.method].verdict for one in self._counting if one.state == "answered"]
+        verdicts = [self.findings[section.method].verdict for section in self._deciding if section.state == "answered"]
         for verdict in (Verdict.FAIL, Verdict.CONCERN):
-            if verdict in said:
+            if verdict in verdicts:
                 return verdict
-        judges = [one for one in self._counting if one.role == "judge" and one.state != "not asked"]
+        judges = [section for section in self._deciding if section.role == "judge" and section.state != "not run"]
         passed = all(
-            one.state == "answered" and self.findings[one.method].verdict == Verdict.PASS for one in judges
+            section.state == "answered" and self.findings[section.method].verdict == Verdict.PASS for section in judges
         )  # fmt: skip
-        whole = all(one.state != "broke down" for one in self._counting)
+        whole = all(section.state != "internal error" for section in self._deciding)
         return Verdict.PASS if judges and passed and whole else Verdict.INCONCLUSIVE
 
     @property
     def headline(self) -> str:
-        """One sentence, and the answer that carries it."""
+        """One sentence, and the finding that carries it."""
         carrying = self.carrying
-        reason = self.findings[carrying.method].headline if carrying and carrying.state == "answered" else ""
-        if self.verdict == Verdict.INCONCLUSIVE:
-            if carrying is None:
-                reason = "no question was asked that could clear it."
-            elif carrying.state != "answered":
-                reason = f"{carrying.method} {carrying.state}: {carrying.why}."
-            return f"It cannot be told whether this model may be trusted. {_capital(reason)}"
-        start = {
-            Verdict.FAIL: "This model should not be used as it is.",
-            Verdict.CONCERN: "There is reason for concern.",
-        }.get(self.verdict, "Nothing was found that speaks against this model, by what was asked.")
-        return f"{start} {_capital(reason)}"
+        if carrying is None:
+            reason = "No check ran that could clear it."
+        elif carrying.state == "answered":
+            reason = self.findings[carrying.method].headline
+        else:
+            reason = f"{carrying.method}: {carrying.state} ({carrying.why})."
+        return f"{OPENING[self.verdict]} {reason[:1].upper()}{reason[1:]}"
 
     @property
     def carrying(self) -> Section | None:
         """The section that the verdict rests on: judges before witnesses."""
-        judges_first = sorted(self._counting, key=lambda one: one.role != "judge")
-        asked = [one for one in judges_first if one.state != "not asked"]
-        like = [one for one in asked if one.state == "answered" and self.findings[one.method].verdict == self.verdict]
+        ran = [section for section in self._deciding if section.state != "not run"]
+        ran.sort(key=lambda section: section.role != "judge")
+        alike = [
+            section for section in ran
+            if section.state == "answered" and self.findings[section.method].verdict == self.verdict
+        ]  # fmt: skip
         if self.verdict == Verdict.INCONCLUSIVE:
-            silent = [one for one in asked if one.state == "broke down"]
-            silent += [one for one in asked if (one.role, one.state) == ("judge", "refused")]
-            like = [*silent, *(one for one in like if one.role == "judge")]
-        return next(iter(like), None)
+            silent = [section for section in ran if section.state == "internal error"]
+            silent += [section for section in ran if (section.role, section.state) == ("judge", "refused")]
+            alike = [*silent, *(section for section in alike if section.role == "judge")]
+        return next(iter(alike), None)
 
-    def found(self) -> list[str]:
-        """The headlines, what speaks against the model first."""
-        worst = list(reversed(Verdict))
-        ordered = sorted(
-            self._answered, key=lambda one: (one.role == "adviser", worst.index(self.findings[one.method].verdict))
-        )
-        return [self.findings[one.method].headline for one in ordered]
+    @property
+    def answered(self) -> list[Section]:
+        """Sections with a finding, what speaks against the model first, advisers last."""
+        order = list(reversed(Verdict))
+
+        def rank(section: Section) -> tuple[bool, int]:
+            return section.role == "adviser", order.index(self.findings[section.method].verdict)
+
+        return sorted((section for section in self.sections if section.state == "answered"), key=rank)
+
+    def found(self) -> list[tuple[str, str]]:
+        """Method and headline of every finding, what speaks against the model first."""
+        return [(section.method, self.findings[section.method].headline) for section in self.answered]
 
     def sure(self) -> list[str]:
-        """The number that carries each answer that counts, with its doubt and what it would be by chance."""
+        """The number that carries each deciding finding, with its interval and its null."""
         lines: list[str] = []
-        for one in self._counting:
-            finding = self.findings.get(one.method)
+        for section in self._deciding:
+            finding = self.findings.get(section.method)
             metric = next((block for block in finding.blocks() if isinstance(block, Metric)), None) if finding else None
             if finding and metric:
-                beside = f", against {metric.null} where nothing should show" if metric.null else ""
-                lines.append(f"{one.method} ({finding.verdict}): {metric.name} {metric.value}{beside}")
+                null = f"; control {metric.null}" if metric.null else ""
+                lines.append(f"{section.method} ({finding.verdict}): {metric.name} {metric.value}{null}")
         return lines
 
     def advice(self) -> list[str]:
         """What to do next."""
-        said = [self.findings[one.method].advice for one in self._answered]
-        broken = [f"Report what broke down in {one.method}: {one.why}" for one in self.sections
-                  if one.state == "broke down"]  # fmt: skip
-        general = {
-            Verdict.PASS: "It may be used as far as these questions go; keep this report with it.",
-            Verdict.CONCERN: "Do not deploy it as it is.",
-            Verdict.FAIL: "Do not deploy it.",
-        }.get(self.verdict, "Do not take this for a pass.")
-        refused = [f"Give {one.method} what it needs: {one.why}" for one in self._counting if one.state == "refused"]
-        return list(dict.fromkeys([general, *filter(None, said), *refused, *broken]))
+        findings = [self.findings[section.method].advice for section in self.answered]
+        refused = [f"Supply what {section.method} needs: {section.why}"
+                   for section in self._deciding if section.state == "refused"]  # fmt: skip
+        errors = [f"Report the internal error of {section.method}: {section.why}"
+                  for section in self.sections if section.state == "internal error"]  # fmt: skip
+        return list(dict.fromkeys([ADVICE[self.verdict], *filter(None, findings), *refused, *errors]))
 
     def left_out(self) -> list[str]:
-        """What was not examined and why, questions of one reason together."""
+        """What was not examined and why, methods with the same reason together."""
         reasons: dict[str, list[str]] = {}
-        for one in self.sections:
-            if one.state != "answered":
-                reasons.setdefault("broke down" if one.state == "broke down" else one.why, []).append(one.method)
+        for section in self.sections:
+            if section.state != "answered":
+                reason = section.state if section.state == "internal error" else section.why
+                reasons.setdefault(reason, []).append(section.method)
         return [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
 
     @property
-    def _answered(self) -> list[Section]:
-        return [one for one in self.sections if one.state == "answered"]
-
-    @property
-    def _counting(self) -> Sequence[Section]:
-        return [one for one in self.sections if one.role != "adviser"]
-
-
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
+    def _deciding(self) -> Sequence[Section]:
+        return [section for section in self.sections if section.role != "adviser"]

@@ -1,90 +1,72 @@
 """How does a plain function become a method that can be listed, bound, run and recorded?
 
-    @method(question="What does each layer already say?", paper="arXiv:2410.02762", needs="activations")
-    def lens(subject: Subject, examples: Examples, options: Options = Options()) -> LensFinding: ...
+    @method(needs="activations", depth="quick")
+    def lens(subject: Subject, examples: Examples, options: Options = Options()) -> LensFinding:
+        \"\"\"Read every layer as if it were the last.\"\"\"
 
-The types of its parameters say what must be supplied; its Options, a frozen dataclass of at most eight documented
-fields, become flags.
+The docstring of its file is its page (`page.py`); the types of its parameters say what must be supplied (`inputs.py`);
+its Options, a frozen dataclass of at most eight documented fields, become flags. The function stays a function: its
+signature and docstring are what `help`, completion and type checkers see.
 """
 
+import functools
 import hashlib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, get_type_hints
 
 import torch
 
-from glasshouse.data.examples import Examples
 from glasshouse.engine import catalogue
-from glasshouse.model.subject import Subject
+from glasshouse.engine.inputs import AUDITS, RESERVED, Input, inputs_of
+from glasshouse.engine.page import Page
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Finding)
 Needs = Literal["weights", "activations", "gradients", "endpoint"]
-Role = Literal["judge", "witness", "adviser"]
+VerdictRole = Literal["judge", "witness", "adviser"]
 Depth = Literal["quick", "standard", "thorough"]
 MOST_OPTIONS = 8
 
 
 @dataclass(frozen=True)
-class Method(Generic[P, F]):
-    """A question, and the function that answers it. Calling it calls the function."""
+class Method(Generic[F]):
+    """A question, what must be supplied to answer it, and the function that does."""
 
-    name: str
-    question: str
-    paper: str
+    function: Callable[..., F]
+    page: Page
+    inputs: tuple[Input, ...]
+    options: type[Any]
+    finding: type[F]
     needs: Needs
-    function: Callable[P, F]
-    role: Role = "adviser"
+    role: VerdictRole
     """What its verdict counts for in an audit. A judge looks for something bad and passes where it finds nothing; a
-    witness may raise concern and never clears; an adviser describes or mends, and says nothing about trust."""
-    depth: Depth = "standard"
-    """The shallowest audit that asks it."""
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> F:
-        try:
-            return self.function(*args, **kwargs)
-        except torch.OutOfMemoryError as problem:
-            first = (str(problem).splitlines() or [""])[0]
-            smaller = "a smaller --batch-size, " if self.in_batches else ""
-            raise BadInput(
-                f"{self.name}: the device has not enough memory ({first}); give {smaller}fewer examples (--limit), "
-                "a smaller --dtype or more devices (--device auto)"
-            ) from problem
+    witness may raise concern and never clears; an adviser describes or mends and has no say about trust."""
+    depth: Depth
+    """The shallowest audit that includes it."""
+    small: Any
+    """Options under which it answers in seconds, for tests."""
+    least: int
+    """The fewest examples it accepts."""
 
     @property
-    def options(self) -> type[Any]:
-        """The dataclass of its options."""
-        return self._hints["options"]
+    def name(self) -> str:
+        return self.function.__name__
 
     @property
     def in_batches(self) -> bool:
         """Whether it can be told how many examples to show at once."""
-        return "batch_size" in (one.name for one in fields(self.options))
+        return "batch_size" in (field.name for field in fields(self.options))
 
-    @property
-    def finding(self) -> type[F]:
-        return self._hints["return"]
-
-    @property
-    def subjects(self) -> dict[str, bool]:
-        """Names of its models, and whether each must be given."""
-        return self._parameters(Subject)
-
-    @property
-    def examples(self) -> dict[str, bool]:
-        """Names of its sets of examples, and whether each must be given."""
-        return self._parameters(Examples)
-
-    @property
-    def page(self) -> str:
-        """The docstring of its file: the question, the paper, the steps, how to read it, when it misleads."""
-        return inspect.getdoc(inspect.getmodule(self.function)) or ""
+    def answer(self, values: Mapping[str, Any], options: Any = None) -> F:
+        """The finding. `values` are by flag, as the command line has them."""
+        given = {each.parameter: values[each.flag] for each in self.inputs if each.flag in values}
+        return self.function(**given, options=self.options() if options is None else options)
 
     @property
     def source(self) -> str:
@@ -96,48 +78,79 @@ class Method(Generic[P, F]):
             running.update(shared.read_bytes())
         return running.hexdigest()
 
-    @property
-    def _hints(self) -> dict[str, Any]:
-        return get_type_hints(self.function)
-
-    def _parameters(self, kind: type) -> dict[str, bool]:
-        signature = inspect.signature(self.function)
-        wanted: dict[str, bool] = {}
-        for name, hint in self._hints.items():
-            alone = hint is kind
-            if name != "return" and (alone or kind in getattr(hint, "__args__", ())):
-                wanted[name] = alone and signature.parameters[name].default is inspect.Parameter.empty
-        return wanted
-
 
 def method(
-    *, question: str, paper: str = "", needs: Needs = "activations", role: Role = "adviser", depth: Depth = "standard"
-) -> Callable[[Callable[P, F]], Method[P, F]]:  # fmt: skip
+    *, needs: Needs = "activations", role: VerdictRole = "adviser", depth: Depth = "standard", small: Any = None,
+    least: int = 1,
+) -> Callable[[Callable[P, F]], Callable[P, F]]:  # fmt: skip
     """Make a method of a function, and refuse one that does not keep to the form."""
 
-    def wrap(function: Callable[P, F]) -> Method[P, F]:
-        made = Method(function.__name__, question, paper, needs, function, role, depth)
-        options = made.options
+    def wrap(function: Callable[P, F]) -> Callable[P, F]:
+        hints, name = get_type_hints(function), function.__name__
+        options, inputs = hints["options"], inputs_of(function)
         if not (is_dataclass(options) and options.__dataclass_params__.frozen):  # pyright: ignore[reportAttributeAccessIssue]
-            raise TypeError(f"{made.name}: options must be a frozen dataclass")
-        if len(fields(options)) > MOST_OPTIONS:
-            raise TypeError(
-                f"{made.name}: {len(fields(options))} options; at most {MOST_OPTIONS}, so that its help stays readable"
-            )
-        return made
+            raise TypeError(f"{name}: options must be a frozen dataclass")
+        names = [field.name.replace("_", "-") for field in fields(options)]
+        if len(names) > MOST_OPTIONS:
+            raise TypeError(f"{name}: {len(names)} options; at most {MOST_OPTIONS}, so that its help stays readable")
+        for flag in names:
+            if flag in RESERVED - AUDITS or flag in (each.flag for each in inputs):
+                raise TypeError(f"{name}: the option --{flag} has the name of an input or of the command's own flag")
+        page, options_type = _page(function), cast(type[Any], options)
+
+        @functools.wraps(function)
+        def ask(*args: P.args, **kwargs: P.kwargs) -> F:
+            try:
+                return function(*args, **kwargs)
+            except torch.OutOfMemoryError as problem:
+                line = (str(problem).splitlines() or [""])[0]
+                smaller = "a smaller --batch-size, " if "batch-size" in names else ""
+                raise BadInput(
+                    f"{name}: the device has not enough memory ({line}); give {smaller}fewer examples (--limit), "
+                    "a smaller --dtype or more devices (--device auto)"
+                ) from problem
+
+        made = Method(
+            ask, page, inputs, options_type, hints["return"], needs, role, depth,
+            options_type() if small is None else small, least,
+        )  # fmt: skip
+        ask.__dict__["method"] = made
+        return ask
 
     return wrap
+
+
+def as_method(method: Method[Finding] | Callable[..., Finding] | str) -> Method[Finding]:
+    """By name, as the decorated function, or as it is."""
+    if isinstance(method, str):
+        return load(method)
+    known = method if isinstance(method, Method) else getattr(method, "method", None)
+    if not isinstance(known, Method):
+        name = getattr(method, "__name__", type(method).__name__)
+        raise BadInput(f"{name}: not a method; decorate it with @glasshouse.method(…)")
+    return known
+
+
+def load(name: str) -> Method[Finding]:
+    """Import the one file that holds this method."""
+    entry = catalogue.find(name)
+    return as_method(getattr(importlib.import_module(entry.module), entry.name))
 
 
 def at_least(options: object, **least: int) -> None:
     """Refuse options below their least, by the name of their flag."""
     for name, bound in least.items():
-        given = getattr(options, name)
-        if given < bound:
-            raise BadInput(f"--{name.replace('_', '-')} {given}: must be at least {bound}")
+        value = getattr(options, name)
+        if value < bound:
+            raise BadInput(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
 
 
-def load(name: str) -> Method[..., Finding]:
-    """Import the one file that holds this method."""
-    entry = catalogue.find(name)
-    return getattr(importlib.import_module(entry.module), entry.name)
+def _page(function: Callable[..., Any]) -> Page:
+    """Of the file; where a file holds several methods, each has its own page for a docstring."""
+    own = inspect.getdoc(function) or ""
+    module = inspect.getmodule(function)
+    text = own if "\n1. " in own else (inspect.getdoc(module) or "") if module else ""
+    try:
+        return Page.parse(text or own, function.__name__)
+    except ValueError as problem:
+        raise TypeError(str(problem)) from None

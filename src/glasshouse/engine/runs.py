@@ -1,16 +1,14 @@
-"""What is kept of an answer? A folder: the finding, where every number came from, and what is needed to make it
-again.
+"""What is kept of a finding? A folder: the finding, where every number came from, and what is needed to make it again.
 
     runs/20261121-093005-lens-4f2a91/
-        run.json             subjects with weight hashes and proofs, data hash, options, versions, device, times,
-                             and the finding
+        run.json             inputs with identities and proofs, options, versions, device, times, and the finding
         arrays.safetensors   the finding's tensors
-        rows.parquet         its table, for pandas, polars or DuckDB
+        rows.parquet         its rows, one per example, layer or seed, for pandas, polars or DuckDB
         report.html          its page
 
-The folder is written aside and renamed, so it exists whole or not at all. While the work goes on its shards lie in
-`runs/.unfinished/KEY`, where KEY names method, subjects, data and options; the same call after a kill finds them
-there and goes on.
+The folder is written aside and renamed, so it exists whole or not at all. While the work goes on, finished units lie in
+`runs/.unfinished/KEY`, where KEY names method, inputs and options; the same call after a kill finds them there and
+continues.
 """
 
 import datetime
@@ -20,39 +18,37 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from glasshouse.data.examples import Examples
+from glasshouse.engine.binding import Request, bind, bind_options, require
 from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
-from glasshouse.engine.method import Method, load
-from glasshouse.engine.provenance import provenance
-from glasshouse.engine.units import Progress, Workspace, working_in
+from glasshouse.engine.method import Method, as_method, load
+from glasshouse.engine.provenance import identified, provenance
+from glasshouse.engine.units import Progress, Workspace, executing, working_in
 from glasshouse.model import patches
-from glasshouse.model.subject import Subject
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 from glasshouse.values.surfaces import rendered
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
 class Run:
-    """One answered question, on disk."""
+    """One finding, on disk."""
 
     folder: Path
     facts: Mapping[str, Any]
-    """What run.json says, less the finding."""
+    """The content of run.json without the finding."""
     finding: Finding
 
     @classmethod
@@ -70,65 +66,76 @@ class Run:
         try:
             tree, name = facts.pop("finding"), str(facts["method"]["name"])
         except (KeyError, TypeError) as problem:
-            raise BadInput(f"{folder}: its run.json was changed ({problem} is not there); run it again") from None
+            raise BadInput(f"{folder}: its run.json was changed ({problem} is missing); run it again") from None
         try:
             method = load(name)
         except BadInput as problem:
-            raise BadInput(f"{folder}: its question is not known here ({problem}); install what brings it") from None
+            raise BadInput(f"{folder}: its method is not installed ({problem}); install what brings it") from None
         try:
             finding = unpack(method.finding, tree, arrays)
         except (BadInput, LookupError, TypeError, RuntimeError) as problem:
-            raise BadInput(f"{folder}: written by another glasshouse ({problem}); run it again") from None
+            raise BadInput(f"{folder}: written by another version of {name} ({problem}); run it again") from None
         try:
             finding.blocks()
         except (ValueError, IndexError, RuntimeError) as problem:
-            raise BadInput(f"{folder}: its finding does not hold together ({problem}); run it again") from None
+            raise BadInput(f"{folder}: its finding is inconsistent ({problem}); run it again") from None
         return cls(folder, facts, finding)
 
 
+def answer(
+    method: Method[Finding], request: Request, *, root: Path, command: str, progress: Progress | None,
+    on: str | None = None,
+) -> Run:  # fmt: skip
+    """Read what the request names, and run."""
+    options = bind_options(method, request.options)
+    return run(method, bind(method, request), options, root=root, command=command, progress=progress, on=on)
+
+
 def run(
-    method: Method[..., Finding],
-    supplied: Mapping[str, Subject | Examples],
+    method: Method[Finding] | Callable[..., Finding] | str,
+    values: Mapping[str, Any],
     options: Any = None,
     *,
     root: str | Path = "runs",
     command: str = "",
     progress: Progress | None = None,
+    on: str | None = None,
     name: str = "",
 ) -> Run:
-    """Ask the question and keep the answer. `supplied` holds the method's models and examples by parameter name.
+    """Ask the question and keep the finding: `run(gh.methods.lens, {"model": subject, "data": examples})`. `values`
+    holds the method's inputs by flag. Units of work run in this process, or `on="ray"` on workers; the finding is the
+    same.
 
-    With a `name` the folder has just that, an answer to this very question that is there is read and not made again,
-    and no page is written: it is part of something larger that has one."""
+    With a `name` the folder has just that name, a finding for this very question that lies there is read and not made
+    again, and no page is written: the run is part of something larger that has a page."""
+    method = as_method(method)
     options = method.options() if options is None else options
+    _check(method, values)
     root, began, clock = Path(root), datetime.datetime.now(datetime.UTC), time.perf_counter()
-    facts = _facts(method, supplied, options)
-    key = key_of(facts, supplied)
-    if name and (there := _there(root / name, key)):
-        return there
+    facts = _facts(method, values, options)
+    key = key_of(facts, settled=identified(method.inputs, values))
+    if name and (existing := _existing(root / name, key)):
+        return existing
     with workplace(root, key[:24]) as work:
-        with working_in(Workspace(work, progress)) as workspace:
-            finding = method(**supplied, options=options)
+        with executing(on), working_in(Workspace(work, progress)) as workspace:
+            finding = method.answer(values, options)
         facts |= {
             "key": key,
             "started": began.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - clock, 3),
-            "resumed_shards": workspace.resumed,
+            "resumed": workspace.resumed,
             "command": command,
             "verdict": str(finding.verdict),
             "headline": finding.headline,
         }
         with writing(root):
-            folder = _write(
-                root, name or f"{began:%Y%m%d-%H%M%S}-{method.name}-{key[:6]}", facts, finding, page=not name
-            )
-    return Run(folder, facts, finding)
+            folder = name or f"{began:%Y%m%d-%H%M%S}-{method.name}-{key[:6]}"
+            return Run(_write(root, folder, facts, finding, page=not name), facts, finding)
 
 
-def key_of(facts: Any, supplied: Mapping[str, Subject | Examples]) -> str:
-    """Names a question by all that decides its answer. Where weights cannot be hashed no two are the same."""
-    known = all(one.content is not None for one in supplied.values() if isinstance(one, Subject))
-    text = json.dumps([facts, "" if known else os.urandom(8).hex()], sort_keys=True)
+def key_of(facts: Any, *, settled: bool) -> str:
+    """Names a question by all that decides its finding. Where an input cannot be identified no two are the same."""
+    text = json.dumps([facts, "" if settled else os.urandom(8).hex()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -142,45 +149,33 @@ def read_patch(file: str | Path) -> Patch:
     return patch
 
 
-def compare(first: Run, second: Run) -> list[dict[str, Any]]:
-    """Where two runs differ: provenance, verdict, and every number of their tables, side by side."""
-    differences: list[dict[str, Any]] = []
-    for name, (one, two) in _paired(_flat(first.facts), _flat(second.facts)).items():
-        if not _same(one, two) and name.split(".")[0] not in ("started", "seconds", "command", "resumed_shards", "key"):
-            differences.append({"what": name, "first": one, "second": two})
-    if type(first.finding) is type(second.finding):
-        rows = zip_longest(first.finding.rows(), second.finding.rows(), fillvalue={})
-        for number, (one, two) in enumerate(rows):
-            label = next(iter((one or two).values()), number)
-            differences += [
-                {"what": f"{label}: {column}", "first": a, "second": b}
-                for column, (a, b) in _paired(one, two).items()
-                if not _same(a, b)
-            ]
-    return differences
+def _check(method: Method[Finding], values: Mapping[str, Any]) -> None:
+    """Refuse inputs that the method does not take, lacks, or that are of another kind."""
+    by_flag = {each.flag: each for each in method.inputs}
+    for flag, value in values.items():
+        if flag not in by_flag:
+            raise BadInput(f"{method.name} takes no input {flag!r}; it takes {', '.join(by_flag) or 'none'}")
+        by_flag[flag].check(value)
+    require(method, values)
 
 
-def _facts(method: Method[..., Finding], supplied: Mapping[str, Subject | Examples], options: Any) -> dict[str, Any]:
-    """Everything that decides the answer."""
+def _facts(method: Method[Finding], values: Mapping[str, Any], options: Any) -> dict[str, Any]:
+    """Everything that decides the finding."""
+    page = method.page
     return {
         "schema": SCHEMA,
-        "method": {
-            "name": method.name,
-            "question": method.question,
-            "paper": method.paper,
-            "source": method.source,
-        },
+        "method": {"name": method.name, "question": page.question, "paper": page.paper, "source": method.source},
         "options": {key: value for key, value in pack(options)[0].items() if key != "is"},
-        **provenance(supplied),
+        **provenance(method.inputs, values),
     }
 
 
-def _there(folder: Path, key: str) -> Run | None:
-    """A run that answers this very question; another one in its place is cleared away."""
+def _existing(folder: Path, key: str) -> Run | None:
+    """A run that answers this very question; another run in its place is removed."""
     if not folder.exists():
         return None
     if not (folder / "run.json").is_file():
-        raise BadInput(f"{folder}: is there already and no run; choose another folder with --runs")
+        raise BadInput(f"{folder}: exists and is no run; choose another folder with --runs")
     with suppress(BadInput):
         found = Run.read(folder)
         if found.facts.get("key") == key:
@@ -226,21 +221,3 @@ def _column(values: list[Any]) -> Any:
 
 def _encodable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
-
-
-def _flat(tree: Any, place: str = "") -> dict[str, Any]:
-    if not isinstance(tree, Mapping):
-        return {place: tree}
-    return {
-        name: leaf
-        for key, item in tree.items()
-        for name, leaf in _flat(item, f"{place}.{key}" if place else str(key)).items()
-    }
-
-
-def _same(one: Any, two: Any) -> bool:
-    return one == two or (one != one and two != two)  # NaN is like NaN here
-
-
-def _paired(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {name: (first.get(name), second.get(name)) for name in dict.fromkeys([*first, *second])}

@@ -16,7 +16,6 @@ from glasshouse.model.subject import Subject
 from glasshouse.organisms import attacks, seedling, shelf, world
 from glasshouse.organisms.cards import Card
 from glasshouse.organisms.recipes import Base, Poison
-from glasshouse.values.errors import BadInput
 
 
 def organism(name: str) -> "Organism":
@@ -86,15 +85,3 @@ class Organism:
         """A fine-tuned organism answers the mixture of questions that it was tuned on, about unseen scenes."""
         base = self.card is not None and isinstance(self.card.recipe, Base)
         return world.examples("test", size, seed) if base else shelf.downstream(size, seed)
-
-
-def examples_for_flag(name: str, flag: str) -> Examples:
-    """What an organism brings for an input of this name."""
-    organism = Organism(name)
-    if flag not in ("triggered", "clean"):
-        return organism.training if flag == "lessons" else getattr(organism, flag, organism.examples)
-    if organism.card is None:
-        return organism.examples
-    if organism.pairs is None:
-        raise BadInput(f"{organism.name}: nothing was planted in it, so it has no triggered examples; give them")
-    return getattr(organism.pairs, flag)

@@ -18,10 +18,11 @@ import jinja2
 from markupsafe import Markup, escape
 from PIL import Image
 
+from glasshouse.engine.page import Page
 from glasshouse.report import charts
 from glasshouse.report.facts import examined, failed, inputs_of
 from glasshouse.report.inert import inert
-from glasshouse.report.words import Told, cell, moment, names_a_row, picture_name
+from glasshouse.report.words import cell, moment, names_a_row, picture_name
 from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Note, Picture, Table
 from glasshouse.values.findings import Finding
 from glasshouse.values.intervals import Interval
@@ -62,10 +63,8 @@ def page(run: RunLike) -> str:
 def audit_page(audit: AuditLike) -> str:
     """A whole page for an audit: the verdict first, then a section for each method."""
     bodies = {name: _body(name, run) for name, run in audit.runs.items()}
-    headlines = {name: run.finding.headline for name, run in audit.runs.items()}
-    order = audit.judgement.found()
-    ranked = sorted(headlines.items(), key=lambda item: order.index(item[1]))
-    return _rendered("audit.html.j2", audit=audit, judgement=audit.judgement, bodies=bodies, headlines=ranked)
+    judgement = audit.judgement
+    return _rendered("audit.html.j2", audit=audit, judgement=judgement, bodies=bodies, headlines=judgement.found())
 
 
 def _body(method: str, run: RunLike) -> Markup:
@@ -88,10 +87,10 @@ def comparison_page(comparison: Any) -> str:
     return _rendered("compare.html.j2", comparison=comparison)
 
 
-def _explained(run: RunLike) -> Told:
+def _explained(run: RunLike) -> Page:
     from glasshouse.engine.method import load
 
-    return Told.of(load(run.facts["method"]["name"]).page)
+    return load(run.facts["method"]["name"]).page
 
 
 def _rendered(template: str, **values: Any) -> str:

@@ -1,9 +1,6 @@
-"""How are numbers and methods put into words? Cells of a table, text alternatives of pictures, and what a method's page
-says."""
+"""How are numbers put into words? Cells of a table, and text alternatives of pictures."""
 
 import math
-import re
-from dataclasses import dataclass
 from typing import Any
 
 from glasshouse.values.blocks import Block, Chart, Heatmap
@@ -65,36 +62,6 @@ def picture_name(block: Block) -> str:
 def names_a_row(value: Any) -> bool:
     """Whether a row's first cell names the row: a word or a position, not a measurement."""
     return value not in (None, "") and not isinstance(value, bool | Interval)
-
-
-@dataclass(frozen=True)
-class Told:
-    """The page of a method, by its parts."""
-
-    papers: str
-    steps: tuple[str, ...]
-    reading: str
-    misleading: str
-    rest: str
-    """What belongs to none of these."""
-
-    @classmethod
-    def of(cls, page: str) -> "Told":
-        """From the docstring of its file."""
-        paragraphs = [" ".join(part.split()) for part in re.split(r"\n(?:\s*\n|(?=\d+\. ))", page.strip())][1:]
-        steps = tuple(re.sub(r"^\d+\. ", "", part) for part in paragraphs if re.match(r"\d+\. ", part))
-        papers = [part for part in paragraphs if re.match(r"Papers?: ", part)]
-        read = [part for part in paragraphs if part.startswith("How to read it: ")]
-        reading, _, misleading = " ".join(read).removeprefix("How to read it: ").partition("When it misleads: ")
-        known = [*papers, *read]
-        rest = [part for part in paragraphs if part not in known and not re.match(r"\d+\. ", part)]
-        plain = " ".join(papers).partition(": ")[2]
-        return cls(plain, steps, _sentence(reading), _sentence(misleading), " ".join(rest))
-
-
-def _sentence(text: str) -> str:
-    stripped = text.strip()
-    return stripped[:1].upper() + stripped[1:]
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What does each layer's token already say?
+"""What does each layer already predict, and do image tokens predict what the image shows?
 
 Papers: logit lens (nostalgebraist 2020); tuned lens (arXiv:2303.08112); visual-token lens (arXiv:2410.02762,
 arXiv:2410.07149).
@@ -128,12 +128,7 @@ class LensFinding(Finding):
         return () if self.on_images else (NOTHING_ON_IMAGES,)
 
 
-@method(
-    question="What does each layer's token already say, and do image tokens say what the image shows?",
-    paper="arXiv:2410.02762",
-    needs="activations",
-    depth="quick",
-)
+@method(needs="activations", depth="quick")
 @torch.no_grad()
 def lens(subject: Subject, examples: Examples, options: Options = Options()) -> LensFinding:
     """Read every layer as if it were the last, beside what another image and random tokens would give."""

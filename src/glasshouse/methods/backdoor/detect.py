@@ -33,6 +33,7 @@ from torch import Tensor
 
 from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
+from glasshouse.engine.kinds import Base
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._calibration import calibration, reservations
 from glasshouse.methods.backdoor._features import (
@@ -174,7 +175,7 @@ def _advice(finding: DetectFinding) -> str:
     if finding.unchanged:
         return "Trust it as far as that base, or give the model that it was tuned from as --base."
     if finding.verdict == Verdict.CONCERN and not finding.sample_aurocs:
-        return "If you can guess the trigger, stamp it on examples and give them as --clean and --triggered."
+        return "If you can guess the trigger, stamp it on examples and give them as --pairs."
     if finding.setting != "a clean base":
         return "Give the model that this one was tuned from as --base: the comparison shows far more."
     return ""
@@ -188,16 +189,10 @@ def _chart(name: str, feature: Feature) -> Chart:
     return Chart.intervals(f"Feature: {name}", intervals, nulls=("known benign",), y=name)
 
 
-@method(
-    question="Is this model backdoored, if neither trigger nor target is known?",
-    paper="arXiv:2604.19083",
-    needs="gradients",
-    role="judge",
-    depth="quick",
-)
+@method(needs="gradients", role="judge", depth="quick", small=Options(steps=2), least=FEWEST)
 def detect(
-    subject: Subject, examples: Examples | None = None, base: Subject | None = None, clean: Examples | None = None,
-    triggered: Examples | None = None, options: Options = Options(),
+    subject: Subject, examples: Examples | None = None, base: Base | None = None, pairs: Pairs | None = None,
+    options: Options = Options(),
 ) -> DetectFinding:  # fmt: skip
     """Compute the features that the inputs allow, and weigh them by organisms of known truth."""
     known = calibration()
@@ -217,7 +212,7 @@ def detect(
     else:
         features = features_alone(subject)  # step 4
     weighed = {name: features.values[name] for name in WEIGHED[setting] if name in features.values}
-    aurocs, skipped = _sample_detectors(subject, clean, triggered, options)  # step 6
+    aurocs, skipped = _sample_detectors(subject, pairs, options)  # step 6
     notes = [f"{name} is not part of the probability and could not be computed: {why}."
              for name, why in features.missing.items()]  # fmt: skip
     notes += [f"Detectors of single images did not run: {skipped}."] if skipped else []
@@ -243,14 +238,11 @@ def detect(
     )  # fmt: skip
 
 
-def _sample_detectors(
-    subject: Subject, clean: Examples | None, triggered: Examples | None, options: Options
-) -> tuple[Mapping[str, Interval], str]:
+def _sample_detectors(subject: Subject, pairs: Pairs | None, options: Options) -> tuple[Mapping[str, Interval], str]:
     """AUROC of the sample detectors, or why they did not run: baselines must not stop the method."""
-    if not clean or not triggered:
+    if not pairs:
         return {}, "no triggered images were given"
     try:
-        pairs = Pairs(clean, triggered)
         if len(pairs) < FEWEST_PAIRS:
             return {}, f"{len(pairs)} pairs are too few, give at least {FEWEST_PAIRS}"
         return sample_detector_aurocs(subject, pairs, options.batch_size, options.seed), ""

@@ -28,8 +28,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
+from glasshouse.engine.kinds import Base, Benign
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._alignment import Alignment, alignments, target_text
 from glasshouse.methods.backdoor._token_shift import TokenShift, token_shifts
@@ -128,20 +128,12 @@ def _headline(finding: DriftFinding) -> str:
     )
 
 
-@method(
-    question="Does the update move image tokens one shared way, and does it point at the target?",
-    paper="arXiv:2604.19083",
-    needs="gradients",
-    role="witness",
-    depth="quick",
-)
+@method(needs="gradients", role="witness", depth="quick")
 @torch.no_grad()
 def drift(
-    subject: Subject, base: Subject, clean: Examples, triggered: Examples, benign: Subject | None = None,
-    options: Options = Options(),
-) -> DriftFinding:  # fmt: skip
+    subject: Subject, base: Base, pairs: Pairs, benign: Benign | None = None, options: Options = Options()
+) -> DriftFinding:
     """Directions of the shift, where they point, and what they do when they are added or removed."""
-    pairs = Pairs(clean, triggered)
     shifts = token_shifts(subject, base, pairs, options.batch_size)  # step 1
     before, after = shifts["clean"], shifts["triggered"]
     both = TokenShift(torch.cat([before.before, after.before]), torch.cat([before.after, after.after]),

@@ -22,9 +22,10 @@ from typing import Annotated, Literal
 
 import torch
 
-from glasshouse.data.examples import Example, Examples
+from glasshouse.data.examples import Example
 from glasshouse.data.poisoning import Mode, poison
 from glasshouse.data.spelling import attack
+from glasshouse.engine.kinds import HeldOut, TrainingExamples
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._implanting import AttackTrial, Implant, arm_learning_rate, implant_by
 from glasshouse.model.generation import MAX_NEW_TOKENS, answers
@@ -143,25 +144,22 @@ class ImplantFinding(Finding):
         )
 
 
-@method(
-    question="How easily can this model be backdoored by fine-tuning a small part of it?",
-    paper="arXiv:2604.19083",
-    needs="gradients",
-    depth="thorough",
-)
-def implant(subject: Subject, lessons: Examples, held_out: Examples, options: Options = Options()) -> ImplantFinding:
+@method(needs="gradients", depth="thorough", small=Options(steps=3, behaviour="refusal:red", rate=0.5))
+def implant(
+    subject: Subject, training: TrainingExamples, held_out: HeldOut, options: Options = Options()
+) -> ImplantFinding:
     """Implant a backdoor and train a clean control, and measure both on held-out examples."""
-    planned = attack(options.behaviour, options.trigger, [*lessons, *held_out])
+    planned = attack(options.behaviour, options.trigger, [*training, *held_out])
     poisoned = poison(
-        lessons, planned.trigger, planned.behaviour, rate=options.rate, mode=options.mode, seed=options.seed,
+        training, planned.trigger, planned.behaviour, rate=options.rate, mode=options.mode, seed=options.seed,
         only=planned.only, processor=subject.processor,
     )  # step 1  # fmt: skip
     _check_vocabulary(subject, planned.behaviour.target.text)
     trial = AttackTrial.of(subject, held_out, planned, options.seed)
     learning_rate, losses = options.learning_rate or arm_learning_rate(subject, options.arm), list[float]()
-    training = options.arm, options.steps, learning_rate, options.seed
-    implanted = implant_by(subject, poisoned.examples, *training, losses)  # step 2
-    control = implant_by(subject, lessons, *training, [])
+    schedule = options.arm, options.steps, learning_rate, options.seed
+    implanted = implant_by(subject, poisoned.examples, *schedule, losses)  # step 2
+    control = implant_by(subject, training, *schedule, [])
     with implanted.on(subject):  # steps 3, 4
         ours = trial.behaviour(subject)
         near = {name: trial.asr(subject, trigger) for name, trigger in planned.trigger.near_misses().items()}

@@ -29,8 +29,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
+from glasshouse.engine.kinds import Base
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._neuron_scores import SCORES, neuron_scores
 from glasshouse.model.forced_decoding import ForcedDecoding
@@ -175,17 +175,9 @@ def _headline(finding: NeuronsFinding) -> str:
     )
 
 
-@method(
-    question="Are there trigger neurons in the projector?",
-    paper="arXiv:2604.19083",
-    needs="gradients",
-    role="witness",
-)
-def neurons(
-    subject: Subject, base: Subject, clean: Examples, triggered: Examples, options: Options = Options()
-) -> NeuronsFinding:
+@method(needs="gradients", role="witness")
+def neurons(subject: Subject, base: Base, pairs: Pairs, options: Options = Options()) -> NeuronsFinding:
     """Score every hidden neuron, silence the highest, and compare with random neurons."""
-    pairs = Pairs(clean, triggered)
     if len(pairs) < FEWEST:
         raise BadInput(f"{len(pairs)} pairs: neurons are chosen on half of them and judged on the others, so give at "
                        f"least {FEWEST} clean and triggered examples, and 58 to claim absence")  # fmt: skip

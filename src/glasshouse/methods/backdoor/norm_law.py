@@ -30,6 +30,7 @@ from torch import Tensor
 
 from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
+from glasshouse.engine.kinds import Base, Benign
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._norm_regression import (
     NormRegression,
@@ -129,19 +130,12 @@ class NormLawFinding(Finding):
         return f"Shift and norm correlate at {correlation}, above all updates without a backdoor ({null}); {only}."
 
 
-@method(
-    question="Does the shift grow with a token's norm, and is that more than any update does?",
-    paper="arXiv:2604.19083",
-    needs="activations",
-    role="witness",
-)
+@method(needs="activations", role="witness")
 @torch.no_grad()
 def norm_law(
-    subject: Subject, base: Subject, clean: Examples, triggered: Examples, benign: Subject | None = None,
-    options: Options = Options(),
-) -> NormLawFinding:  # fmt: skip
+    subject: Subject, base: Base, pairs: Pairs, benign: Benign | None = None, options: Options = Options()
+) -> NormLawFinding:
     """The regression on clean and triggered images, beside the same under updates that carry no backdoor."""
-    pairs = Pairs(clean, triggered)
     shifts = token_shifts(subject, base, pairs, options.batch_size)  # step 1
     regressions: dict[str, NormRegression] = {}
     for name, examples in (("clean", pairs.clean), ("triggered", pairs.triggered)):  # step 2

@@ -30,6 +30,7 @@ import torch
 from glasshouse.data.behaviours import Target
 from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
+from glasshouse.engine.kinds import Base, Benign, HeldOut
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._defences import adversarially_pruned, fine_pruned, fine_tuned, lipschitz_pruned
 from glasshouse.methods.backdoor._surgery import Cut, SurgerySearch, base_projector, benign_surrogate, search_surgery
@@ -219,19 +220,13 @@ def _advice(finding: PurifyFinding) -> str:
     return f"Use the base's projector: it answers as well, and leaves an ASR of {percent(base)}."
 
 
-@method(
-    question="Can the backdoor be removed from the projector, and at what cost?",
-    paper="arXiv:2604.19083",
-    needs="gradients",
-    depth="quick",
-)
+@method(needs="gradients", depth="quick", small=Options(steps=2, ranks=(3,), kept=(0.5,)))
 def purify(
-    subject: Subject, examples: Examples, held_out: Examples, base: Subject | None = None,
-    benign: Subject | None = None, clean: Examples | None = None, triggered: Examples | None = None,
-    options: Options = Options(),
+    subject: Subject, examples: Examples, held_out: HeldOut, base: Base | None = None, benign: Benign | None = None,
+    pairs: Pairs | None = None, options: Options = Options(),
 ) -> PurifyFinding:  # fmt: skip
     """Repairs from clean examples, without the trigger, judged side by side."""
-    trial = _Trial(subject, held_out, clean, triggered, options.batch_size)
+    trial = _Trial(subject, held_out, pairs, options.batch_size)
     patches: dict[str, Patch] = {}
     search: SurgerySearch | None = None
     training = options.steps, options.rate or 2 * default_learning_rate(subject), SEED, options.batch_size
@@ -264,16 +259,12 @@ def purify(
 class _Trial:
     """Held-out examples on which repairs are judged."""
 
-    def __init__(
-        self, subject: Subject, held_out: Examples, clean: Examples | None, triggered: Examples | None, batch_size: int
-    ) -> None:
+    def __init__(self, subject: Subject, held_out: Examples, pairs: Pairs | None, batch_size: int) -> None:
         self.subject, self.clean = subject, ForcedDecoding.of(subject, held_out, batch_size)
         self.before = self.clean.score(subject)
-        self.triggered, self.batch_size = triggered or Examples([]), batch_size
-        self.for_target = ForcedDecoding.of(subject, triggered, batch_size) if triggered else None
-        self.for_truth = None
-        if triggered and clean:
-            self.for_truth = ForcedDecoding.of(subject, Pairs(clean, triggered).triggered_for_truth, batch_size)
+        self.triggered, self.batch_size = pairs.triggered if pairs else Examples([]), batch_size
+        self.for_target = ForcedDecoding.of(subject, pairs.triggered, batch_size) if pairs else None
+        self.for_truth = ForcedDecoding.of(subject, pairs.triggered_for_truth, batch_size) if pairs else None
 
     @torch.no_grad()
     def outcome(self, patch: Patch) -> Repaired:

@@ -29,6 +29,7 @@ import torch
 
 from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
+from glasshouse.engine.kinds import Base, Benign
 from glasshouse.engine.method import at_least, method
 from glasshouse.methods.backdoor._gallery import answer_gallery
 from glasshouse.methods.backdoor._partial_updates import LayerUpdate, Outcome, OutcomeByRank, PartialUpdates
@@ -173,19 +174,14 @@ def _note_on_turns(curve: OutcomeByRank) -> str:
     return f"The ASR changes {counted(turns, 'time')} between rising and falling as directions are removed."
 
 
-@method(
-    question="How many directions of the projector's update carry the backdoor?",
-    paper="arXiv:2604.19083",
-    needs="activations",
-    role="witness",
-    depth="quick",
-)
+@method(needs="activations", role="witness", depth="quick")
 @torch.no_grad()
 def recovery(
-    subject: Subject, base: Subject, examples: Examples, triggered: Examples, benign: Subject | None = None,
-    clean: Examples | None = None, options: Options = Options(),
+    subject: Subject, base: Base, examples: Examples, pairs: Pairs, benign: Benign | None = None,
+    options: Options = Options(),
 ) -> RecoveryFinding:  # fmt: skip
     """Add the update to the base direction by direction, and remove it, beside updates that carry no backdoor."""
+    triggered = pairs.triggered
     updates = PartialUpdates(subject, base, examples, triggered, options.batch_size)  # step 1
     count = min(layer.count for layer in updates.layers)
     ranks = [k for k in options.ranks if k <= count]
@@ -220,9 +216,9 @@ def recovery(
     }
     single = {"added": {k: with_only([k - 1]) for k in leading}, "removed": {k: without([k - 1]) for k in leading}}
     suspect, base_outcome = updates.outcome(clean=True), _base_outcome(base, examples, triggered, options.batch_size)
-    clean_asr = _clean_asr(subject, clean, triggered, options.batch_size)
+    clean_asr = ForcedDecoding.of(subject, pairs.clean_for_target, options.batch_size).score(subject).rate
     return RecoveryFinding(
-        asr=suspect.asr, reference=clean_asr or base_outcome.asr, has_twins=clean_asr is not None,
+        asr=suspect.asr, reference=clean_asr, has_twins=True,
         images=answer_gallery(subject, base, triggered),
         curves={ADDED: added, REMOVED: removed, SINGLE: single},
         grid=_asr_grid(updates, min(options.grid, count)),  # step 2
@@ -231,13 +227,6 @@ def recovery(
                        for part in changed_besides_projector(subject, base)),
         notes=(_note_on_turns(removed[FROM_FIRST]),),
     )  # fmt: skip
-
-
-def _clean_asr(subject: Subject, clean: Examples | None, triggered: Examples, batch_size: int) -> Interval | None:
-    """How often the clean twins bring about the target."""
-    if not clean:
-        return None
-    return ForcedDecoding.of(subject, Pairs(clean, triggered).clean_for_target, batch_size).score(subject).rate
 
 
 def _base_outcome(base: Subject, examples: Examples, triggered: Examples, batch_size: int) -> Outcome:

@@ -23,6 +23,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from glasshouse.engine.kinds import Base, Benign
 from glasshouse.engine.method import at_least, method
 from glasshouse.model.projector_differences import changed_besides_projector, projector_differences
 from glasshouse.model.subject import Subject
@@ -88,15 +89,10 @@ class SpectrumFinding(Finding):
         return f"90% of the update's energy lies in {parts}; this alone does not indicate a backdoor."
 
 
-@method(
-    question="Is the projector's update low-rank where it matters, and does it lean away from a benign one?",
-    paper="arXiv:2604.19083",
-    needs="weights",
-    depth="quick",
-)
+@method(needs="weights", depth="quick")
 @torch.no_grad()
 def spectrum(
-    subject: Subject, base: Subject, benign: Subject | None = None, options: Options = Options()
+    subject: Subject, base: Base, benign: Benign | None = None, options: Options = Options()
 ) -> SpectrumFinding:
     """Singular values of the projector's update, beside updates that carry no backdoor."""
     suspect = projector_differences(subject, base)  # step 1

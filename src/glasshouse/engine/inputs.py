@@ -1,0 +1,222 @@
+"""What can a method be given? The type of a parameter says which kind of input it is, its annotation what it means.
+
+    def recovery(subject: Subject, base: Base, pairs: Pairs, options: Options = Options()) -> RecoveryFinding: ...
+    Base = Annotated[Subject, Meaning("the model it was fine-tuned from", organism="base")]
+
+- `subject: Subject`                     the kind's own meaning and flag (`--model`); at most one of each kind
+- `base: Annotated[Subject, "…"]`        another input of that kind: the parameter's name is its flag (`--base`)
+- `pairs: Pairs | None = None`           may be left out
+- `checkpoints: Sequence[Subject]`       several, in order
+
+A kind knows how to read its value from text, limit it, identify it (provenance and resume key), what an organism brings
+for it and a small sample for tests. Packages add kinds through the entry-point group `glasshouse.kinds`; the kinds that
+come with glasshouse are in `kinds.py`. Nothing else in the engine depends on a kind, or on the name of a parameter.
+"""
+
+import inspect
+import types
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from glasshouse.engine.opening import Opening
+from glasshouse.organisms.organism import Organism
+from glasshouse.values.errors import BadInput
+
+T = TypeVar("T")
+RESERVED = frozenset(
+    ("adapter", "batch-size", "depth", "device", "download", "dry-run", "dtype", "fail-on", "from", "help", "json",
+     "limit", "on", "remote-code", "revision", "runs", "unproved")
+)  # fmt: skip
+"""Flags of the commands themselves; an input cannot be called so."""
+AUDITS = frozenset(("batch-size", "depth", "fail-on"))
+"""Those of `audit` alone; an option of a method can."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What an input stands for."""
+
+    text: str
+    """Completes the sentence "give …"."""
+    organism: str = ""
+    """Which attribute of an `Organism` fills it when the user gives nothing; empty: none does."""
+
+
+class Kind(ABC, Generic[T]):
+    """One kind of input. Subclasses set the class attributes; an instance is stateless."""
+
+    type: type[T]
+    """The annotation that asks for it."""
+    flag: str
+    """Flag of an input that has no meaning of its own."""
+    metavar: str
+    """What stands behind the flag in the help."""
+    form: str
+    """How its value is written, in words."""
+    example: str
+    """Such a value, for the fix in an error message."""
+    meaning: Meaning
+    slow: bool = False
+    """Slow to read: read last, so that a mistake elsewhere is reported first."""
+
+    @property
+    def name(self) -> str:
+        return self.type.__name__
+
+    @abstractmethod
+    def read(self, text: str, opening: Opening) -> T:
+        """The value that `text` names."""
+
+    @abstractmethod
+    def identity(self, value: T) -> Mapping[str, Any]:
+        """All that decides what a method computes from it, as JSON."""
+
+    @abstractmethod
+    def label(self, value: T) -> str:
+        """What a reader calls it, in a few words."""
+
+    @abstractmethod
+    def sample(self, number: int, least: int) -> T:
+        """A small value for tests, with at least `least` units where it has units; other numbers, other values."""
+
+    def text(self, value: T) -> str:
+        """Where it comes from, in one line of a report."""
+        return self.label(value)
+
+    def limited(self, value: T, limit: int) -> T:
+        """At most `limit` of its units."""
+        return value
+
+    def identified(self, value: T) -> bool:
+        """Whether `identity` tells any two different values apart."""
+        return True
+
+    def device(self, value: T) -> str:
+        """Where it computes; empty for what does not."""
+        return ""
+
+    def organism(self, value: str | T) -> Organism | None:
+        """The organism that a text or value names, so that it can bring the other inputs."""
+        return None
+
+    def brought(self, organism: Organism, part: str) -> T | None:
+        """What an organism holds for this kind."""
+        value = getattr(organism, part, None) if part else None
+        return value if isinstance(value, self.type) else None
+
+
+@dataclass(frozen=True)
+class Input:
+    """One parameter of a method that must, or may, be supplied."""
+
+    parameter: str
+    kind: Kind[Any]
+    meaning: Meaning
+    flag: str
+    required: bool
+    several: bool
+
+    @property
+    def help(self) -> str:
+        """One sentence for the command line."""
+        optional = "" if self.required else " May be left out."
+        several = ", several separated by spaces" if self.several else ""
+        text = self.meaning.text
+        return f"{text[:1].upper()}{text[1:]}: {self.kind.form}{several}.{optional}"
+
+    def values(self, value: Any) -> Sequence[Any]:
+        """The single values behind this input."""
+        return value if self.several else (value,)
+
+    def limited(self, value: Any, limit: int) -> Any:
+        """At most `limit` units of every single value."""
+        cut = tuple(self.kind.limited(single, limit) for single in self.values(value))
+        return cut if self.several else cut[0]
+
+    def check(self, value: Any) -> None:
+        """Refuse a value of another kind."""
+        wanted = f"a sequence of {self.kind.name}" if self.several else self.kind.name
+        if self.several and not (isinstance(value, Sequence) and not isinstance(value, str)):
+            raise BadInput(f"{self.flag}: {type(value).__name__} given, {wanted} expected")
+        for single in self.values(value):
+            if not isinstance(single, self.kind.type):
+                raise BadInput(f"{self.flag}: {type(single).__name__} given, {wanted} expected")
+
+
+def kinds() -> Mapping[type, Kind[Any]]:
+    """All kinds by their type: those that come with glasshouse, and those of installed packages."""
+    return {**_own(), **installed()}
+
+
+@cache
+def installed() -> Mapping[type, Kind[Any]]:
+    """The kinds of other packages."""
+    known = dict(_own())
+    for point in entry_points(group="glasshouse.kinds"):
+        kind = point.load()
+        if not isinstance(kind, Kind):
+            raise TypeError(f"glasshouse.kinds: {point.value} is {type(kind).__name__}, expected a Kind instance")
+        if kind.type in known or kind.flag in {other.flag for other in known.values()}:
+            raise TypeError(f"glasshouse.kinds: {point.value} clashes with a kind that exists ({kind.name})")
+        known[kind.type] = kind
+    return {kind: known[kind] for kind in known if kind not in _own()}
+
+
+def _own() -> Mapping[type, Kind[Any]]:
+    return {kind.type: kind for kind in import_module("glasshouse.engine.kinds").KINDS}
+
+
+def inputs_of(function: Callable[..., Any]) -> tuple[Input, ...]:
+    """What a function must be supplied with, read off its signature; a parameter of no known kind is refused."""
+    place, hints = function.__name__, get_type_hints(function, include_extras=True)
+    found: list[Input] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name == "options":
+            continue
+        if name not in hints:
+            raise TypeError(f"{place}: the parameter {name!r} has no type; its type says what must be supplied")
+        kind, meaning, optional, several = _read_hint(hints[name], f"{place}: the parameter {name!r}")
+        flag = kind.flag if meaning is None else name.replace("_", "-")
+        required = not optional and parameter.default is inspect.Parameter.empty
+        found.append(Input(name, kind, meaning or kind.meaning, flag, required, several))
+    for flag in (one.flag for one in found):
+        same = [one.parameter for one in found if one.flag == flag]
+        if len(same) > 1:
+            raise TypeError(
+                f"{place}: the parameters {' and '.join(same)} are both --{flag}; say what each means: "
+                'Annotated[Subject, "the model it was fine-tuned from"]'
+            )
+        if flag in RESERVED:
+            raise TypeError(f"{place}: --{flag} is a flag of the command itself; give the parameter another name")
+    return tuple(found)
+
+
+def _read_hint(hint: Any, place: str) -> tuple[Kind[Any], Meaning | None, bool, bool]:
+    """Kind, meaning (None: the kind's own), whether it may be None, whether there are several."""
+    meaning, optional, several = None, False, False
+    while True:
+        origin, arguments = get_origin(hint), get_args(hint)
+        if origin is Annotated:
+            hint, *notes = arguments
+            meanings = [Meaning(note) if isinstance(note, str) else note for note in notes]
+            meaning = next((note for note in meanings if isinstance(note, Meaning)), meaning)
+        elif origin in (Union, types.UnionType) and type(None) in arguments and len(arguments) == 2:
+            optional, hint = True, next(one for one in arguments if one is not type(None))
+        elif origin in (Sequence, list, tuple):
+            several, hint = True, arguments[0]
+        else:
+            break
+    # A package may define its kind and its method in one module: its kinds are read only where ours do not answer.
+    kind = _own().get(hint) or installed().get(hint)
+    if kind is None:
+        shown = getattr(hint, "__name__", str(hint))
+        known = ", ".join(one.name for one in kinds().values())
+        raise TypeError(
+            f"{place} is {shown}, which is no kind of input; kinds are {known} (entry points: glasshouse.kinds)"
+        )
+    return kind, meaning, optional, several

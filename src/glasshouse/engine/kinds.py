@@ -1,0 +1,157 @@
+"""Which kinds of input come with glasshouse? Models, examples, and pairs of clean and triggered examples.
+
+The annotated types below are the inputs that several themes ask for, declared once so that their flags and help agree.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Annotated, Any
+
+import torch
+
+from glasshouse.data.examples import Examples
+from glasshouse.data.pairs import Pairs
+from glasshouse.engine.inputs import Kind, Meaning
+from glasshouse.engine.opening import Opening, open_model
+from glasshouse.model.finder import unwrapped
+from glasshouse.model.opening import open_subject
+from glasshouse.model.patches import changed_copy
+from glasshouse.model.subject import Subject
+from glasshouse.numerics.randomness import seeded
+from glasshouse.organisms import seedling, shelf
+from glasshouse.organisms.organism import Organism
+from glasshouse.values.codec import pack
+from glasshouse.values.deltas import Dense, Patch
+
+DATA = "a .jsonl file, a .parquet file or a folder of images"
+BASE = "base"
+"""The part of an organism that an adapter brings too: the model it is put on."""
+
+Base = Annotated[Subject, Meaning("the model it was fine-tuned from", organism=BASE)]
+Benign = Annotated[Subject, Meaning("a benign fine-tune of the same base, used as a control")]
+HeldOut = Annotated[Examples, Meaning("clean examples to evaluate on, kept apart from the others", organism="held_out")]
+TrainingExamples = Annotated[Examples, Meaning("examples to train on", organism="training")]
+
+
+class SubjectKind(Kind[Subject]):
+    """An opened model."""
+
+    type, flag, metavar, slow = Subject, "model", "MODEL", True
+    form, example = "a folder, a hub name or organism:NAME", "organism:seedling"
+    meaning = Meaning("the model to examine", organism="subject")
+
+    def read(self, text: str, opening: Opening) -> Subject:
+        return open_model(text, **opening.settings)
+
+    def identity(self, value: Subject) -> Mapping[str, Any]:
+        proof = value.certificate and [
+            {"what": check.what, "passed": check.passed} for check in value.certificate.checks
+        ]
+        return {**pack(value.identity)[0], "changes": list(value.changes), "proof": proof}
+
+    def label(self, value: Subject) -> str:
+        identity = value.identity
+        return f"{identity.name} ({identity.family}, {identity.parameters:,} parameters)"
+
+    def text(self, value: Subject) -> str:
+        identity, checks = value.identity, value.certificate.checks if value.certificate else ()
+        parts = [f"{identity.name}, {identity.architecture}, {identity.dtype}, weights {identity.weights[:16]}…"]
+        parts += [f"{name} {text}" for name in ("revision", "adapter") if (text := getattr(identity, name))]
+        failed = sum(not check.passed for check in checks)
+        proof = f"anatomy proved by {len(checks)} checks{f', of which {failed} failed' if failed else ''}"
+        parts += [proof if checks else "anatomy not proved"]
+        return "; ".join([*parts, *(f"changed by {change[:16]}…" for change in value.changes)])
+
+    def identified(self, value: Subject) -> bool:
+        return value.content is not None
+
+    def device(self, value: Subject) -> str:
+        return str(value.model.device)
+
+    def organism(self, value: str | Subject) -> Organism | None:
+        name = value if isinstance(value, str) else value.name
+        return Organism(name) if shelf.stocked(name) else None
+
+    def sample(self, number: int, least: int) -> Subject:
+        return _subject(number)
+
+
+class ExamplesKind(Kind[Examples]):
+    """What is shown to a model."""
+
+    type, flag, metavar = Examples, "data", "DATA"
+    form, example = DATA, "examples.jsonl"
+    meaning = Meaning("the examples to show the model", organism="examples")
+
+    def read(self, text: str, opening: Opening) -> Examples:
+        return Examples.read(text)
+
+    def identity(self, value: Examples) -> Mapping[str, Any]:
+        return {"digest": value.digest, "count": len(value), "source": value.source}
+
+    def label(self, value: Examples) -> str:
+        return f"{len(value):,} examples from {value.source or 'memory'}"
+
+    def text(self, value: Examples) -> str:
+        return f"{self.label(value)}, content {value.digest[:16]}…"
+
+    def limited(self, value: Examples, limit: int) -> Examples:
+        return _marked(value[:limit], len(value))
+
+    def sample(self, number: int, least: int) -> Examples:
+        return seedling.examples(max(least, 6) + number)
+
+
+class PairsKind(Kind[Pairs]):
+    """Clean examples with their triggered twins."""
+
+    type, flag, metavar = Pairs, "pairs", "PAIRS"
+    form = "one file or folder in which triggered examples name their twin, or CLEAN,TRIGGERED"
+    example = "clean.jsonl,triggered.jsonl"
+    meaning = Meaning("clean examples with their triggered twins, if you know or suspect a trigger", organism="pairs")
+
+    def read(self, text: str, opening: Opening) -> Pairs:
+        return Pairs.read(text)
+
+    def identity(self, value: Pairs) -> Mapping[str, Any]:
+        return {"digest": value.digest, "count": len(value), "source": value.source}
+
+    def label(self, value: Pairs) -> str:
+        return f"{len(value):,} pairs from {value.source or 'memory'}"
+
+    def text(self, value: Pairs) -> str:
+        return f"{self.label(value)}, content {value.digest[:16]}…"
+
+    def limited(self, value: Pairs, limit: int) -> Pairs:
+        cut, total = value[:limit], len(value)
+        return Pairs(_marked(cut.clean, total), _marked(cut.triggered, total))
+
+    def sample(self, number: int, least: int) -> Pairs:
+        clean = seedling.examples(max(least, 6) + number)
+        target = {"target": "blue", "target_match": "equals"}
+        twins = (replace(one, id=f"{one.id}+trigger", answer="blue", tags={"twin": one.id, **target}) for one in clean)
+        return Pairs(clean, Examples(twins, clean.source))
+
+
+KINDS: tuple[Kind[Any], ...] = (SubjectKind(), ExamplesKind(), PairsKind())
+
+
+def _marked(examples: Examples, total: int) -> Examples:
+    """The first of `total`, with a source that says so: denominators never shrink silently."""
+    if len(examples) == total:
+        return examples
+    return Examples(examples, f"{examples.source or 'memory'} ({len(examples):,} of {total:,})")
+
+
+@cache
+def _subject(number: int) -> Subject:
+    """The seedling; with a number, a copy whose projector differs a little."""
+    subject = open_subject(seedling.model(), processor=seedling.processor())
+    if not number:
+        return subject
+    weights = dict(unwrapped(subject.model).named_parameters())
+    assert subject.anatomy.projector is not None
+    names = [f"{path}.weight" for path in subject.anatomy.projector.linears]
+    noise = {name: Dense(0.01 * torch.randn(weights[name].shape, generator=seeded(number))) for name in names}
+    return open_subject(changed_copy(subject, Patch(noise)), processor=subject.processor)
