@@ -16,7 +16,7 @@ def test_surgery_takes_more_of_it_than_any_other_repair(base, hijacked):
     options = Options(ranks=(5,), kept=(0.25, 1.0), steps=8)
     twins = logo.pairs[:40]
     found = purify(
-        hijacked, logo.examples[:32], logo.held_out[:100], base, None, twins.clean, twins.triggered, options
+        hijacked, logo.examples[:32], logo.held_out[:100], base, None, twins, options
     )  # fmt: skip
     after = found.outcomes["surgery"]
     assert found.verdict == Verdict.PASS

@@ -65,9 +65,7 @@ def test_a_backdoor_of_two_directions_is_recovered_as_two(base, hijacked, pairs)
     biases = {name: Dense(added) for name, added in projector_bias_deltas(hijacked, base).items()}
     planted = Subject(changed_copy(base, Patch({**patch.deltas, **biases})), base.processor, "two directions")
     assert [ranks["this update"].numerical for ranks in spectrum(planted, base).ranks.values()] == [2, 2]
-    found = recovery(
-        planted, base, pairs.clean, pairs, options=replace(QUICK, grid=1, ranks=(1, 2, 4), draws=1)
-    )
+    found = recovery(planted, base, pairs.clean, pairs, options=replace(QUICK, grid=1, ranks=(1, 2, 4), draws=1))
     assert found.asr.value > 0.8
     assert found.sufficiency == 2
     recovered = found.curves[recovering.ADDED][recovering.UPDATE]
