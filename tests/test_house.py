@@ -256,7 +256,7 @@ def test_the_public_face_is_small():
 def test_methods_stay_reachable_once_one_was_imported():
     """Importing a method's module must not put the package glasshouse.methods where gh.methods was."""
     for _ in range(2):
-        assert gh.methods.lens.name == "lens"
+        assert gh.methods.lens.__name__ == "lens"
         importlib.import_module("glasshouse.methods.atlas.lens")
     assert "lens" in dir(gh.methods)
     assert not hasattr(gh.methods, "divination")

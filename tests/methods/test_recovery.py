@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from glasshouse.data.examples import Examples
+from glasshouse.data.pairs import Pairs
 from glasshouse.methods.backdoor import recovery as recovering
 from glasshouse.methods.backdoor._partial_updates import LayerUpdate, PartialUpdates
 from glasshouse.methods.backdoor.recovery import Options, recovery
@@ -114,7 +115,7 @@ def test_an_update_that_does_nothing_has_nothing_to_recover(base, shown):
     small = LowRank(1e-3 * torch.randn(out, 2, generator=seeded(0)), torch.randn(2, inner, generator=seeded(1)))
     other = open_subject(changed_copy(base, Patch({name: small})), processor=base.processor)
     tagged = Examples(replace(one, tags={"target": "yellow duck", "target_match": "equals"}) for one in shown[:8])
-    found = recovery(other, base, shown[:8], tagged, options=MINIMAL)
+    found = recovery(other, base, shown[:8], Pairs(shown[:8], tagged), options=MINIMAL)
     assert found.verdict == Verdict.INCONCLUSIVE
     assert "nothing to recover" in found.headline
     bench = PartialUpdates(other, base, shown[:8], tagged, 8)

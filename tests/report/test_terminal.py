@@ -109,7 +109,7 @@ def test_the_progress_of_an_audit_is_inert_and_tells_each_verdict():
     lines = printed(lambda target: follow(LineView(target, {})))
     assert controls(lines) == set()
     assert [line.split()[:2] for line in lines.splitlines()] == [
-        ["judge", "concern"], ["witness", "broke"], ["adviser", "described"],
+        ["judge", "concern"], ["witness", "internal"], ["adviser", "described"],
     ]  # fmt: skip
 
     target = screen(terminal=True, width=120)
