@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import tiny
 from glasshouse.data.examples import Example, Examples
 from glasshouse.model.identity import weight_hash
 from glasshouse.model.opening import open_anatomy, open_subject, reopen
+from glasshouse.model.patches import patched
 from glasshouse.model.subject import Subject
+from glasshouse.values.deltas import Patch, Whole
 from glasshouse.values.errors import BadInput
 
 from .conftest import examples_for, noise
@@ -360,3 +363,55 @@ def test_a_subject_knows_how_to_be_opened_again(folder, monkeypatch: pytest.Monk
     assert again.origin == subject.origin
     assert open_subject(subject.model, processor=subject.processor).origin is None
     assert open_subject(place, processor=subject.processor).origin is None, "an object has no name to open it by"
+
+
+def test_an_identity_names_the_weights_without_the_patch_in_force(folder):
+    subject = open_subject(folder("llama"))
+    name = "model.layers.0.mlp.up_proj.weight"
+    weight = dict(subject.model.named_parameters())[name]
+    once, twice = (Patch({name: Whole(weight.detach() + shift)}) for shift in (0.5, 1.0))
+    with patched(subject, once), patched(subject, twice):  # asked for the first time with patches in force
+        inside = subject.identity
+        assert subject.content is not None
+        assert subject.content[4:] == (once.digest(), twice.digest())
+    assert subject.identity is inside
+    assert inside.weights == weight_hash(subject.model)
+    assert subject.own_weights == {}
+
+
+def test_weights_changed_by_hand_are_hashed_again(folder):
+    subject = open_subject(folder("llama"))
+    before = subject.identity
+    assert subject.identity is before
+    with torch.no_grad():
+        next(subject.model.parameters()).add_(1.0)
+    written = subject.identity
+    assert written.weights == weight_hash(subject.model) != before.weights
+    parameter = next(subject.model.parameters())
+    parameter.data = parameter.data + 1.0
+    assert subject.identity.weights == weight_hash(subject.model) != written.weights
+
+
+def test_generation_settings_are_part_of_the_identity(folder):
+    place = folder("llama")
+    plain = open_subject(place)
+    settings = json.loads((place / "generation_config.json").read_text())
+    (place / "generation_config.json").write_text(json.dumps({**settings, "transformers_version": "1.0"}))
+    assert open_subject(place).content == plain.content
+    (place / "generation_config.json").write_text(json.dumps({**settings, "repetition_penalty": 1.3}))
+    other = open_subject(place)
+    assert other.identity.generation != plain.identity.generation
+    assert other.content != plain.content
+    assert other.identity.weights == plain.identity.weights
+
+
+def test_a_mixed_batch_is_refused_with_advice_that_can_be_followed(opened):
+    subject = opened("llava")
+    mixed = [replace(examples_for(subject, 1, answers=True)[0], images=images) for images in ((), (noise(1),))]
+    for ask in (subject.logits, subject.score):
+        with pytest.raises(BadInput, match=r"batch_size=1"):
+            ask(mixed)
+        together = ask(mixed, batch_size=1)
+        torch.testing.assert_close(together, torch.cat([ask([example]) for example in mixed]))
+        with pytest.raises(BadInput, match="batch_size 0: a batch has 1 example or more"):
+            ask(mixed, batch_size=0)

@@ -27,7 +27,7 @@ class Handle:
 
     name: str
     hashes: tuple[str, ...]
-    """SHA-256 of weights, configuration and processor."""
+    """SHA-256 of weights, configuration, processor and generation settings."""
     origin: Origin | None
     """Where it was opened from; None for an organism, which its name says."""
 
@@ -66,7 +66,10 @@ class Handle:
 
     def _verified(self, subject: Subject) -> Subject:
         for what, wanted, got in zip(
-            ("weights", "configuration", "processor"), self.hashes, subject.content or ("",) * 3, strict=True
+            ("weights", "configuration", "processor", "generation settings"),
+            self.hashes,
+            subject.content or ("",) * 4,
+            strict=True,
         ):
             if got != wanted:
                 raise BadInput(

@@ -5,11 +5,12 @@ The same checkpoint has the same hashes wherever it lies and however it is split
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from glasshouse.values.codec import tensor_bytes
 
@@ -27,6 +28,8 @@ class Identity:
     """SHA-256 of the configuration, which decides what the weights compute."""
     processor: str
     """SHA-256 of tokenizer, chat template and image processing, which decide what the model is shown."""
+    generation: str
+    """SHA-256 of the generation settings, which decide how answers are decoded."""
     parameters: int
     dtype: str
     revision: str | None = None
@@ -36,10 +39,12 @@ class Identity:
 UNHASHED = "not hashed"
 
 
-def weight_hash(model: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of all weights and buffers, in order of name."""
+def weight_hash(model: nn.Module, own: Mapping[int, Tensor] | None = None) -> str:
+    """SHA-256 over the names, types, shapes and bytes of all weights and buffers, in order of name. `own` holds, by
+    identity of the parameter, the model's own tensors where a patch has put others in their place."""
     running = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
+        tensor = (own or {}).get(id(tensor), tensor)
         if not isinstance(tensor, Tensor) or tensor.is_meta:
             return f"{UNHASHED}: some weights are offloaded"
         running.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -56,6 +61,14 @@ def config_hash(config: PreTrainedConfig) -> str:
     """SHA-256 of all that a configuration says of what weights compute."""
     text = json.dumps(_essential(json.loads(config.to_json_string(use_diff=False))), sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def generation_hash(settings: GenerationConfig | None) -> str:
+    """SHA-256 of how answers are decoded, without the version that wrote it and settings that are not set."""
+    entries = {} if settings is None else settings.to_dict()
+    kept = {name: value for name, value in entries.items() if value is not None and not name.startswith("_")}
+    kept.pop("transformers_version", None)
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _essential(tree: Any) -> Any:

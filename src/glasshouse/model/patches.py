@@ -37,6 +37,9 @@ def patched(subject: Subject, patch: Patch) -> Iterator[None]:
         new = {name: patch.deltas[name].onto(parameter.data) for name, parameter in parameters.items()}
     with subject.alone, subject.changed_by(patch.digest()):
         kept = {name: parameter.data for name, parameter in parameters.items()}
+        outermost = {id(parameters[name]): tensor for name, tensor in kept.items()}
+        outermost = {key: tensor for key, tensor in outermost.items() if key not in subject.own_weights}
+        subject.own_weights |= outermost
         try:
             for name, parameter in parameters.items():
                 parameter.data = new[name]
@@ -44,6 +47,8 @@ def patched(subject: Subject, patch: Patch) -> Iterator[None]:
         finally:
             for name, parameter in parameters.items():
                 parameter.data = kept[name]
+            for key in outermost:
+                del subject.own_weights[key]
 
 
 def changed_copy(subject: Subject, patch: Patch) -> PreTrainedModel:

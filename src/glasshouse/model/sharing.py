@@ -24,12 +24,23 @@ MOST = 2**30
 """Bytes that are kept."""
 
 
+Marks = tuple[tuple[int, int], ...]
+"""Where each tensor's memory is, and how often it was written to."""
+
+
+def marks(tensors: Iterable[Tensor]) -> Marks:
+    """Equal as long as nobody replaced or wrote to any of these tensors."""
+    return tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+
+
 @dataclass
 class Shared:
     """What was computed so far."""
 
     values: OrderedDict[str, Tensor | tuple[Tensor, ...]] = field(default_factory=OrderedDict)
-    names: WeakKeyDictionary[nn.Module, str] = field(default_factory=WeakKeyDictionary[nn.Module, str])
+    names: WeakKeyDictionary[nn.Module, tuple[Marks, str]] = field(
+        default_factory=WeakKeyDictionary[nn.Module, tuple[Marks, str]]
+    )
     """Of models whose weights were hashed."""
     saved: int = 0
     """How often a value was given again."""
@@ -71,11 +82,12 @@ def shared(key: Callable[[], tuple[object, ...] | None], compute: Callable[[], T
 
 
 def name_of(model: nn.Module, weights: Callable[[], Iterable[Tensor]]) -> str:
-    """A name for some of a model's weights, hashed once: methods leave models as they were."""
-    names = kept.names if (kept := _now.get()) else WeakKeyDictionary[nn.Module, str]()
-    if model not in names:
-        names[model] = content(weights())
-    return names[model]
+    """A name for some of a model's weights, hashed again only when one was replaced or written to."""
+    names = kept.names if (kept := _now.get()) else WeakKeyDictionary[nn.Module, tuple[Marks, str]]()
+    now = marks(weights())
+    if model not in names or names[model][0] != now:
+        names[model] = now, content(weights())
+    return names[model][1]
 
 
 def content(tensors: Iterable[Tensor]) -> str:

@@ -24,9 +24,10 @@ from glasshouse.data.examples import Example, Examples
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.certificate import Certificate
 from glasshouse.model.finder import find_anatomy, unwrapped
-from glasshouse.model.identity import UNHASHED, Identity, config_hash, weight_hash
+from glasshouse.model.identity import UNHASHED, Identity, config_hash, generation_hash, weight_hash
 from glasshouse.model.layout import laid_out
 from glasshouse.model.prompts import Encoded, Prompts
+from glasshouse.model.sharing import Marks
 from glasshouse.values.errors import BadInput
 
 GREEDY: dict[str, Any] = {
@@ -77,7 +78,10 @@ class Subject:
         self.alone = threading.RLock()
         """Held while hooks or patches are in place: they are the model's own, so two threads take turns."""
         self.changes: tuple[str, ...] = ()
-        """Digests of the plans and patches at work now. A run records them."""
+        """Digests of the plans and patches in force now. A run records them."""
+        self.own_weights: dict[int, Tensor] = {}
+        """By identity of the parameter, the model's own tensors while a patch has put others in their place."""
+        self._identity: tuple[Marks, Identity] | None = None
 
     @contextmanager
     def changed_by(self, digest: str) -> Iterator[None]:
@@ -92,25 +96,39 @@ class Subject:
 
     @property
     def content(self) -> tuple[str, ...] | None:
-        """All that decides what it says, by hashes; None where weights lie elsewhere and cannot be hashed."""
+        """All that decides what it generates, by hashes; None where weights lie elsewhere and cannot be hashed."""
         identity = self.identity
         hashed = not identity.weights.startswith(UNHASHED)
-        return (identity.weights, identity.config, identity.processor, *self.changes) if hashed else None
+        hashes = (identity.weights, identity.config, identity.processor, identity.generation)
+        return (*hashes, *self.changes) if hashed else None
 
     def __repr__(self) -> str:
         return f"Subject({self.name}: {', '.join(self.anatomy.parts)})"
 
-    @cached_property
+    @property
     def identity(self) -> Identity:
-        """Who this model is; hashes every weight, once."""
+        """Who this model is, with no change in force. Hashes every weight, again only when one was replaced or written
+        to by hand."""
+        weights = self.model.state_dict(keep_vars=True).values()
+        now = tuple(
+            (self.own_weights.get(id(weight), weight).data_ptr(), weight._version)
+            for weight in weights
+            if isinstance(weight, Tensor)
+        )
+        if self._identity is None or self._identity[0] != now:
+            self._identity = now, self._identified()
+        return self._identity[1]
+
+    def _identified(self) -> Identity:
         parameters = list(self.model.parameters())
         return Identity(
             name=self.name,
             family=self.anatomy.family,
             architecture=type(unwrapped(self.model)).__name__,
-            weights=weight_hash(self.model),
+            weights=weight_hash(self.model, self.own_weights),
             config=config_hash(unwrapped(self.model).config),
             processor=self.prompts.digest(),
+            generation=generation_hash(getattr(unwrapped(self.model), "generation_config", None)),
             parameters=sum(parameter.numel() for parameter in parameters),
             dtype=str(self.model.dtype).removeprefix("torch."),
             revision=self.revision,
@@ -161,15 +179,18 @@ class Subject:
         with self.alone, laid_out(encoded.layout):
             return self.model(**inputs, **options)
 
-    def logits(self, examples: Sequence[Example] | Encoded) -> Float[Tensor, "rows vocabulary"]:
-        """What the model would say first, as float32 logits."""
-        encoded = examples if isinstance(examples, Encoded) else self.encode(examples)
+    def logits(
+        self, examples: Sequence[Example] | Encoded, *, batch_size: int | None = None
+    ) -> Float[Tensor, "rows vocabulary"]:
+        """Logits of each answer's first token, as float32; all examples in one batch unless `batch_size` says less."""
         self._needs_language("logits")
-        return self.forward(encoded).logits[:, -1].float()
+        batches = [examples] if isinstance(examples, Encoded) else map(self.encode, _split(examples, batch_size))
+        return torch.cat([self.forward(encoded).logits[:, -1].float() for encoded in batches])
 
     @torch.no_grad()
-    def score(self, examples: Sequence[Example]) -> Float[Tensor, " examples"]:
-        """Log-probability of each example's answer, summed over its tokens (natural logarithm)."""
+    def score(self, examples: Sequence[Example], *, batch_size: int | None = None) -> Float[Tensor, " examples"]:
+        """Log-probability of each example's answer, summed over its tokens (natural logarithm); all examples in one
+        batch unless `batch_size` says less."""
         self._needs_language("score")
         if any(not example.answer for example in examples):
             raise BadInput("score: every example needs an answer to be scored")
@@ -180,14 +201,14 @@ class Subject:
                 raise BadInput(
                     f"score: the answer of example {example.id!r} has no tokens, so there is nothing to score"
                 )
-        encoded = self.encode(examples, answers=True)
-        logits = self.forward(encoded).logits
-        counts = encoded.layout.answers
         totals: list[Tensor] = []
-        for row, count in enumerate(counts.tolist()):
-            said = encoded.inputs["input_ids"][row, -count:]
-            steps = logits[row, -count - 1 : -1].float().log_softmax(-1)
-            totals.append(steps.gather(1, said[:, None]).double().sum())
+        for batch in _split(examples, batch_size):
+            encoded = self.encode(batch, answers=True)
+            logits = self.forward(encoded).logits
+            for row, count in enumerate(encoded.layout.answers.tolist()):
+                answer = encoded.inputs["input_ids"][row, -count:]
+                steps = logits[row, -count - 1 : -1].float().log_softmax(-1)
+                totals.append(steps.gather(1, answer[:, None]).double().sum())
         return torch.stack(totals).float()
 
     @torch.no_grad()
@@ -226,3 +247,11 @@ class Subject:
         from glasshouse.values.surfaces import rendered
 
         return rendered("html", self.anatomy)
+
+
+def _split(examples: Sequence[Example], size: int | None) -> Iterator[Sequence[Example]]:
+    """Batches of `size` examples; one batch of all without it."""
+    step = len(examples) if size is None else size
+    if step < 1:
+        raise BadInput("there are no examples" if not examples else f"batch_size {size}: a batch has 1 example or more")
+    return (examples[start : start + step] for start in range(0, len(examples), step))

@@ -9,7 +9,7 @@ alone. Every hook lives on an ExitStack: when a block ends, however it ends, the
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -17,15 +17,17 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from glasshouse.data.examples import Examples
-from glasshouse.model.activations import Activations, select, token_index
+from glasshouse.model.activations import Activations, select
 from glasshouse.model.anatomy import Location
+from glasshouse.model.editing import editor_of
 from glasshouse.model.finder import unwrapped
 from glasshouse.model.patterns import pattern_edits, pattern_recorder
-from glasshouse.model.spans import Pass, TokenNumbers
+from glasshouse.model.prompts import Encoded
+from glasshouse.model.spans import Pass
 from glasshouse.model.streams import first_tensor, main_tensor, with_main
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.accumulators import Accumulator
-from glasshouse.values.changes import Mask, Mean, Noise, Plan, Step
+from glasshouse.values.changes import Plan, Step
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Site
 
@@ -96,7 +98,7 @@ def edited(subject: Subject, plan: Plan) -> Iterator[None]:
         if patterns:
             stack.enter_context(pattern_edits(subject, patterns, watched))
         for (module, side), group in by_module.items():
-            tap_edit(stack, subject.module(module), side, _editor(group, watched))
+            tap_edit(stack, subject.module(module), side, editor_of(group, watched))
         yield
 
 
@@ -221,7 +223,39 @@ class _Enough(Exception):
     """Ends a forward pass whose remaining layers nobody reads."""
 
 
-def _run(subject: Subject, batch: Any, locations: Sequence[Location]) -> None:
+def read_once(subject: Subject, module: nn.Module, batch: Encoded) -> Tensor | None:
+    """What the module returns first for this batch; the forward pass ends there. None if it is not run."""
+    values: list[Tensor] = []
+
+    def take(value: Tensor) -> None:
+        values.append(value)
+        raise _Enough
+
+    with ExitStack() as stack:
+        tap_read(stack, module, "output", take)
+        with suppress(_Enough):
+            subject.forward(batch)
+    return values[0] if values else None
+
+
+def tap_replace(stack: ExitStack, module: nn.Module, compute: Callable[[Tensor], Tensor]) -> None:
+    """Let `compute` stand in for the module: it is given the stream that enters, and the module's own forward is not
+    run. No hook can skip a forward, so this one is hidden on the module itself; hooks around it run as before."""
+    hidden = module.__dict__.get("forward")
+
+    def forward(*args: Any, **kwargs: Any) -> Tensor:
+        return compute(first_tensor(module, args, kwargs)[0])
+
+    def restore() -> None:
+        del module.__dict__["forward"]
+        if hidden is not None:
+            module.forward = hidden
+
+    module.forward = forward
+    stack.callback(restore)
+
+
+def _run(subject: Subject, batch: Encoded, locations: Sequence[Location]) -> None:
     """One forward pass, as deep as the deepest location asks."""
     with ExitStack() as stack:
         end = _first_unread_layer(subject, locations)
@@ -261,57 +295,3 @@ def _feeder(location: Location, watched: Watched, start: int, accumulator: Accum
         accumulator.update(values, rows + start, positions)
 
     return feed
-
-
-def _editor(group: Sequence[tuple[Step, Location]], watched: Watched) -> Editor:
-    """Apply the steps in order to one tensor: select, edit, put back."""
-    edits = [
-        (step, location, step.edit.drawing() if isinstance(step.edit, Noise) else step.edit) for step, location in group
-    ]
-
-    def edit(value: Tensor) -> Tensor:
-        flat = value.reshape(-1, value.shape[-1])
-        for step, location, change in edits:
-            index, rows = _selection(step, location, value, watched)
-            if index is not None and not len(index):
-                continue
-            chosen = flat if index is None else flat[index]
-            units = -1 if location.units is None or location.width == 1 else -2
-            whole = (
-                chosen if location.units is None or location.width == 1 else chosen.unflatten(-1, (location.units, -1))
-            )
-            if location.chosen is None:
-                new = change.on(whole, rows, units)
-            else:
-                picks = torch.tensor(location.chosen, device=flat.device)
-                new = whole.index_copy(1, picks, change.on(whole[:, picks], rows, units).to(whole.dtype))
-            new = new.reshape(chosen.shape).to(flat.dtype)
-            flat = new if index is None else flat.index_copy(0, index, new)
-        new = flat.view(value.shape)
-        if new.stride() != value.stride():
-            # What comes next rounds differently on another layout, so the new tensor lies in memory as the old did.
-            new = torch.empty_strided(value.shape, value.stride(), dtype=new.dtype, device=new.device).copy_(new)
-        return new
-
-    return edit
-
-
-def _selection(
-    step: Step, location: Location, value: Tensor, watched: Watched
-) -> tuple[TokenNumbers | None, TokenNumbers]:
-    """Which tokens of the flattened value a step edits (None: all), and the row of the batch of each."""
-    tokens = value.shape[:-1].numel()
-    if location.packed and step.rows is None and not isinstance(step.edit, Mask | Mean):
-        return None, torch.zeros(tokens, dtype=torch.long, device=value.device)  # rows do not matter
-    now = watched()
-    if location.packed or now.real is None:
-        index, rows = None, now.image_rows(value.shape).to(value.device)
-    else:
-        index, rows = token_index(location.site, value, now), now.token_rows.to(value.device)
-    if step.rows is not None:
-        wanted = torch.tensor(step.rows, device=value.device)
-        if int(wanted.max()) >= now.rows:
-            raise BadInput(f"{step.site}: row {int(wanted.max())} of a batch of {now.rows}")
-        candidates = torch.arange(tokens, device=value.device) if index is None else index
-        index = candidates[torch.isin(rows[candidates], wanted)]
-    return index, rows if index is None else rows[index]
