@@ -15,6 +15,12 @@ from glasshouse.data.images import StoredImage
 from glasshouse.model.opening import open_subject
 from glasshouse.model.subject import Subject
 
+SEES = ("llava", "llava_next", "qwen3_vl", "idefics3", "paligemma", "gemma3", "mllama", "blip-2")
+"""Families that differ in how an image enters: one frame, tiles, packed patches, shuffled pixels, a prefix that sees
+ahead, pooling, cross-attention, queries."""
+READS = ("llama", "gemma2", "gpt2", "mixtral")
+"""Families that differ in what a layer is: plain, capped and windowed, learned positions, experts."""
+
 Opener = Callable[[str], Subject]
 
 

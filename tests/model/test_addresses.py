@@ -26,7 +26,7 @@ from glasshouse.values.tokens import Masks, Tokens, phrase, region
 
 from .conftest import noise
 
-FAMILIES = ("llava", "qwen2_vl", "idefics3", "llama")
+FAMILIES = ("llava", "qwen3_vl", "idefics3", "llama")
 PROMPT = "The mat: where did the cat sit, the cat or the dog?"
 
 
@@ -98,7 +98,7 @@ def test_answers_and_generated_tokens_do_not_shift_an_address(subject: Subject):
         torch.testing.assert_close(record(subject, site, plain)[site], record(subject, site, answered)[site])
 
 
-@pytest.mark.parametrize("family", ["llava", "paligemma", "gemma3", "qwen2_vl", "qwen3_vl", "idefics3", "internvl"])
+@pytest.mark.parametrize("family", ["llava", "gemma3", "qwen3_vl", "idefics3", "internvl"])
 def test_a_region_is_the_tokens_that_see_it(opened, family: str):
     """With the encoder's attention zeroed, pixels reach only the tokens of their own cell."""
     _pixels_reach(opened(family), height=64, width=64)
@@ -118,7 +118,7 @@ def test_a_region_of_a_tiled_image_is_in_its_tile_and_in_the_overview(folder):
 def _pixels_reach(subject: Subject, height: int, width: int) -> None:
     pixels = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
     site = language.embeddings @ "image"
-    for row, column in ((0.125, 0.125), (0.125, 0.875), (0.875, 0.625), (0.375, 0.375)):
+    for row, column in ((0.125, 0.875), (0.625, 0.375)):
         painted = pixels.clone()
         down, across = int(row * height), int(column * width)
         painted[down - 2 : down + 2, across - 2 : across + 2] ^= 255
@@ -137,7 +137,7 @@ def _png(pixels: Tensor) -> StoredImage:
 
 
 def test_images_are_told_apart_by_number(opened):
-    for family in ("qwen2_vl", "idefics3"):
+    for family in ("qwen3_vl", "idefics3"):
         subject = opened(family)
         example = Example(prompt=PROMPT, images=(noise(1, 64, 64), noise(2, 64, 64)), id="7")
         image, first, second = (prompt_mask(subject, example, address) for address in ("image", "image#1", "image#2"))
@@ -220,10 +220,10 @@ def test_random_controls_are_drawn_from_each_prompt(subject: Subject):
         (Masks.of_examples({"1": torch.tensor([True])}), r"^@mask: the mask of example 1 is for 1 tokens, its prompt"),
     ],
 )
-def test_what_is_not_there_is_named(subject: Subject, address: Tokens | str, told: str):
-    example = asked(subject, PROMPT, PROMPT)[1]
+def test_what_is_not_there_is_named(llava: Subject, address: Tokens | str, told: str):
+    example = asked(llava, PROMPT, PROMPT)[1]
     with pytest.raises(BadInput, match=told):
-        record(subject, language.residual[0] @ address, Examples([example]))
+        record(llava, language.residual[0] @ address, Examples([example]))
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from glasshouse.model.subject import Subject
 from glasshouse.values.deltas import Patch, Whole
 from glasshouse.values.errors import BadInput
 
-from .conftest import examples_for, noise
+from .conftest import READS, SEES, examples_for, noise
 
-SPEAKS = tuple(f for f in tiny.CHECKPOINTS if f not in tiny.VISION_ONLY)
+SPEAKS = (*SEES, *READS)
 
 
 # Asking -------------------------------------------------------------------------------------------------------------

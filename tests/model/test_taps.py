@@ -27,13 +27,7 @@ from glasshouse.values.changes import (
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Site, language, projector, vision
 
-from .conftest import examples_for
-
-SEES = (
-    *("llava", "llava_siglip", "llava_next", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "idefics3", "smolvlm", "paligemma"),
-    *("gemma3", "internvl", "mllama", "blip-2", "aya_vision"),
-)
-READS = ("llama", "qwen3", "gemma2", "gpt2", "phi", "mixtral", "gpt_neox")
+from .conftest import READS, SEES, examples_for
 
 
 def bare(subject: Subject, examples: Examples, *, answers: bool = False) -> Tensor:
