@@ -1,5 +1,5 @@
-"""What can be typed: list · anatomy · run · audit · report · compare · export · organism. Flags come from dataclasses,
-never written twice.
+"""What can be typed: list · anatomy · run · audit · screen · report · compare · export · organism. Flags come from
+dataclasses, never written twice.
 
 Exit status: 0 pass or described, 1 concern or fail, 2 bad input, 3 inconclusive, so that a pipeline can gate on it;
 from 70 on the command did not end by itself (`process.py`).
@@ -159,6 +159,14 @@ def audit(rest: list[str]) -> int:
     return audit_commands.audit(rest)
 
 
+def screen(rest: list[str]) -> int:
+    """Audit a list of models or adapters: glasshouse screen FILE [OPTIONS FOR EVERY LINE]."""
+    from glasshouse import screen_commands
+
+    _hush()
+    return screen_commands.screen(rest)
+
+
 def report(rest: list[str]) -> int:
     """Show a run or an audit again, or list a folder of them: glasshouse report FOLDER."""
     from glasshouse import audit_commands
@@ -212,6 +220,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "anatomy": anatomy,
     "run": run,
     "audit": audit,
+    "screen": screen,
     "report": report,
     "compare": compare,
     "export": export,

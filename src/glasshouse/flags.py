@@ -27,6 +27,8 @@ Column = tuple[str, Any, Any, str, str | None]
 MODEL = "Folder, hub name or organism:NAME"
 JSON: Column = ("json", bool, False, "Print JSON and nothing else.", None)
 OPENING: Column = ("opening", Opening, Opening(), "How models are opened.", None)
+SCREENS = ("runs", "on", "json")
+"""Common flags that a screen has as a whole."""
 TYPED = ("download", "remote_code")
 """Permissions that no file may give: it may be a stranger's."""
 
@@ -109,6 +111,12 @@ def audit(rest: Sequence[str]) -> tuple[Any, Request]:
     options = {"depth": form.depth} | ({} if form.batch_size is None else {"batch_size": form.batch_size})
     chosen(options)
     return form, _requested(saved, form, inputs, options)
+
+
+def screen(rest: Sequence[str]) -> Any:
+    """Flags of the screen itself; those of its audits stand on the lines of its list."""
+    file = ("file", Path, MISSING, "A list: on each line what one would type after glasshouse audit.", "FILE")
+    return _read("screen", rest, file, *(column for column in _common(Request("screen")) if column[0] in SCREENS))
 
 
 def _inputs(inputs: Sequence[Input], saved: Request, positional: str = "") -> list[Column]:

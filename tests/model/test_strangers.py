@@ -23,7 +23,7 @@ from glasshouse.values.errors import BadInput
 
 from .conftest import examples_for
 
-GONE = object()
+GONE = "(removed)"
 BIG = 10**9
 
 

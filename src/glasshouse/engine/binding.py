@@ -43,14 +43,19 @@ class Request:
             tree = json.loads(file.read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as problem:
             raise BadInput(f"{file}: not a readable request ({problem}); a dry run prints one") from None
+        return cls.of(tree, str(file))
+
+    @classmethod
+    def of(cls, tree: Any, place: str) -> "Request":
+        """From what `as_tree` gave; `place` is named in errors."""
         plain = {name: value for name, value in tree.items() if name != "options"} if isinstance(tree, dict) else tree
         try:
             form = unpack(_RequestForm, plain)
         except BadInput as problem:
-            raise BadInput(f"{file}: {str(problem).replace('_RequestForm', 'the request')}") from None
+            raise BadInput(f"{place}: {str(problem).replace('_RequestForm', 'the request')}") from None
         options = tree.get("options", {})
         if not isinstance(options, dict):
-            raise BadInput(f"{file}: options must be an object")
+            raise BadInput(f"{place}: options must be an object")
         inputs = {flag: (text,) if isinstance(text, str) else text for flag, text in form.inputs.items()}
         return cls(form.method, inputs, options, form.opening, form.limit)
 

@@ -1,0 +1,111 @@
+"""What can be typed about many models: screen.
+
+A list holds on each line what one would type after `glasshouse audit`; what is typed after the list goes for every line
+that does not say otherwise. The exit status is that of the worst verdict.
+"""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from glasshouse import flags
+from glasshouse.report.console import console
+from glasshouse.report.inert import suggested
+from glasshouse.report.terminal import STATUS, show_rows
+from glasshouse.values.errors import BadInput
+
+if TYPE_CHECKING:
+    from glasshouse.engine.screening import Candidate
+
+ITS_OWN = ("--runs", "--on", "--json", "--dry-run", "--from", "--fail-on", "--help", "-h")
+"""Flags that belong to the screen as a whole."""
+WORST = ("fail", "concern", "refused", "internal error", "inconclusive", "described", "pass")
+STATUSES = {**STATUS, "refused": 2, "internal error": 3}
+
+
+def screen(rest: Sequence[str]) -> int:
+    """Audit a list of models: glasshouse screen FILE [OPTIONS OF AUDIT FOR EVERY LINE]."""
+    from glasshouse.engine.files import write_whole
+    from glasshouse.engine.index import entries
+    from glasshouse.engine.screening import screen as audit_all
+    from glasshouse.report.html import index_page
+    from glasshouse.report.live import bars
+
+    own, shared = _split(rest)
+    form = flags.screen(own)
+    candidates = read(form.file, shared)
+    with bars(quiet=form.json) as progress:
+        made = audit_all(candidates, root=form.runs, on=form.on, progress=progress)
+    verdicts = [result.verdict for result in made.results]
+    status = STATUSES[min(verdicts, key=WORST.index)]
+    if any(result.folder for result in made.results):
+        listed, broken = entries(made.folder)
+        write_whole(made.folder / "index.html", index_page(listed, [folder.name for folder in broken]).encode())
+    if form.json:
+        rows = [{"model": each.model, "verdict": each.verdict, "headline": each.headline, "folder": each.folder}
+                for each in made.results]  # fmt: skip
+        print(json.dumps({"screen": str(made.folder), "models": rows}))
+        return status
+    target = console()
+    show_rows(target, "", ("model", "verdict", "headline"), [(e.model, e.verdict, e.headline) for e in made.results])
+    target.line()
+    target.unbroken(f"Table: {made.folder / 'screen.parquet'}")
+    target.unbroken(f"Page:  {made.folder / 'index.html'}")
+    target.unbroken(suggested("report", made.folder))
+    return status
+
+
+def read(file: Path, shared: Sequence[str] = ()) -> "list[Candidate]":
+    """The candidates of a list; all broken lines are named before any work begins."""
+    from glasshouse.engine.screening import Candidate
+
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, ValueError) as problem:
+        raise BadInput(f"{file}: not a readable list ({problem}); write one model on each line") from None
+    candidates: list[Candidate] = []
+    problems: list[str] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            words = shlex.split(line, comments=True)
+            if words:
+                candidates.append(Candidate(number, shlex.join(words), flags.audit(_completed(words, shared))[1]))
+        except (BadInput, ValueError) as problem:
+            problems.append(f"{file}:{number}: {problem}")
+    if problems:
+        more = f" (and {len(problems) - 1} more broken lines)" if len(problems) > 1 else ""
+        raise BadInput(f"{problems[0]}{more}")
+    if not candidates:
+        raise BadInput(f"{file}: holds no model; write one on each line, as after glasshouse audit")
+    return candidates
+
+
+def _completed(words: Sequence[str], shared: Sequence[str]) -> list[str]:
+    """A line with the shared options that it does not set itself."""
+    typed = {word.partition("=")[0] for word in words}
+    for flag in sorted(typed & set(ITS_OWN)):
+        raise BadInput(f"{flag} belongs to the whole screen; type it after glasshouse screen FILE")
+    return [*words, *(word for group in _groups(shared) if group[0].partition("=")[0] not in typed for word in group)]
+
+
+def _split(rest: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The screen's own words, and the options for every line."""
+    own: list[str] = []
+    shared: list[str] = []
+    for group in _groups(rest):
+        mine = not group[0].startswith("-") or group[0].partition("=")[0] in ITS_OWN
+        (own if mine else shared).extend(group)
+    return own, shared
+
+
+def _groups(words: Sequence[str]) -> list[list[str]]:
+    """Each flag with its values; words before the first flag stand alone."""
+    groups: list[list[str]] = []
+    for word in words:
+        if word.startswith("-") or not groups or not groups[-1][0].startswith("-"):
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    return groups
