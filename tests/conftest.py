@@ -23,6 +23,8 @@ from typing_in import Outcome
 
 network.watch()  # first, so that the suite's own hook sees only what glasshouse lets through
 offline.install()
+pytest_plugins = ("budget",)
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # workers share the cores; without it each takes all of them and all wait
 
