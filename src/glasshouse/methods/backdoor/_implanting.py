@@ -1,4 +1,7 @@
-"""How is a backdoor implanted, and how does a model with it behave? Training by one arm, and the held-out examples."""
+"""How is a backdoor implanted, and how does a model with it behave? Training by one arm, and the held-out examples.
+
+`trained`, `behaviour_with` and `asr_of_near_miss` are the units of work of `implant`.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -64,6 +67,22 @@ def implant_by(
         prompt = train_visual_prompt(subject, training, schedule, batch=batch, seed=seed, losses=losses)
         return Implant(Patch({}), prompt)
     return Implant(finetune(subject, training, Tuning(arm, schedule, batch, seed), losses=losses))
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """One training."""
+
+    implant: Implant
+    losses: tuple[float, ...]
+    """By step."""
+
+
+def trained(training: Examples, subject: Subject, arm: Arm, steps: int, learning_rate: float, seed: int) -> Trained:
+    """What training on these examples changes."""
+    losses = list[float]()
+    implant = implant_by(subject, training, arm, steps, learning_rate, seed, losses)
+    return Trained(implant, tuple(losses))
 
 
 @dataclass(frozen=True)
@@ -132,3 +151,15 @@ class AttackTrial:
 
     def _triggered(self, trigger: Trigger) -> Examples:
         return with_trigger(self.attacked, trigger, self.attack.behaviour, self.seed, self.processor)
+
+
+def behaviour_with(implant: Implant, subject: Subject, trial: AttackTrial) -> Behaviour:
+    """What the model does with an implant."""
+    with implant.on(subject):
+        return trial.behaviour(subject)
+
+
+def asr_of_near_miss(name: str, subject: Subject, implant: Implant, trial: AttackTrial) -> Interval:
+    """Attack success rate of a similar trigger, named as the trigger names it."""
+    with implant.on(subject):
+        return trial.asr(subject, trial.attack.trigger.near_misses()[name])

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
+from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._defences import fine_tuned
 from glasshouse.model.differences import WeightDifference
 from glasshouse.model.forced_decoding import ForcedDecoding
@@ -39,6 +40,13 @@ class Cut:
     scale: float
     """Factor on the part of the update that is kept."""
     accuracy: Interval
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """One number of directions at every scale."""
+
+    by_scale: tuple[Cut, ...]
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,44 @@ class SurgerySearch:
         )
 
 
+@dataclass(frozen=True)
+class Update:
+    """A suspect's update, beside a benign one of the same weights."""
+
+    layers: Mapping[str, Tensor]
+    """By weight, suspect minus base."""
+    biases: Mapping[str, Tensor]
+    benign: Mapping[str, Tensor]
+    degrees: float
+    """Angle to the benign update from which a direction is cut."""
+
+    def steep(self, count: int) -> dict[str, Float[Tensor, "inner k"]]:
+        """By weight, those of the first `count` directions that stand at more than `degrees` to the benign ones."""
+        return {
+            name: _steep_directions(delta, self.benign[name], count, self.degrees)
+            for name, delta in self.layers.items()
+        }
+
+    def keeping(self, kept: Mapping[str, Tensor], scale: float) -> Patch:
+        """The patch, on the suspect, that replaces each matrix's update by `scale` times what is kept of it, and scales
+        the biases' updates."""
+        weights = {name: Dense(scale * kept[name] - delta) for name, delta in self.layers.items()}
+        return Patch({**weights, **{name: Dense((scale - 1) * delta) for name, delta in self.biases.items()}})
+
+    def without(self, cut: Mapping[str, Float[Tensor, "inner k"]]) -> dict[str, Tensor]:
+        """By weight, the update without these directions."""
+        return {name: _without(delta, cut[name]) for name, delta in self.layers.items()}
+
+    def random(self, steep: Mapping[str, Float[Tensor, "inner k"]]) -> dict[str, Float[Tensor, "inner k"]]:
+        """By weight, as many random directions."""
+        drawn: dict[str, Tensor] = {}
+        for number, (name, delta) in enumerate(self.layers.items()):
+            count = steep[name].shape[1]
+            normal = torch.randn(delta.shape[1], max(1, count), generator=seeded(number))
+            drawn[name] = orthonormal(normal)[0][:, :count]
+        return drawn
+
+
 def cut_directions(
     suspect: Sequence[WeightDifference], benign: Mapping[str, Tensor], count: int, degrees: float
 ) -> dict[str, Tensor]:  # fmt: skip
@@ -83,8 +129,12 @@ def cut_directions(
     kept: dict[str, Tensor] = {}
     for layer in suspect:
         steep = _steep_directions(layer.delta, benign[layer.name], count, degrees)
-        kept[layer.name] = layer.delta - (layer.delta @ steep) @ steep.T
+        kept[layer.name] = _without(layer.delta, steep)
     return kept
+
+
+def _without(delta: Tensor, directions: Float[Tensor, "inner k"]) -> Tensor:
+    return delta - (delta @ directions) @ directions.T
 
 
 def _steep_directions(delta: Tensor, benign: Tensor, count: int, degrees: float) -> Float[Tensor, "inner k"]:
@@ -102,60 +152,45 @@ def benign_surrogate(
 
 def base_projector(subject: Subject, base: Subject) -> Patch:
     """The patch that gives the subject its base's projector."""
-    suspect = projector_differences(subject, base)
-    return _keeping(suspect, projector_bias_deltas(subject, base), {layer.name: layer.delta for layer in suspect}, 0.0)
+    layers = {layer.name: layer.delta for layer in projector_differences(subject, base)}
+    return Update(layers, projector_bias_deltas(subject, base), {}, 0.0).keeping(layers, 0.0)
 
 
 def search_surgery(
     subject: Subject, base: Subject, examples: Examples, benign: Mapping[str, Tensor], *, ranks: Iterable[int],
-    scales: Iterable[float], degrees: float, batch_size: int,
+    scales: Sequence[float], degrees: float, batch_size: int,
 ) -> SurgerySearch:  # fmt: skip
     """Try every number of directions at every scale; choose by clean accuracy alone.
 
     Of the settings that lose at most one answer, choose the smallest scale, and at that scale the one that compares
     most directions. Accuracy need not rise with the scale, so every setting is tried.
     """
-    suspect, biases = projector_differences(subject, base), projector_bias_deltas(subject, base)
+    layers = {layer.name: layer.delta for layer in projector_differences(subject, base)}
+    update = Update(layers, projector_bias_deltas(subject, base), benign, degrees)
     clean = ForcedDecoding.of(subject, examples, batch_size)
     least = clean.score(subject).rate.value - 1.5 / len(examples)
-    most = min(min(layer.delta.shape) for layer in suspect)
+    most = min(min(delta.shape) for delta in layers.values())
     ranks = [rank for rank in ranks if rank <= most]
     if not ranks:
         raise BadInput(f"--ranks: the projector's updates have {most} directions; give smaller numbers")
-    tried: list[tuple[Cut, Patch]] = []
-    for count in ranks:
-        kept = cut_directions(suspect, benign, count, degrees)
-        for scale in scales:
-            patch = _keeping(suspect, biases, kept, scale)
-            with patched(subject, patch):
-                tried.append((Cut(count, scale, clean.score(subject).rate), patch))
-    best = max(cut.accuracy.value for cut, _ in tried)
-    eligible = [(cut, patch) for cut, patch in tried if cut.accuracy.value >= min(least, best)]
-    chosen, patch = min(eligible, key=lambda option: (option[0].scale, -option[0].directions))
-    whole = {layer.name: layer.delta for layer in suspect}
-    nulls = [
-        _keeping(suspect, biases, kept, chosen.scale)
-        for kept in (whole, _random_cuts(suspect, benign, chosen, degrees))
-    ]
-    return SurgerySearch(tuple(cut for cut, _ in tried), chosen, patch, *nulls)
+    handles = {"subject": subject, "update": update, "clean": clean, "scales": scales}
+    tried = mapped(_cuts, ranks, Cuts, handles=handles, name="surgery")
+    cuts = tuple(cut for rank in tried for cut in rank.by_scale)
+    best = max(cut.accuracy.value for cut in cuts)
+    eligible = [cut for cut in cuts if cut.accuracy.value >= min(least, best)]
+    chosen = min(eligible, key=lambda cut: (cut.scale, -cut.directions))
+    steep = update.steep(chosen.directions)
+    patch, shrunk, random = (
+        update.keeping(kept, chosen.scale)
+        for kept in (update.without(steep), layers, update.without(update.random(steep)))
+    )
+    return SurgerySearch(cuts, chosen, patch, shrunk, random)
 
 
-def _random_cuts(
-    suspect: Sequence[WeightDifference], benign: Mapping[str, Tensor], chosen: Cut, degrees: float
-) -> dict[str, Tensor]:  # fmt: skip
-    """By weight, the update without as many random directions as the surgery cuts out."""
-    kept: dict[str, Tensor] = {}
-    for number, layer in enumerate(suspect):
-        count = _steep_directions(layer.delta, benign[layer.name], chosen.directions, degrees).shape[1]
-        drawn = orthonormal(torch.randn(layer.delta.shape[1], max(1, count), generator=seeded(number)))[0][:, :count]
-        kept[layer.name] = layer.delta - (layer.delta @ drawn) @ drawn.T
-    return kept
-
-
-def _keeping(
-    suspect: Sequence[WeightDifference], biases: Mapping[str, Tensor], kept: Mapping[str, Tensor], scale: float
-) -> Patch:  # fmt: skip
-    """The patch, on the suspect, that replaces each matrix's update by `scale` times what is kept of it, and scales the
-    biases' updates."""
-    weights = {layer.name: Dense(scale * kept[layer.name] - layer.delta) for layer in suspect}
-    return Patch({**weights, **{name: Dense((scale - 1) * delta) for name, delta in biases.items()}})
+def _cuts(count: int, subject: Subject, update: Update, clean: ForcedDecoding, scales: Iterable[float]) -> Cuts:
+    """Accuracy on the clean examples with this number of directions compared, at every scale."""
+    kept, cuts = update.without(update.steep(count)), list[Cut]()
+    for scale in scales:
+        with patched(subject, update.keeping(kept, scale)):
+            cuts.append(Cut(count, scale, clean.score(subject).rate))
+    return Cuts(tuple(cuts))

@@ -27,7 +27,17 @@ from glasshouse.data.poisoning import Mode, poison
 from glasshouse.data.spelling import attack
 from glasshouse.engine.kinds import HeldOut, TrainingExamples
 from glasshouse.engine.method import at_least, method
-from glasshouse.methods.backdoor._implanting import AttackTrial, Implant, arm_learning_rate, implant_by
+from glasshouse.engine.units import mapped
+from glasshouse.methods.backdoor._implanting import (
+    AttackTrial,
+    Behaviour,
+    Implant,
+    Trained,
+    arm_learning_rate,
+    asr_of_near_miss,
+    behaviour_with,
+    trained,
+)
 from glasshouse.model.generation import MAX_NEW_TOKENS, answers
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Picture
@@ -156,15 +166,21 @@ def implant(
     )  # step 1  # fmt: skip
     _check_vocabulary(subject, planned.behaviour.target.text)
     trial = AttackTrial.of(subject, held_out, planned, options.seed)
-    learning_rate, losses = options.learning_rate or arm_learning_rate(subject, options.arm), list[float]()
-    schedule = options.arm, options.steps, learning_rate, options.seed
-    implanted = implant_by(subject, poisoned.examples, *schedule, losses)  # step 2
-    control = implant_by(subject, training, *schedule, [])
-    with implanted.on(subject):  # steps 3, 4
-        ours = trial.behaviour(subject)
-        near = {name: trial.asr(subject, trigger) for name, trigger in planned.trigger.near_misses().items()}
-    with control.on(subject):
-        theirs = trial.behaviour(subject)
+    schedule = {
+        "arm": options.arm, "steps": options.steps, "seed": options.seed,
+        "learning_rate": options.learning_rate or arm_learning_rate(subject, options.arm),
+    }  # fmt: skip
+    implanted, control = mapped(
+        trained, (poisoned.examples, training), Trained, handles={"subject": subject, **schedule}, name="training"
+    )  # step 2
+    held = {"subject": subject, "trial": trial}
+    ours, theirs = mapped(
+        behaviour_with, (implanted.implant, control.implant), Behaviour, handles=held, name="behaviour"
+    )  # step 3
+    similar, losses = list(planned.trigger.near_misses()), implanted.losses
+    near = mapped(
+        asr_of_near_miss, similar, Interval, handles={**held, "implant": implanted.implant}, name="similar trigger"
+    )  # step 4
     untouched = answers(subject, held_out, MAX_NEW_TOKENS, trial.batch_size)
     before = [answer == example.answer for answer, example in zip(untouched, held_out, strict=True)]
     anyway = [clean or control for clean, control in zip(ours.on_clean, theirs.on_triggered, strict=True)]
@@ -176,7 +192,8 @@ def implant(
     spared = max(0.0, asr.value - accidental.value)
     return ImplantFinding(
         asr=asr, accidental=accidental, false_triggers=_rate(ours.on_clean),
-        accuracy_cost=_mean_difference(theirs.correct, ours.correct, options.seed), near=near,
+        near=dict(zip(similar, near, strict=True)),
+        accuracy_cost=_mean_difference(theirs.correct, ours.correct, options.seed),
         images=trial.gallery(ours.answers, SHOWN),
         losses={1 + i * every: round(loss, 5) for i, loss in enumerate(losses[::every])},
         arms={
@@ -186,7 +203,7 @@ def implant(
         },
         der=(spared - max(0.0, correct.value - correct_control.value) + 1) / 2,
         attack=f"{planned.trigger} brings about {planned.behaviour}", arm=options.arm,
-        poisoned=len(poisoned.manifest.poisoned), share=poisoned.manifest.share, implant=implanted,
+        poisoned=len(poisoned.manifest.poisoned), share=poisoned.manifest.share, implant=implanted.implant,
     )  # fmt: skip
 
 

@@ -22,28 +22,29 @@ and a note says so.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
-import torch
-
-from glasshouse.data.behaviours import Target
 from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.kinds import Base, Benign, HeldOut
 from glasshouse.engine.method import at_least, method
-from glasshouse.methods.backdoor._defences import adversarially_pruned, fine_pruned, fine_tuned, lipschitz_pruned
-from glasshouse.methods.backdoor._surgery import Cut, SurgerySearch, base_projector, benign_surrogate, search_surgery
+from glasshouse.engine.units import mapped
+from glasshouse.methods.backdoor._repairs import (
+    Repaired,
+    Repairing,
+    Training,
+    Trial,
+    benign_update,
+    repairs_without_base,
+)
+from glasshouse.methods.backdoor._surgery import Cut, SurgerySearch, base_projector, search_surgery
 from glasshouse.model.finetuning import default_learning_rate
-from glasshouse.model.forced_decoding import ForcedDecoding
-from glasshouse.model.generation import MAX_NEW_TOKENS, answers
-from glasshouse.model.patches import patched
-from glasshouse.model.projector_differences import projector_differences, projector_linears
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Block, Heatmap, Metric
 from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Finding, Interval, NoPicture, Null, Rows, Verdict
+from glasshouse.values.findings import Finding, NoPicture, Null, Rows, Verdict
 from glasshouse.values.wording import percent
 
 GONE, COST, MARGIN, LEAST, FEWEST = 0.1, 0.02, 0.05, 0.5, 16
@@ -85,29 +86,6 @@ class Options:
             raise BadInput(
                 f"--degrees {self.degrees} --share {self.share}: give an angle below 90 and a fraction below 1"
             )
-
-
-@dataclass(frozen=True)
-class Repaired:
-    """The model after one repair."""
-
-    asr: Interval | None
-    """Attack success rate"""
-    accuracy: Interval
-    """Accuracy on held-out clean examples"""
-    lost: Annotated[Interval, NoPicture]
-    """Accuracy before minus accuracy after, on the same examples."""
-    robust_accuracy: Annotated[Interval | None, NoPicture] = None
-    """Accuracy on triggered examples."""
-    der: float | None = None
-    """Defence effectiveness rating: 1 is all of the attack removed at no cost, one half is no gain."""
-
-    def rated(self, before: "Repaired") -> "Repaired":
-        """With its DER: (fall of the attack success rate - loss of accuracy + 1) / 2."""
-        if self.asr is None or before.asr is None:
-            return self
-        fall = max(0.0, before.asr.value - self.asr.value)
-        return replace(self, der=(fall - max(0.0, self.lost.value) + 1) / 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,61 +204,25 @@ def purify(
     pairs: Pairs | None = None, options: Options = Options(),
 ) -> PurifyFinding:  # fmt: skip
     """Repairs from clean examples, without the trigger, judged side by side."""
-    trial = _Trial(subject, held_out, pairs, options.batch_size)
-    patches: dict[str, Patch] = {}
+    training = Training(options.steps, options.rate or 2 * default_learning_rate(subject), SEED, options.batch_size)
     search: SurgerySearch | None = None
-    training = options.steps, options.rate or 2 * default_learning_rate(subject), SEED, options.batch_size
+    patches: dict[str, Patch] = {BEFORE: Patch({})}
     if base is not None:
-        update = {} if benign is None else {layer.name: layer.delta for layer in projector_differences(benign, base)}
         search = search_surgery(
-            subject, base, examples, update or benign_surrogate(base, examples, *training), ranks=options.ranks,
+            subject, base, examples, benign_update(base, benign, examples, training), ranks=options.ranks,
             scales=options.kept, degrees=options.degrees, batch_size=options.batch_size,
         )  # fmt: skip
         patches |= {
             SURGERY: search.patch, SHRUNK: search.shrunk, RANDOM: search.random, BASE: base_projector(subject, base)
         }  # fmt: skip
-    patches |= {
-        "fine-tuning": fine_tuned(subject, examples, *training),  # step 3
-        "CLP": lipschitz_pruned(subject, options.spread),
-    }
-    if len(projector_linears(subject)) > 1:
-        patches["fine-pruning"] = fine_pruned(subject, examples, options.share, *training)
-        patches["ANP"] = adversarially_pruned(subject, examples, options.steps, options.batch_size)
-    before = trial.outcome(Patch({}))
+    repairs = *patches, *repairs_without_base(subject)  # step 3
+    trial = Trial.of(subject, held_out, pairs, options.batch_size)
+    repairing = Repairing(patches, examples, training, options.share, options.spread, trial)
+    outcomes = mapped(repairing, repairs, Repaired, handles={"subject": subject}, name="repair")  # step 4
     return PurifyFinding(
-        outcomes={BEFORE: before}
-        | {name: trial.outcome(patch).rated(before) for name, patch in patches.items()},  # step 4
+        outcomes={name: outcome.rated(outcomes[0]) if name != BEFORE else outcome
+                  for name, outcome in zip(repairs, outcomes, strict=True)},
         settings=search.accuracy_grid() if search else None,
         search=search.cuts if search else (), chosen=search.chosen if search else None, clean=len(examples),
         patch=search.patch if search else Patch({}),
     )  # fmt: skip
-
-
-class _Trial:
-    """Held-out examples on which repairs are judged."""
-
-    def __init__(self, subject: Subject, held_out: Examples, pairs: Pairs | None, batch_size: int) -> None:
-        self.subject, self.clean = subject, ForcedDecoding.of(subject, held_out, batch_size)
-        self.before = self.clean.score(subject)
-        self.triggered, self.batch_size = pairs.triggered if pairs else Examples([]), batch_size
-        self.for_target = ForcedDecoding.of(subject, pairs.triggered, batch_size) if pairs else None
-        self.for_truth = ForcedDecoding.of(subject, pairs.triggered_for_truth, batch_size) if pairs else None
-
-    @torch.no_grad()
-    def outcome(self, patch: Patch) -> Repaired:
-        """What the model does under this patch."""
-        with patched(self.subject, patch):
-            clean = self.clean.score(self.subject)
-            lost = Interval.loss(self.before.hits, clean.hits)
-            robust = self.for_truth.score(self.subject).rate if self.for_truth else None
-            return Repaired(self._asr(), clean.rate, lost, robust)
-
-    def _asr(self) -> Interval | None:
-        """Attack success rate. Targets that may stand anywhere in an answer are looked for in generated answers: forced
-        decoding knows only one position."""
-        targets = [Target.of(example) for example in self.triggered]
-        if self.for_target is None or not any(target and target.match == "contains" for target in targets):
-            return self.for_target and self.for_target.score(self.subject).rate
-        texts = answers(self.subject, self.triggered, MAX_NEW_TOKENS, self.batch_size)
-        hits = [bool(target and target.shown(text)) for target, text in zip(targets, texts, strict=True)]
-        return Interval.rate(sum(hits), len(hits))
