@@ -20,7 +20,9 @@ def test_a_correlation_that_every_update_has_is_inconclusive(base, hijacked, pai
     assert all(len(draws) == 4 for draws in found.nulls.values())
     assert found.verdict == Verdict.INCONCLUSIVE
     assert "any update does this" in found.headline
-    random = Patch({layer.name: Dense(gaussian_update(layer, 5)) for layer in projector_differences(hijacked, base)})
+    random = Patch(
+        {layer.name: Dense(gaussian_update(layer.delta, 5)) for layer in projector_differences(hijacked, base)}
+    )
     drawn = Subject(changed_copy(base, random), base.processor, "random")
     assert norm_law(drawn, base, pairs, options=QUICK).verdict == Verdict.INCONCLUSIVE
 

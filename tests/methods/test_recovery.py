@@ -61,7 +61,7 @@ def test_a_backdoor_that_the_base_has_too_is_no_less_a_concern(hijacked, pairs):
 
 def test_a_backdoor_of_two_directions_is_recovered_as_two(base, hijacked, pairs):
     """The update cut down to its first two directions a layer still attacks; more than those are not there."""
-    parts = [LayerUpdate(layer) for layer in projector_differences(hijacked, base)]
+    parts = [LayerUpdate.of(layer) for layer in projector_differences(hijacked, base)]
     patch = Patch({part.difference.name: Dense(part.part(range(2))) for part in parts})
     biases = {name: Dense(added) for name, added in projector_bias_deltas(hijacked, base).items()}
     planted = Subject(changed_copy(base, Patch({**patch.deltas, **biases})), base.processor, "two directions")
@@ -97,7 +97,7 @@ def test_bad_options_are_refused():
 
 def test_an_update_is_the_sum_of_its_parts():
     delta = torch.randn(20, 12, generator=seeded(0))
-    parts = LayerUpdate(WeightDifference("x.weight", "projector", torch.zeros(20, 12), delta))
+    parts = LayerUpdate.of(WeightDifference("x.weight", "projector", torch.zeros(20, 12), delta))
     torch.testing.assert_close(parts.part(range(12)), delta, atol=1e-5, rtol=0)
     torch.testing.assert_close(parts.part(range(4)) + parts.part(range(4, 12)), delta, atol=1e-5, rtol=0)
     assert int((singular_values(parts.part([1, 5])) > 1e-4).sum()) == 2
@@ -118,6 +118,6 @@ def test_an_update_that_does_nothing_has_nothing_to_recover(base, shown):
     found = recovery(other, base, shown[:8], Pairs(shown[:8], tagged), options=MINIMAL)
     assert found.verdict == Verdict.INCONCLUSIVE
     assert "nothing to recover" in found.headline
-    bench = PartialUpdates(other, base, shown[:8], tagged, 8)
+    bench = PartialUpdates.of(other, base, shown[:8], tagged, 8)
     whole = bench.outcome(bench.keep(lambda layer: layer.part(range(layer.count))), clean=True)
     assert whole.accuracy.value == bench.outcome(clean=True).accuracy.value

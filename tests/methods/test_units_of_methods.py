@@ -10,7 +10,7 @@ from glasshouse.engine.runs import run
 from glasshouse.values.codec import digest
 from glasshouse.values.findings import Finding
 
-METHODS = ("implant", "purify")
+METHODS = ("implant", "purify", "norm_law", "recovery")
 each_method = pytest.mark.parametrize("name", METHODS)
 
 
@@ -42,7 +42,7 @@ def test_a_killed_run_goes_on_after_its_last_unit(name: str, tmp_path: Path):
 
 @pytest.mark.slow
 def test_a_finding_is_the_same_on_ray(tmp_path: Path):
-    method = load("purify")
+    method = load("norm_law")
     values = samples(method)
     there = run(method, values, method.small, root=tmp_path, on="ray")
     assert digest(there.finding) == digest(method.answer(values, method.small))

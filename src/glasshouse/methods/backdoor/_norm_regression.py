@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
+from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._token_shift import TokenShift
-from glasshouse.model.differences import WeightDifference
 from glasshouse.model.patches import patched
 from glasshouse.model.projector_differences import projector_differences
 from glasshouse.model.subject import Subject
@@ -59,34 +59,58 @@ class NormRegression:
         )  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Norm and shift of each token under one update."""
+
+    values: NormAndShift
+
+
 def null_points(
     subject: Subject, base: Subject, benign: Subject | None, examples: Examples, seeds: Sequence[int], batch_size: int
 ) -> dict[str, tuple[NormAndShift, ...]]:
     """Norm and shift of the same tokens under random updates of the base, and under a benign one."""
-    suspect = projector_differences(subject, base)
-    before, owners = token_activations(base, projector.output, examples, batch_size)
-
-    def under(update: Callable[[WeightDifference, int], Tensor], seed: int) -> NormAndShift:
-        with patched(base, Patch({layer.name: Dense(update(layer, seed)) for layer in suspect})):
-            after, _ = token_activations(base, projector.output, examples, batch_size)
-        return TokenShift(before, after, owners).norm_and_shift
-
-    kinds = {"same singular values, random directions": _haar, "Gaussian, same norm": gaussian_update}
-    points = {name: tuple(under(update, seed) for seed in seeds) for name, update in kinds.items()}
+    handles = {
+        "base": base, "suspect": {layer.name: layer.delta for layer in projector_differences(subject, base)},
+        "examples": examples, "batch_size": batch_size,
+        "tokens": token_activations(base, projector.output, examples, batch_size),
+    }  # fmt: skip
+    draws = [(kind, seed) for kind in RANDOM_UPDATES for seed in seeds]
+    drawn = zip(draws, mapped(_points_under, draws, Points, handles=handles, name="null"), strict=True)
+    points: dict[str, tuple[NormAndShift, ...]] = dict.fromkeys(RANDOM_UPDATES, ())
+    for (kind, _), under in drawn:
+        points[kind] += (under.values,)
     if benign is not None:
         points["benign update"] = (TokenShift.of(benign, base, examples, batch_size).norm_and_shift,)
     return points
 
 
-def _haar(layer: WeightDifference, seed: int) -> Tensor:
-    out, inner = layer.delta.shape
-    return rotated(singular_values(layer.delta), out, inner, seed)
+@torch.no_grad()
+def _points_under(
+    draw: tuple[str, int], base: Subject, suspect: Mapping[str, Tensor], examples: Examples, batch_size: int,
+    tokens: tuple[Tensor, Tensor],
+) -> Points:  # fmt: skip
+    """Under one random update of the base: its kind and its seed. `tokens` are the base's own, with their owners."""
+    kind, seed = draw
+    update, (before, owners) = RANDOM_UPDATES[kind], tokens
+    with patched(base, Patch({name: Dense(update(delta, seed)) for name, delta in suspect.items()})):
+        after, _ = token_activations(base, projector.output, examples, batch_size)
+    return Points(TokenShift(before, after, owners).norm_and_shift)
 
 
-def gaussian_update(layer: WeightDifference, seed: int) -> Tensor:
-    """A Gaussian matrix with the norm of this layer's update."""
-    drawn = torch.randn(layer.delta.shape, generator=seeded(seed))
-    return drawn * float(layer.delta.norm() / drawn.norm())
+def _haar(delta: Tensor, seed: int) -> Tensor:
+    out, inner = delta.shape
+    return rotated(singular_values(delta), out, inner, seed)
+
+
+def gaussian_update(delta: Tensor, seed: int) -> Tensor:
+    """A Gaussian matrix with the norm of this update of a layer."""
+    drawn = torch.randn(delta.shape, generator=seeded(seed))
+    return drawn * float(delta.norm() / drawn.norm())
+
+
+RANDOM_UPDATES = {"same singular values, random directions": _haar, "Gaussian, same norm": gaussian_update}
+"""By name, an update that carries no backdoor and resembles the suspect's in a layer."""
 
 
 def excess_correlation(suspect: TokenShift, null: Sequence[NormAndShift], seed: int) -> Interval:

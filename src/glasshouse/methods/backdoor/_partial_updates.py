@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated
 
 import torch
@@ -47,10 +46,13 @@ class LayerUpdate:
     """The update of one layer, by its singular directions."""
 
     difference: WeightDifference
+    directions: tuple[Tensor, Tensor, Tensor]
+    """Its singular value decomposition."""
 
-    @cached_property
-    def _svd(self) -> tuple[Tensor, Tensor, Tensor]:
-        return svd(self.difference.delta)
+    @classmethod
+    def of(cls, difference: WeightDifference) -> "LayerUpdate":
+        """Decomposed once, because every part of the update is made from it."""
+        return cls(difference, svd(difference.delta))
 
     @property
     def count(self) -> int:
@@ -59,18 +61,18 @@ class LayerUpdate:
 
     def part(self, directions: Iterable[int]) -> Float[Tensor, "out inner"]:
         """These directions, numbered from 0, with their singular values."""
-        left, values, rows = self._svd
+        left, values, rows = self.directions
         chosen = list(directions)
         return (left[:, chosen] * values[chosen]) @ rows[chosen]
 
     def random_directions(self, count: int, seed: int) -> Float[Tensor, "out inner"]:
         """Random (Haar) directions with the first singular values."""
         out, inner = self.difference.delta.shape
-        return rotated(self._svd[1][:count], out, inner, seed)
+        return rotated(self.directions[1][:count], out, inner, seed)
 
     def later_directions(self, count: int, seed: int) -> Float[Tensor, "out inner"]:
         """Directions drawn from those after the first `count`, as many of them, scaled to the first ones' energy."""
-        _, values, _ = self._svd
+        values = self.directions[1]
         later = count + torch.randperm(self.count - count, generator=seeded(seed))[:count]
         if not len(later):
             return torch.zeros_like(self.difference.delta)
@@ -78,17 +80,24 @@ class LayerUpdate:
         return part * float(values[:count].norm() / part.norm().clamp_min(1e-30))
 
 
+@dataclass(frozen=True, eq=False)
 class PartialUpdates:
     """Suspect, base and examples. `keep` makes the patch that keeps a part of the update, `outcome` scores it."""
 
-    def __init__(
-        self, subject: Subject, base: Subject, examples: Examples, triggered: Examples, batch_size: int
-    ) -> None:
-        self.subject = subject
-        self.layers = [LayerUpdate(difference) for difference in projector_differences(subject, base)]
-        self.biases = projector_bias_deltas(subject, base)
-        self.clean = ForcedDecoding.of(subject, examples, batch_size)
-        self.triggered = ForcedDecoding.of(subject, triggered, batch_size)
+    subject: Subject
+    layers: Sequence[LayerUpdate]
+    biases: Mapping[str, Tensor]
+    clean: ForcedDecoding
+    triggered: ForcedDecoding
+
+    @classmethod
+    def of(
+        cls, subject: Subject, base: Subject, examples: Examples, triggered: Examples, batch_size: int
+    ) -> "PartialUpdates":
+        """The updates that turn the base into the subject."""
+        clean, attacked = (ForcedDecoding.of(subject, kind, batch_size) for kind in (examples, triggered))
+        layers = [LayerUpdate.of(difference) for difference in projector_differences(subject, base)]
+        return cls(subject, layers, projector_bias_deltas(subject, base), clean, attacked)
 
     def keep(self, part: Callable[[LayerUpdate], Tensor], *, biases: bool = True) -> Patch:
         """The patch that keeps a part of every layer's update, and the biases' updates or none of them."""

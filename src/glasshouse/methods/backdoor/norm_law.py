@@ -32,6 +32,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.kinds import Base, Benign
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._norm_regression import (
     NormRegression,
     excess_correlation,
@@ -172,20 +173,26 @@ def _asr_by_dose(
 ) -> dict[str, dict[float, Interval]]:
     by_kind: dict[str, dict[float, Interval]] = {}
     for kind, examples in (("clean", pairs.clean_for_target), ("triggered", pairs.triggered)):
-        forced, shift = ForcedDecoding.of(subject, examples, options.batch_size), shifts[kind]
-        by_kind[kind] = {
-            dose: forced.score(subject, shift.before + dose * shift.moved).rate for dose in options.doses
-        }  # fmt: skip
+        forced = ForcedDecoding.of(subject, examples, options.batch_size)
+        handles = {"subject": subject, "forced": forced, "shift": shifts[kind]}
+        rates = mapped(_asr_at_dose, options.doses, Interval, handles=handles, name=f"dose, {kind}")
+        by_kind[kind] = dict(zip(options.doses, rates, strict=True))
     return by_kind
 
 
+def _asr_at_dose(dose: float, subject: Subject, forced: ForcedDecoding, shift: TokenShift) -> Interval:
+    return forced.score(subject, shift.before + dose * shift.moved).rate
+
+
 def _asr_by_input_scale(subject: Subject, triggered: Examples, options: Options) -> dict[float, Interval]:
-    forced = ForcedDecoding.of(subject, triggered, options.batch_size)
-    rates: dict[float, Interval] = {}
-    for factor in options.scales:
-        with edited(subject, Plan({projector.input: Scale(factor)})):
-            rates[factor] = forced.score(subject).rate
-    return rates
+    handles = {"subject": subject, "forced": ForcedDecoding.of(subject, triggered, options.batch_size)}
+    rates = mapped(_asr_at_scale, options.scales, Interval, handles=handles, name="scale")
+    return dict(zip(options.scales, rates, strict=True))
+
+
+def _asr_at_scale(factor: float, subject: Subject, forced: ForcedDecoding) -> Interval:
+    with edited(subject, Plan({projector.input: Scale(factor)})):
+        return forced.score(subject).rate
 
 
 def _deciles(points: Float[Tensor, "tokens 2"]) -> dict[float, float]:

@@ -20,7 +20,7 @@ serve the task, and the trigger must be known.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated
@@ -31,6 +31,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.kinds import Base, Benign
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._gallery import answer_gallery
 from glasshouse.methods.backdoor._partial_updates import LayerUpdate, Outcome, OutcomeByRank, PartialUpdates
 from glasshouse.model.forced_decoding import ForcedDecoding
@@ -47,6 +48,7 @@ accuracy that is tolerated, and the accuracy below which a loss could not be see
 SUSPECT, BASE, SWAPPED = "suspect", "base", "suspect with the base's projector"
 ADDED, REMOVED, SINGLE = "added to the base", "removed from the suspect", "one direction alone"
 UPDATE, FROM_FIRST, FROM_SECOND = "this update", "from the first on", "from the second on"
+WITHOUT_BIASES = "this update, biases of the base"
 RANDOM, LATER, BENIGN = "random directions, same values", "later directions of this update", "benign update"
 CURVES = Rows("experiment", "part", "directions", y="ASR")
 
@@ -182,51 +184,66 @@ def recovery(
 ) -> RecoveryFinding:  # fmt: skip
     """Add the update to the base direction by direction, and remove it, beside updates that carry no backdoor."""
     triggered = pairs.triggered
-    updates = PartialUpdates(subject, base, examples, triggered, options.batch_size)  # step 1
+    updates = PartialUpdates.of(subject, base, examples, triggered, options.batch_size)  # step 1
     count = min(layer.count for layer in updates.layers)
     ranks = [k for k in options.ranks if k <= count]
     if not ranks:
         raise BadInput(f"--ranks {options.ranks}: the projector's updates have {count} directions; give smaller ranks")
     small = [k for k in ranks if k <= 8] or ranks[:1]
     leading = range(1, min(options.single, count) + 1)
-    seeds = range(options.seed, options.seed + options.draws)
-
-    def with_only(directions: Iterable[int], *, biases: bool = True) -> Outcome:
-        return updates.outcome(updates.keep(lambda layer: layer.part(directions), biases=biases))
-
-    def without(directions: Iterable[int], *, clean: bool = False) -> Outcome:
-        patch = updates.keep(lambda layer: layer.difference.delta - layer.part(directions))
-        return updates.outcome(patch, clean=clean)
-
-    control = [] if benign is None else [LayerUpdate(layer) for layer in projector_differences(benign, base)]
-    no_update = updates.keep(lambda layer: torch.zeros_like(layer.difference.delta), biases=False)
-    added = {
-        UPDATE: {k: with_only(range(k)) for k in ranks},
-        "this update, biases of the base": {k: with_only(range(k), biases=False) for k in small},
-        RANDOM: {k: updates.strongest_null(lambda layer, seed, k=k: layer.random_directions(k, seed), seeds)  # step 5
-                 for k in small},
-        LATER: {k: updates.strongest_null(lambda layer, seed, k=k: layer.later_directions(k, seed), seeds)
-                for k in small},
-        BENIGN: {k: updates.outcome(updates.set_updates([layer.part(range(k)) for layer in control]))
-                 for k in small if control},
-    }  # fmt: skip
-    removed = {  # step 3
-        FROM_FIRST: {k: without(range(k), clean=True) for k in ranks},
-        FROM_SECOND: {k: without(range(1, k)) for k in small if k > 1},  # step 4
+    control = [] if benign is None else [LayerUpdate.of(layer) for layer in projector_differences(benign, base)]
+    plan = {
+        ADDED: {UPDATE: ranks, WITHOUT_BIASES: small, RANDOM: small, LATER: small, BENIGN: small if control else []},
+        REMOVED: {FROM_FIRST: ranks, FROM_SECOND: [k for k in small if k > 1]},  # steps 3, 4
+        SINGLE: {"added": leading, "removed": leading},
     }
-    single = {"added": {k: with_only([k - 1]) for k in leading}, "removed": {k: without([k - 1]) for k in leading}}
+    experiments = [(curve, part, k) for curve, parts in plan.items() for part, counts in parts.items() for k in counts]
+    experiment = _Experiment(control, range(options.seed, options.seed + options.draws))
+    handles = {"updates": updates}
+    outcomes = mapped(experiment, experiments, Outcome, handles=handles, name="experiment")
+    curves = {curve: {part: dict[int, Outcome]() for part in parts} for curve, parts in plan.items()}
+    for (curve, part, k), outcome in zip(experiments, outcomes, strict=True):
+        curves[curve][part][k] = outcome
+    no_update = updates.keep(lambda layer: torch.zeros_like(layer.difference.delta), biases=False)
     suspect, base_outcome = updates.outcome(clean=True), _base_outcome(base, examples, triggered, options.batch_size)
     clean_asr = ForcedDecoding.of(subject, pairs.clean_for_target, options.batch_size).score(subject).rate
     return RecoveryFinding(
         asr=suspect.asr, reference=clean_asr, has_twins=True,
         images=answer_gallery(subject, base, triggered),
-        curves={ADDED: added, REMOVED: removed, SINGLE: single},
+        curves=curves,
         grid=_asr_grid(updates, min(options.grid, count)),  # step 2
         states={SUSPECT: suspect, BASE: base_outcome, SWAPPED: updates.outcome(no_update, clean=True)},
         warnings=tuple(f"Weights also differ in: {part}; this finding is about the projector."
                        for part in changed_besides_projector(subject, base)),
-        notes=(_note_on_turns(removed[FROM_FIRST]),),
+        notes=(_note_on_turns(curves[REMOVED][FROM_FIRST]),),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    """Adds or removes a part of the update: what is done, with which part, and with how many directions."""
+
+    control: Sequence[LayerUpdate]
+    """The benign update, or nothing."""
+    seeds: Sequence[int]
+    """One for each draw of the nulls."""
+
+    @torch.no_grad()
+    def __call__(self, experiment: tuple[str, str, int], updates: PartialUpdates) -> Outcome:
+        """The outcome of one experiment."""
+        _, part, k = experiment
+        if part == RANDOM:  # step 5
+            return updates.strongest_null(lambda layer, seed: layer.random_directions(k, seed), self.seeds)
+        if part == LATER:
+            return updates.strongest_null(lambda layer, seed: layer.later_directions(k, seed), self.seeds)
+        if part == BENIGN:
+            return updates.outcome(updates.set_updates([layer.part(range(k)) for layer in self.control]))
+        first = {FROM_SECOND: 1, "added": k - 1, "removed": k - 1}.get(part, 0)
+        directions = range(first, k)
+        if part in (FROM_FIRST, FROM_SECOND, "removed"):
+            patch = updates.keep(lambda layer: layer.difference.delta - layer.part(directions))
+            return updates.outcome(patch, clean=part == FROM_FIRST)
+        return updates.outcome(updates.keep(lambda layer: layer.part(directions), biases=part != WITHOUT_BIASES))
 
 
 def _base_outcome(base: Subject, examples: Examples, triggered: Examples, batch_size: int) -> Outcome:
@@ -240,17 +257,20 @@ def _asr_grid(updates: PartialUpdates, side: int) -> Heatmap:
     keep their whole update."""
     first, *more = (layer.difference.layer for layer in updates.layers)
     second = range(1, side + 1) if more else (0,)
-    rest = [layer.difference.delta for layer in updates.layers[2:]]
-    rows: list[list[float]] = []
-    for k1 in range(1, side + 1):
-        row: list[float] = []
-        for k2 in second:
-            parts = [layer.part(range(k)) for layer, k in zip(updates.layers, (k1, k2), strict=False)]
-            row.append(updates.outcome(updates.set_updates([*parts, *rest])).asr.value)
-        rows.append(row)
+    cells = [(k1, k2) for k1 in range(1, side + 1) for k2 in second]
+    outcomes = mapped(_grid_cell, cells, Outcome, handles={"updates": updates}, name="grid")
+    rows = [outcomes[start : start + len(second)] for start in range(0, len(outcomes), len(second))]
+    rates = torch.tensor([[outcome.asr.value for outcome in row] for row in rows])
     whole = "".join(f", all of {layer}" for layer in more[1:])
     return Heatmap(
-        f"Attack success rate by directions added to the base{whole}", torch.tensor(rows),
+        f"Attack success rate by directions added to the base{whole}", rates,
         tuple(map(str, range(1, side + 1))), tuple(map(str, second)) if more else ("ASR",), x=more[0] if more else "",
-        y=first, texts=tuple(tuple(percent(rate) for rate in row) for row in rows),
+        y=first, texts=tuple(tuple(percent(outcome.asr.value) for outcome in row) for row in rows),
     )  # fmt: skip
+
+
+@torch.no_grad()
+def _grid_cell(cell: tuple[int, int], updates: PartialUpdates) -> Outcome:
+    """With so many directions of the first layer and of the second."""
+    parts = [layer.part(range(k)) for layer, k in zip(updates.layers, cell, strict=False)]
+    return updates.outcome(updates.set_updates([*parts, *(layer.difference.delta for layer in updates.layers[2:])]))
