@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from glasshouse.methods.backdoor import neurons as neuron_method
+from glasshouse.methods.backdoor._silencing import activity_matched, any_neurons
 from glasshouse.methods.backdoor.neurons import Options, neurons
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms.organism import organism
@@ -33,13 +34,13 @@ def test_no_highest_neuron_of_any_score_is_in_a_null():
     excluded = frozenset((8, 9))
     generator = seeded(0)
     matched, random = (
-        neuron_method._activity_matched(activity, (9,), excluded),
-        neuron_method._any_neurons(16, 2, excluded),
+        activity_matched(activity, (9,), excluded),
+        any_neurons(16, 2, excluded),
     )
     drawn = [matched(generator) for _ in range(64)]
     assert {neuron for draw in drawn for neuron in draw} == {5, 6, 7, 10, 11, 12, 13, 14} - excluded
     assert excluded.isdisjoint(neuron for _ in range(64) for neuron in random(generator))
-    assert len(neuron_method._any_neurons(3, 3, excluded)(generator)) == 3
+    assert len(any_neurons(3, 3, excluded)(generator)) == 3
 
 
 def test_few_examples_show_no_absence():

@@ -10,7 +10,7 @@ from glasshouse.engine.runs import run
 from glasshouse.values.codec import digest
 from glasshouse.values.findings import Finding
 
-METHODS = ("implant", "purify", "norm_law", "recovery")
+METHODS = ("implant", "purify", "norm_law", "recovery", "neurons", "drift")
 each_method = pytest.mark.parametrize("name", METHODS)
 
 

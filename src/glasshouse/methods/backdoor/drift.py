@@ -20,7 +20,7 @@ model copies; the gradient holds for small steps; a direction may be unaligned a
 decide.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.kinds import Base, Benign
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._alignment import Alignment, alignments, target_text
 from glasshouse.methods.backdoor._token_shift import TokenShift, token_shifts
 from glasshouse.model.forced_decoding import ForcedDecoding
@@ -44,7 +45,11 @@ from glasshouse.values.wording import percent
 DIRECTIONS = 5
 """Number of directions whose energy is reported."""
 TRIGGERED, CLEAN = "suspect, triggered", "suspect, clean"
+WITHOUT_SHARED, WITHOUT_TRIGGER = "without the shared direction", "without the trigger's part"
+SHARED_ALONE = "with the shared direction alone"
 TRANSPLANTED, RANDOM = "trigger's part on clean images", "random direction on clean images"
+INTERVENTIONS = (TRIGGERED, CLEAN, WITHOUT_SHARED, WITHOUT_TRIGGER, SHARED_ALONE)
+"""Those without a dose."""
 
 
 @dataclass(frozen=True)
@@ -174,32 +179,50 @@ def _causal_tests(
     options: Options,
 ) -> tuple[dict[str, Interval], dict[str, dict[float, Interval]]]:  # fmt: skip
     """Attack success rate with recomposed image tokens, always judged by the triggered examples' targets."""
-
-    def asr(examples: str, tokens: Tensor) -> Interval:
-        """With these tokens as the projector's output."""
-        return forced[examples].score(subject, tokens).rate
-
-    def random_asr(dose: float) -> Interval:
-        """With tokens of clean images moved as far along random directions: of several, the largest rate."""
-        sizes = dose * trigger_part.norm(dim=1, keepdim=True)
-        rates = [asr("clean", clean.after + sizes * direction) for direction in random]
-        return max(rates, key=lambda rate: rate.value)
-
-    along_shared = torch.outer(shared, shared)
-    trigger_part = triggered.moved - clean.moved
     drawn = torch.randn(options.draws, len(shared), generator=seeded(options.seed + 1))
     random = nn.functional.normalize(drawn, dim=1)
-    by_intervention = {
-        TRIGGERED: asr("triggered", triggered.after),
-        CLEAN: asr("clean", clean.after),
-        "without the shared direction": asr("triggered", triggered.after - triggered.moved @ along_shared),
-        "without the trigger's part": asr("triggered", triggered.after - trigger_part),
-        "with the shared direction alone": asr("triggered", triggered.before + triggered.moved @ along_shared),
-        TRANSPLANTED: asr("clean", clean.after + trigger_part),
-        RANDOM: random_asr(1.0),
-    }
-    by_dose = {
-        TRANSPLANTED: {dose: asr("clean", clean.after + dose * trigger_part) for dose in options.doses},
-        RANDOM: {dose: random_asr(dose) for dose in options.doses},
-    }
-    return by_intervention, by_dose
+    intervention = _Intervention(forced, clean, triggered, shared, random)
+    moves = [(name, dose) for dose in dict.fromkeys((1.0, *options.doses)) for name in (TRANSPLANTED, RANDOM)]
+    tests = [*((name, 1.0) for name in INTERVENTIONS), *moves]
+    rates = mapped(intervention, tests, Interval, handles={"subject": subject}, name="intervention")
+    asr = dict(zip(tests, rates, strict=True))
+    by_dose = {name: {dose: asr[name, dose] for dose in options.doses} for name in (TRANSPLANTED, RANDOM)}
+    return {name: asr[name, 1.0] for name in (*INTERVENTIONS, TRANSPLANTED, RANDOM)}, by_dose
+
+
+@dataclass(frozen=True)
+class _Intervention:
+    """Recomposes the image tokens and scores what the model does with them."""
+
+    forced: Mapping[str, ForcedDecoding]
+    clean: TokenShift
+    triggered: TokenShift
+    shared: Float[Tensor, " width"]
+    random: Float[Tensor, "draws width"]
+
+    @torch.no_grad()
+    def __call__(self, test: tuple[str, float], subject: Subject) -> Interval:
+        """Attack success rate under what is named, at a dose; of several random directions, the largest rate."""
+        name, dose = test
+        examples = "clean" if name in (CLEAN, TRANSPLANTED, RANDOM) else "triggered"
+        rates = [self.forced[examples].score(subject, tokens).rate for tokens in self._tokens(name, dose)]
+        return max(rates, key=lambda rate: rate.value)
+
+    def _tokens(self, name: str, dose: float) -> Iterator[Float[Tensor, "tokens width"]]:
+        """What replaces the projector's output, once for each draw."""
+        clean, triggered = self.clean, self.triggered
+        trigger_part = triggered.moved - clean.moved
+        along_shared = torch.outer(self.shared, self.shared)
+        if name == RANDOM:  # tokens of clean images move as far as under the trigger's part
+            sizes = dose * trigger_part.norm(dim=1, keepdim=True)
+            yield from (clean.after + sizes * direction for direction in self.random)
+        elif name == TRANSPLANTED:
+            yield clean.after + dose * trigger_part
+        elif name == WITHOUT_SHARED:
+            yield triggered.after - triggered.moved @ along_shared
+        elif name == WITHOUT_TRIGGER:
+            yield triggered.after - trigger_part
+        elif name == SHARED_ALONE:
+            yield triggered.before + triggered.moved @ along_shared
+        else:
+            yield triggered.after if name == TRIGGERED else clean.after

@@ -21,26 +21,31 @@ ablation, and "no trigger neurons" means no more than that; silencing many neuro
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.kinds import Base
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._neuron_scores import SCORES, neuron_scores
-from glasshouse.model.forced_decoding import ForcedDecoding
+from glasshouse.methods.backdoor._silencing import (
+    Ablation,
+    NeuronSet,
+    Silenced,
+    activity_matched,
+    any_neurons,
+    asr_without,
+    drawn_sets,
+    silenced,
+)
 from glasshouse.model.subject import Subject
-from glasshouse.model.taps import edited
-from glasshouse.numerics.randomness import seeded
-from glasshouse.values.changes import Plan, Zero
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Interval, Keys, Null, Rows, Verdict
-from glasshouse.values.sites import projector
 from glasshouse.values.wording import counted, percent
 
 FEW, HALF, COST = 0.01, 0.5, 0.02
@@ -181,29 +186,33 @@ def neurons(subject: Subject, base: Base, pairs: Pairs, options: Options = Optio
     if len(pairs) < FEWEST:
         raise BadInput(f"{len(pairs)} pairs: neurons are chosen on half of them and judged on the others, so give at "
                        f"least {FEWEST} clean and triggered examples, and 58 to claim absence")  # fmt: skip
-    ablation = _Ablation(subject, pairs[1::2], options)
+    ablation = Ablation.of(subject, pairs[1::2], options.batch_size)
     scores = neuron_scores(subject, base, pairs[::2], options.batch_size)  # steps 1, 2
     neurons = len(scores.activity)
     sizes = [2**power for power in range(options.most.bit_length()) if 2**power <= min(options.most, neurons)]
-    unablated, ablations, equivalent = ablation.triggered.score(subject), dict[str, dict[int, Ablated]](), True
-    for name, score in zip(SCORES, scores.values, strict=True):  # step 3
-        order = score.abs().argsort(descending=True).tolist()
-        ablations[name] = {}
-        for size in sizes:
-            ablations[name][size], hits = ablation.silenced(order[:size])
-            if size <= _few(neurons):  # step 4
-                equivalent &= _equivalent(hits, unablated.hits, options.margin)
-    nulls: dict[str, dict[int, Ablated]] = {RANDOM: {}, MATCHED: {}}
-    for size in sizes:
-        chosen = [curve[size].neurons for curve in ablations.values()]
-        excluded = frozenset(neuron for highest in chosen for neuron in highest)
-        nulls[RANDOM][size] = ablation.null([_any_neurons(neurons, size, excluded)])
-        if size <= _few(neurons):
-            draws = [_activity_matched(scores.activity, highest, excluded) for highest in chosen]
-            nulls[MATCHED][size] = ablation.null(draws)
+    handles = {"subject": subject, "ablation": ablation}
+    orders = [score.abs().argsort(descending=True).tolist() for score in scores.values]
+    highest = [(name, tuple(order[:size])) for name, order in zip(SCORES, orders, strict=True) for size in sizes]
+    outcomes = mapped(silenced, highest, Silenced, handles=handles, name="highest neurons")  # step 3
+    unablated = ablation.triggered.score(subject)
+    ablations: dict[str, dict[int, Ablated]] = {name: {} for name in (*SCORES, RANDOM, MATCHED)}
+    for (name, chosen), outcome in zip(highest, outcomes, strict=True):
+        ablations[name][len(chosen)] = Ablated(outcome.asr, outcome.accuracy, chosen)
+    equivalent = all(
+        _equivalent(outcome.hits, unablated.hits, options.margin)
+        for (_, chosen), outcome in zip(highest, outcomes, strict=True) if len(chosen) <= _few(neurons)
+    )  # step 4  # fmt: skip
+    sets = _null_sets(orders, sizes, scores.activity, options)
+    rates = mapped(asr_without, sets, Interval, handles=handles, name="random neurons")
+    by_null: dict[tuple[str, int], list[float]] = {}
+    for (null, size, _), rate in zip(sets, rates, strict=True):
+        by_null.setdefault((null, size), []).append(rate.value)
+    for (null, size), values in by_null.items():
+        ablations[null][size] = _range(values)
     order = scores.values[1].abs().argsort(descending=True)[: options.top].tolist()
     return NeuronsFinding(
-        asr=unablated.rate, clean_asr=ablation.clean_asr(), accuracy=ablation.accuracy(), ablations=ablations | nulls,
+        asr=unablated.rate, clean_asr=ablation.clean_for_target.score(subject).rate,
+        accuracy=ablation.clean.score(subject).rate, ablations=ablations,
         highest={neuron: Scored(*scores.values[:, neuron].tolist()) for neuron in order}, count=neurons,
         significant=scores.significant, equivalent=equivalent, margin=options.margin,
     )  # fmt: skip
@@ -220,64 +229,22 @@ def _few(neurons: int) -> int:
     return max(1, math.floor(FEW * neurons))
 
 
-Draw = Callable[[torch.Generator], Sequence[int]]
+def _null_sets(
+    orders: Sequence[Sequence[int]], sizes: Sequence[int], activity: Float[Tensor, " neurons"], options: Options
+) -> list[tuple[str, int, NeuronSet]]:  # fmt: skip
+    """By null and size, the neurons of each draw. `orders` are the neurons by each score, the highest first."""
+    sets: list[tuple[str, int, NeuronSet]] = []
+    for size in sizes:
+        tops = [tuple(order[:size]) for order in orders]
+        excluded = frozenset(neuron for top in tops for neuron in top)
+        draws = {RANDOM: [any_neurons(len(activity), size, excluded)]}
+        if size <= _few(len(activity)):
+            draws[MATCHED] = [activity_matched(activity, top, excluded) for top in tops]
+        for null, kinds in draws.items():
+            sets += [(null, size, drawn) for drawn in drawn_sets(kinds, options.draws, options.seed)]
+    return sets
 
 
-class _Ablation:
-    """Encoded examples, and their outcomes with neurons silenced."""
-
-    def __init__(self, subject: Subject, pairs: Pairs, options: Options) -> None:
-        self.subject, self.options = subject, options
-        self.triggered, self.clean, self.clean_for_target = (
-            ForcedDecoding.of(subject, examples, options.batch_size)
-            for examples in (pairs.triggered, pairs.clean, pairs.clean_for_target)
-        )
-
-    def clean_asr(self) -> Interval:
-        """How often clean images bring about the target."""
-        return self.clean_for_target.score(self.subject).rate
-
-    def accuracy(self) -> Interval:
-        """On clean examples."""
-        return self.clean.score(self.subject).rate
-
-    def silenced(self, neurons: Sequence[int]) -> tuple[Ablated, Bool[Tensor, " examples"]]:
-        """The outcome with these neurons silenced, and which triggered examples still meet their target."""
-        with edited(self.subject, Plan({projector.hidden[:, tuple(neurons)]: Zero()})):
-            attacked = self.triggered.score(self.subject)
-            return Ablated(attacked.rate, self.accuracy(), tuple(neurons)), attacked.hits
-
-    def null(self, draws: Sequence[Draw]) -> Ablated:
-        """Attack success rate with drawn neurons silenced: mean and range over the draws. A null must not draw the
-        highest neurons of any score, or it would contain what it is compared with."""
-        generator, rates = seeded(self.options.seed), list[float]()
-        for draw in list(draws) * self.options.draws:
-            with edited(self.subject, Plan({projector.hidden[:, tuple(draw(generator))]: Zero()})):
-                rates.append(self.triggered.score(self.subject).rate.value)
-        return Ablated(
-            Interval(sum(rates) / len(rates), min(rates), max(rates), len(rates), how="range of random draws")
-        )
-
-
-def _any_neurons(neurons: int, count: int, excluded: Collection[int]) -> Draw:
-    """Draws `count` neurons that are not excluded; from all, where too few are left."""
-    rest = [neuron for neuron in range(neurons) if neuron not in excluded]
-    pool = rest if len(rest) >= count else list(range(neurons))
-    return lambda generator: [pool[i] for i in torch.randperm(len(pool), generator=generator)[:count].tolist()]
-
-
-def _activity_matched(
-    activity: Float[Tensor, " neurons"], chosen: Sequence[int], excluded: Collection[int]
-) -> Draw:  # fmt: skip
-    """Draws, for each chosen neuron, one of the eight with the most similar activity that are not excluded."""
-
-    def draw(generator: torch.Generator) -> list[int]:
-        drawn: list[int] = []
-        for neuron in chosen:
-            order = (activity - activity[neuron]).abs().argsort().tolist()
-            nearest = [other for other in order if other not in excluded and other not in drawn][:8]
-            if nearest:
-                drawn.append(nearest[int(torch.randint(len(nearest), (1,), generator=generator))])
-        return drawn or [int(torch.randint(len(activity), (1,), generator=generator))]
-
-    return draw
+def _range(rates: Sequence[float]) -> Ablated:
+    """Mean and range over the draws of a null."""
+    return Ablated(Interval(sum(rates) / len(rates), min(rates), max(rates), len(rates), how="range of random draws"))
