@@ -133,7 +133,7 @@ def _headline(finding: DriftFinding) -> str:
     )
 
 
-@method(needs="gradients", role="witness", depth="quick")
+@method(needs="gradients", role="witness", depth="quick", small=Options(random=20, draws=1, doses=(1.0,)))
 @torch.no_grad()
 def drift(
     subject: Subject, base: Base, pairs: Pairs, benign: Benign | None = None, options: Options = Options()

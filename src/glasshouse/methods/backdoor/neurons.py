@@ -180,7 +180,7 @@ def _headline(finding: NeuronsFinding) -> str:
     )
 
 
-@method(needs="gradients", role="witness")
+@method(needs="gradients", role="witness", small=Options(most=2, draws=3))
 def neurons(subject: Subject, base: Base, pairs: Pairs, options: Options = Options()) -> NeuronsFinding:
     """Score every hidden neuron, silence the highest, and compare with random neurons."""
     if len(pairs) < FEWEST:

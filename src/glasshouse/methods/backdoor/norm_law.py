@@ -131,7 +131,7 @@ class NormLawFinding(Finding):
         return f"Shift and norm correlate at {correlation}, above all updates without a backdoor ({null}); {only}."
 
 
-@method(needs="activations", role="witness")
+@method(needs="activations", role="witness", small=Options(draws=2, doses=(1.0,), scales=(1.0,)))
 @torch.no_grad()
 def norm_law(
     subject: Subject, base: Base, pairs: Pairs, benign: Benign | None = None, options: Options = Options()

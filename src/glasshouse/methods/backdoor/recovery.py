@@ -176,7 +176,7 @@ def _note_on_turns(curve: OutcomeByRank) -> str:
     return f"The ASR changes {counted(turns, 'time')} between rising and falling as directions are removed."
 
 
-@method(needs="activations", role="witness", depth="quick")
+@method(needs="activations", role="witness", depth="quick", small=Options(grid=2, ranks=(1, 2), single=1, draws=1))
 @torch.no_grad()
 def recovery(
     subject: Subject, base: Base, examples: Examples, pairs: Pairs, benign: Benign | None = None,
