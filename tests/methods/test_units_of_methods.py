@@ -10,8 +10,8 @@ from glasshouse.engine.runs import run
 from glasshouse.values.codec import digest
 from glasshouse.values.findings import Finding
 
-METHODS = ("implant", "purify", "norm_law", "recovery", "neurons", "drift")
-each_method = pytest.mark.parametrize("name", METHODS)
+QUICK, SLOW = ("recovery", "neurons", "drift"), ("implant", "purify", "norm_law")
+each_method = pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 
 
 def samples(method: Method[Finding]) -> dict[str, Any]:
