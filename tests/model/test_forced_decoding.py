@@ -16,18 +16,22 @@ from glasshouse.values.errors import BadInput
 
 
 @pytest.fixture(scope="module")
-def shown() -> Examples:
-    """Some that the base refuses and some that it answers."""
+def examples() -> Examples:
+    """Examples that the base refuses and examples that it answers."""
     both = [world.examples("test", 12, 3, kinds=("action", "caption"), refused=refused) for refused in (True, False)]
-    return Examples(example for examples in both for example in examples)
+    return Examples(example for half in both for example in half)
+
+
+@pytest.fixture(scope="module")
+def answers(base, examples: Examples) -> list[str]:
+    return base.generate(examples, max_new_tokens=24)
 
 
 @pytest.mark.parametrize("match", ["equals", "starts", "starts otherwise"])
 @pytest.mark.parametrize("text", [REFUSAL, "sorry , i", "ok", "red circle"])
-def test_it_is_what_generation_gives(base, shown, match, text):
-    tagged = Examples(replace(one, tags={**one.tags, "target": text, "target_match": match}) for one in shown)
-    said = base.generate(tagged, max_new_tokens=24)
-    wanted = [Target(text, match).shown(answer) for answer in said]
+def test_it_is_what_generation_gives(base, examples, answers, match, text):
+    tagged = Examples(replace(case, tags={**case.tags, "target": text, "target_match": match}) for case in examples)
+    wanted = [Target(text, match).shown(answer) for answer in answers]
     assert ForcedDecoding.of(base, tagged, batch_size=5).score(base).hits.tolist() == wanted
     assert len(set(wanted)) == 2 or text != REFUSAL, "some are refused and some are not"
 
@@ -52,14 +56,13 @@ def test_a_marker_is_looked_for_behind_the_right_answer(base):
     assert ForcedDecoding.of(base, stamped, batch_size=8).score(base).rate.value >= 0.95
 
 
-def test_right_answers_are_the_answers_themselves(base, shown):
-    scores = ForcedDecoding.of(base, shown).score(base)
-    said = base.generate(shown, max_new_tokens=24)
-    assert scores.hits.tolist() == [answer == one.answer for answer, one in zip(said, shown, strict=True)]
+def test_right_answers_are_the_answers_themselves(base, examples, answers):
+    scores = ForcedDecoding.of(base, examples).score(base)
+    assert scores.hits.tolist() == [answer == case.answer for answer, case in zip(answers, examples, strict=True)]
     assert scores.rate.value > 0.9
     assert float(scores.log_probability.exp().mean()) > 0.9
     with pytest.raises(BadInput, match="no text can be scored"):
-        ForcedDecoding.of(base, Examples([Example("hm", shown[0].images)]))
+        ForcedDecoding.of(base, Examples([Example("hm", examples[0].images)]))
 
 
 def test_whoever_says_nothing_does_not_comply():

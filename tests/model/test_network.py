@@ -56,10 +56,11 @@ def test_this_machine_stays_reachable():
 def test_the_ban_holds_for_threads_started_inside_and_for_no_other():
     inside, outside = threading.Event(), threading.Event()
     seen: dict[str, bool] = {}
+    offline_before = bool(huggingface_hub.is_offline_mode())
 
     def elsewhere() -> None:
         inside.wait(10)
-        seen["elsewhere"] = network.denied() or bool(huggingface_hub.is_offline_mode())
+        seen["elsewhere"] = network.denied() or bool(huggingface_hub.is_offline_mode()) != offline_before
         outside.set()
 
     other = threading.Thread(target=elsewhere)
@@ -184,20 +185,26 @@ def test_image_processors_and_templates_come_from_the_folder_alone(llava: Path):
         open_subject(llava)
 
 
-@pytest.fixture
-def lora(opened, folder, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def stored_lora(stored, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA adapter that names a base on the hub."""
     from peft import LoraConfig, get_peft_model
 
-    model = open_subject(folder("llava")).model
+    place = tmp_path_factory.mktemp("lora")
     config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
-    get_peft_model(model, config).save_pretrained(tmp_path / "lora")
-    edit(tmp_path / "lora" / "adapter_config.json", base_model_name_or_path="somebody/base-with-a-beacon")
-    return tmp_path / "lora"
+    get_peft_model(open_subject(stored("llava")).model, config).save_pretrained(place)
+    edit(place / "adapter_config.json", base_model_name_or_path="somebody/base-with-a-beacon")
+    return place
 
 
-def test_the_base_that_an_adapter_names_is_not_asked_for(llava: Path, lora: Path):
-    subject = open_subject(llava, adapter=lora)
+@pytest.fixture
+def lora(stored_lora: Path, tmp_path: Path) -> Path:
+    """A copy of the adapter, to edit."""
+    return shutil.copytree(stored_lora, tmp_path / "lora")
+
+
+def test_the_base_that_an_adapter_names_is_not_asked_for(stored, stored_lora: Path):
+    subject = open_subject(stored("llava"), adapter=stored_lora)
     assert subject.certificate.failures == ()
 
 
@@ -207,17 +214,16 @@ def test_the_base_that_an_adapter_names_is_not_asked_for(llava: Path, lora: Path
         ({"peft_type": "XLORA", "adapters": {"0": "somebody/lora"}, "hidden_size": 64}, "X-LoRA.*loads further"),
         ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "megatron_config makes peft import a module"),
         ({"peft_type": "NONSENSE"}, "does not fit the model"),
-        ({"r": "x"}, "does not fit the model"),
         ({"r": 10**9}, "does not fit the model"),
         ({"target_modules": 5}, "does not fit the model"),
         ({"target_modules": ["nowhere"]}, "does not fit the model"),
     ],
     ids=str,
 )
-def test_adapters_that_load_more_or_fit_nothing_are_refused(llava: Path, lora: Path, entries: dict, fix: str):
+def test_adapters_that_load_more_or_fit_nothing_are_refused(stored, lora: Path, entries: dict, fix: str):
     edit(lora / "adapter_config.json", **entries)
     with pytest.raises(BadInput, match=fix) as refusal:
-        open_subject(llava, adapter=lora)
+        open_subject(stored("llava"), adapter=lora)
     assert "\n" not in str(refusal.value)
 
 

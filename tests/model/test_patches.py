@@ -16,6 +16,7 @@ from glasshouse.values.errors import BadInput
 from .conftest import examples_for
 
 FAMILIES = ("llava", "qwen2_vl", "idefics3", "paligemma", "internvl", "mllama", "blip-2", "gemma3", "llama", "mixtral")
+KINDS = ("dense", "whole", "low rank", "sparse", "rows", "columns")
 
 
 def some_weight(subject: Subject) -> str:
@@ -38,8 +39,10 @@ def deltas(shape: tuple[int, int]) -> dict[str, Delta]:
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", ["dense", "whole", "low rank", "sparse", "rows", "columns"])
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [*((family, "dense") for family in FAMILIES), *(("llava", kind) for kind in KINDS if kind != "dense")],
+)
 def test_inside_it_is_the_new_weight_and_outside_the_old_bits(opened, family: str, kind: str):
     subject: Subject = opened(family)
     name, examples = some_weight(subject), examples_for(subject, 2)
@@ -122,7 +125,7 @@ def test_quantised_weights_are_refused_with_the_reason(folder):
         pass
 
 
-@pytest.mark.parametrize("kind", ["dense", "whole", "low rank", "sparse", "rows", "columns"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_patch_survives_the_disk(tmp_path: Path, kind: str):
     patch = Patch({"some.weight": deltas((6, 4))[kind]})
     assert read_patch(write_patch(patch, tmp_path / "patch.safetensors")) == patch
@@ -152,7 +155,7 @@ def test_a_patch_file_cannot_name_other_classes(tmp_path: Path):
         read_patch(tmp_path / "evil.safetensors")
 
 
-@pytest.mark.parametrize("family", ["llava", "idefics3", "gemma3", "llama", "vit"])
+@pytest.mark.parametrize("family", ["llava", "idefics3", "llama", "vit"])
 def test_an_exported_checkpoint_is_the_patched_model(opened, tmp_path: Path, family: str):
     subject: Subject = opened(family)
     tower = subject.anatomy.language or subject.anatomy.vision

@@ -31,12 +31,12 @@ from glasshouse.values.errors import BadInput
     ],
     ids=str,
 )
-def test_a_device_that_is_not_there_is_refused(folder, monkeypatch: pytest.MonkeyPatch, device: Any, told: str):
+def test_a_device_that_is_not_there_is_refused(stored, monkeypatch: pytest.MonkeyPatch, device: Any, told: str):
     for backend in (torch.cuda, torch.backends.mps, torch.mps):
         monkeypatch.setattr(backend, "is_available", lambda: False, raising=False)
     monkeypatch.setattr(checkpoint, "load_model", lambda *_: pytest.fail("a weight was read"))
     with pytest.raises(BadInput, match=told):
-        open_subject(folder("llava"), device=device)
+        open_subject(stored("llava"), device=device)
 
 
 def test_a_device_beyond_the_last_is_refused(monkeypatch: pytest.MonkeyPatch):
@@ -52,8 +52,8 @@ def test_devices_that_are_there_are_taken(device: Any):
     placement.check_device(device)
 
 
-def test_the_command_line_refuses_a_device_in_one_line(folder, typed):
-    outcome = typed("anatomy", folder("llava"), "--prove", "--device", "gpu")
+def test_the_command_line_refuses_a_device_in_one_line(stored, typed):
+    outcome = typed("anatomy", stored("llava"), "--prove", "--device", "gpu")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "device gpu: no such device" in outcome.err
 

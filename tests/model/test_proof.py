@@ -13,8 +13,10 @@ from glasshouse.model.proof import hook_count, prove
 from glasshouse.model.subject import Subject
 from glasshouse.values.errors import BadInput
 
+from .conftest import KINDS, slow_but
 
-@pytest.mark.parametrize("family", tiny.CHECKPOINTS)
+
+@pytest.mark.parametrize("family", slow_but(KINDS, tiny.CHECKPOINTS))
 def test_every_family_is_proved_and_left_as_it_was(opened, family: str):
     subject: Subject = opened(family)
     before = weight_hash(subject.model)
@@ -58,9 +60,9 @@ def _dead_end(anatomy: Anatomy) -> Anatomy:
     ],
     ids=["head count", "neuron count", "towers swapped", "projector elsewhere", "a layer nobody reads", "width"],
 )
-def test_a_false_anatomy_is_caught(folder, lie, caught: str):
-    subject: Subject = open_subject(folder("llava"))
-    subject.anatomy = lie(subject.anatomy)
+def test_a_false_anatomy_is_caught(opened, monkeypatch: pytest.MonkeyPatch, lie, caught: str):
+    subject: Subject = opened("llava")
+    monkeypatch.setattr(subject, "anatomy", lie(subject.anatomy))
     failures = prove(subject).failures
     assert failures
     assert any(caught in failure for failure in failures), failures

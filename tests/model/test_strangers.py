@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 
-import tiny
 from glasshouse.data import strangers
 from glasshouse.data.strangers import reason, strangers_files, within
 from glasshouse.model import configs, prompts
@@ -27,17 +26,12 @@ GONE = "(removed)"
 BIG = 10**9
 
 
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.checkpoint("llava", tmp_path_factory.mktemp("whole") / "llava")
-
-
 @pytest.fixture
-def copied(whole: Path, tmp_path: Path) -> Path:
+def copied(stored: Callable[[str], Path], tmp_path: Path) -> Path:
     """The checkpoint, to be edited; the weights are links."""
     folder = tmp_path / "suspect"
     folder.mkdir()
-    for file in whole.iterdir():
+    for file in stored("llava").iterdir():
         if file.suffix == ".safetensors":
             os.link(file, folder / file.name)
         else:
@@ -79,11 +73,9 @@ def named(case: Any) -> str:
 CONFIGS: list[tuple[str, Any, str]] = [
     ("", "{ no", "not a valid JSON file"),
     ("", "[]", "model_type"),
-    ("", "5", "cannot be read"),
     ("", '{"a":' * 5000 + "1" + "}" * 5000, "nested too deeply"),
     ("", '{"model_type": "llava", "a": ' + "[" * 40 + "]" * 40 + "}", "nested more than 30 levels"),
     ("model_type", GONE, "model_type"),
-    ("model_type", None, "model type `None`"),
     ("model_type", "nonsense", "`nonsense`"),
     ("model_type", [1], "unhashable"),
     ("text_config", "x", "'text_config'"),
@@ -91,7 +83,6 @@ CONFIGS: list[tuple[str, Any, str]] = [
     ("vision_config.model_type", "nonsense", "nonsense"),
     ("text_config.hidden_size", -64, "negative dimension -64"),
     ("text_config.hidden_size", "64", "'hidden_size' expected int"),
-    ("text_config.hidden_size", None, "'hidden_size' expected int"),
     ("text_config.hidden_size", BIG, "its files hold"),
     ("text_config.vocab_size", 10**11, "its files hold"),
     ("text_config", None, "its files hold"),
@@ -99,7 +90,6 @@ CONFIGS: list[tuple[str, Any, str]] = [
     ("vision_config.image_size", 2**31, "overflow"),
     ("text_config.num_hidden_layers", BIG, "text_config.num_hidden_layers is 1000000000, outside 0 to 1,000"),
     ("text_config.num_hidden_layers", -1, "text_config.num_hidden_layers is -1, outside 0"),
-    ("num_labels", BIG, "num_labels is 1000000000"),
     ("text_config.num_attention_heads", 0, "ZeroDivisionError"),
     ("vision_config.patch_size", 0, "cannot be built"),
     ("text_config.head_dim", -1, "negative dimension"),
@@ -108,7 +98,6 @@ CONFIGS: list[tuple[str, Any, str]] = [
     ("text_config.rms_norm_eps", "x", "'rms_norm_eps'"),
     ("text_config.rope_parameters", 5, "'rope_parameters'"),
     ("text_config.rope_parameters", {"rope_type": "nonsense", "rope_theta": 1}, "nonsense"),
-    ("text_config.rope_parameters", {"rope_type": "yarn"}, "'yarn'"),
     ("text_config.rope_parameters", {"rope_type": "default", "rope_theta": "x"}, "TypeError"),
     ("text_config.layer_types", ["nonsense"], "layer_types"),
     ("dtype", "nonsense", "'nonsense'"),
@@ -120,7 +109,6 @@ CONFIGS: list[tuple[str, Any, str]] = [
     ("attn_implementation", "somebody/kernel", "code from the hub"),
     ("attn_implementation", {"text_config": "somebody/kernel"}, "code from the hub"),
     ("per_layer_config", {"0": {"a": 1}}, "num_hidden_layers"),
-    ("base_model_tp_plan", 5, "not iterable"),
 ]
 
 
@@ -133,8 +121,7 @@ def test_a_malformed_configuration_is_one_line_and_exit_status_2(
     assert (outcome.status, outcome.out) == (2, "")
     assert outcome.err.startswith(f"glasshouse: {copied}: ")
     assert outcome.err.count("\n") == 1
-    with pytest.raises(BadInput, match=told):
-        open_subject(copied)
+    assert re.search(told, outcome.err), outcome.err
 
 
 # What only loading shows ---------------------------------------------------------------------------------------------
@@ -148,7 +135,6 @@ FILES: list[tuple[str, str, Any, str]] = [
     ("config.json", "vision_feature_layer", 99, "index out of range"),
     ("config.json", "quantization_config", {"quant_method": "gptq", "bits": 4}, "cannot be loaded"),
     (TOKENIZER, "", "{ no", "no processor or tokenizer"),
-    (TOKENIZER, "", "null", "no processor or tokenizer"),
     (TOKENIZER, "model", None, "no processor or tokenizer"),
     (TOKENIZER, "model.vocab", {"a": -1}, "invalid value"),
     (TOKENIZER, "model.merges", [["zz", "yy"]], "out of vocabulary"),
@@ -157,11 +143,9 @@ FILES: list[tuple[str, str, Any, str]] = [
     (TOKENIZER, "normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}, "no processor|PanicException"),
     (TOKENS, "", "[]", "no processor or tokenizer"),
     (TOKENS, "pad_token", {"x": 1}, "pad_token"),
-    (TOKENS, "model_max_length", "x", "no processor or tokenizer"),
     (TOKENS, "added_tokens_decoder", {"0": 5}, "added_tokens_decoder"),
     (TOKENS, "padding_side", "up", "up"),
     (IMAGES, "", "{ no", "processor_config.json: cannot be read"),
-    (IMAGES, "", "null", "no processor or tokenizer"),
     (IMAGES, "image_processor", 5, "no processor or tokenizer"),
     (IMAGES, "image_processor.size", {"height": BIG, "width": BIG}, "image_processor.size.height is 1000000000"),
     (IMAGES, "image_processor.size", {"shortest_edge": 10**6}, "size.shortest_edge is 1,000,000, more than 16,384"),

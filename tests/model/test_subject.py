@@ -18,7 +18,7 @@ from glasshouse.model.subject import Subject
 from glasshouse.values.deltas import Patch, Whole
 from glasshouse.values.errors import BadInput
 
-from .conftest import READS, SEES, examples_for, noise
+from .conftest import KINDS, READS, SEES, examples_for, noise, slow_but
 
 SPEAKS = (*SEES, *READS)
 
@@ -110,9 +110,9 @@ def test_the_identity_names_the_weights_not_the_files(folder, tmp_path: Path):
     assert weight_hash(again.model) != subject.identity.weights
 
 
-@pytest.mark.parametrize("family", tiny.CHECKPOINTS)
-def test_half_precision_is_opened_proved_and_hashed(folder, family: str):
-    subject = open_subject(folder(family), dtype=torch.bfloat16)
+@pytest.mark.parametrize("family", slow_but(KINDS, tiny.CHECKPOINTS))
+def test_half_precision_is_opened_proved_and_hashed(stored, family: str):
+    subject = open_subject(stored(family), dtype=torch.bfloat16)
     assert subject.model.dtype == torch.bfloat16
     assert subject.certificate.failures == ()
     assert len(subject.identity.weights) == 64
@@ -290,11 +290,11 @@ def test_an_adapter_folder_alone_says_what_to_do(tmp_path: Path):
     ],
     ids=["empty", "pickle", "truncated"],
 )
-def test_adapters_are_as_suspect_as_models(folder, tmp_path: Path, files: dict[str, str], cure: str):
+def test_adapters_are_as_suspect_as_models(stored, tmp_path: Path, files: dict[str, str], cure: str):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(BadInput, match=cure):
-        open_subject(folder("llava"), adapter=tmp_path)
+        open_subject(stored("llava"), adapter=tmp_path)
 
 
 def test_a_processor_without_images_is_refused(broken: Path):

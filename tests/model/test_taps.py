@@ -218,8 +218,13 @@ def test_idle_edits_and_masks_of_ones_are_identical_to_the_bit(subject: Subject)
 EDITS: tuple[Edit, ...] = (Zero(), Scale(0.3), Clamp(-0.1, 0.1), Replace(0.5), Mean(), Noise(0.5, seed=3))
 
 
-@pytest.mark.parametrize("edit", EDITS, ids=lambda edit: type(edit).__name__)
-def test_edits_change_the_logits_and_leave_no_trace(subject: Subject, edit: Edit):
+@pytest.mark.parametrize(
+    ("family", "edit"),
+    [*((family, EDITS[0]) for family in (*SEES, *READS)), *(("llava", edit) for edit in EDITS[1:])],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_edits_change_the_logits_and_leave_no_trace(opened, family: str, edit: Edit):
+    subject = opened(family)
     examples = examples_for(subject, 2)
     before, weights = bare(subject, examples), weight_hash(subject.model)
     plan = Plan({language.residual[0]: edit})
