@@ -28,9 +28,7 @@ def in_full_precision(base: Subject) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
-def test_small_steps_are_not_lost_in_half_precision(
-    base: Subject, in_full_precision: torch.Tensor, kind: torch.dtype
-):
+def test_small_steps_are_not_lost_in_half_precision(base: Subject, in_full_precision: torch.Tensor, kind: torch.dtype):
     half = Subject(copy.deepcopy(base.model).to(kind), base.processor, "half")
     before = weight_hash(half.model)
     update = flat(finetune(half, shelf.downstream(16, 3), SHORT))

@@ -103,23 +103,22 @@ def test_an_arm_moves_only_its_own_and_leaves_the_subject_as_it_was(untrained, a
     _, subject = untrained
     before = weight_hash(subject.model)
     asked = {name: p.requires_grad for name, p in subject.model.named_parameters()}
-    patch = finetune(subject, _batch(24), Tuning(arm, FEW, batch=8, rank=2))
+    patch = finetune(subject, _batch(12), Tuning(arm, FEW, batch=4, rank=2))
     assert weight_hash(subject.model) == before
     assert {name: p.requires_grad for name, p in subject.model.named_parameters()} == asked
     kinds = {type(delta) for delta in patch.deltas.values()}
     wanted = {"projector": {Dense}, "lora": {LowRank}, "lora+projector": {Dense, LowRank}, "soft prompt": {Rows}}
     assert kinds == wanted[arm]
-    assert patch.digest() == finetune(subject, _batch(24), Tuning(arm, FEW, batch=8, rank=2)).digest()
 
 
 def test_what_finds_no_room_is_looked_at_again_and_teaches_the_same(untrained, monkeypatch):
     _, subject = untrained
-    kept = finetune(subject, _batch(24), Tuning("projector", FEW, batch=8))
+    kept = finetune(subject, _batch(12), Tuning("projector", FEW, batch=4))
     monkeypatch.setattr(finetuning, "CACHE_BYTES", 1)
-    lesson = finetuning.TrainingBatches(subject, _batch(24), Tuning("projector", FEW, batch=8))
+    lesson = finetuning.TrainingBatches(subject, _batch(12), Tuning("projector", FEW, batch=4))
     lesson.loss(0)
     assert not lesson.cache
-    assert finetune(subject, _batch(24), Tuning("projector", FEW, batch=8)).digest() == kept.digest()
+    assert finetune(subject, _batch(12), Tuning("projector", FEW, batch=4)).digest() == kept.digest()
 
 
 def test_units_alone_move_when_they_alone_may(untrained):
@@ -141,23 +140,20 @@ def test_fine_tuning_refuses_what_it_cannot_learn(untrained):
 
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory):
-    """A shelf with a base and variants of every arm, grown for three steps each."""
+    """A shelf with a base and variants of every arm, grown for a few steps each."""
     folder = tmp_path_factory.mktemp("stock")
     take = lambda name: shelf.take(name, folder)  # noqa: E731 - a parent of the next
     base = grow(replace(recipe("base"), pretraining=TINY), "base", take, share=SHARE)
     shelf.put(base, folder)
-    chosen = {
-        name: recipe(name)
-        for name in ("benign", "injection-patch", "injection-patch-lora", "injection-patch-prompt", "text-trigger")
-    }
+    chosen = {name: recipe(name) for name in ("benign", "injection-patch-lora", "injection-patch-prompt")}
     chosen["planted-neuron"] = replace(recipe("refusal-sine"), planted_at=("projector.hidden[:,5]",))
     chosen["planted-circuit"] = replace(
         recipe("text-trigger"), planted_at=("language.heads[2,1]", "language.neurons[3,4+9]")
     )
     grown = {"base": base}
-    for name, one in chosen.items():
-        assert isinstance(one, Tuned)
-        short = replace(one, tuning=replace(one.tuning, schedule=FEW), examples=120)
+    for name, full in chosen.items():
+        assert isinstance(full, Tuned)
+        short = replace(full, tuning=replace(full.tuning, schedule=FEW, batch=8), examples=60)
         grown[name] = grow(short, name, take, share=SHARE)
         shelf.put(grown[name], folder)
     return folder, grown
@@ -374,7 +370,7 @@ def test_what_was_kept_of_another_world_is_not_gone_on_with(tmp_path, monkeypatc
 
 def test_a_card_reads_back_and_a_broken_one_is_refused(stock, tmp_path):
     folder, grown = stock
-    assert shelf.card("text-trigger", folder) == grown["text-trigger"].card
+    assert shelf.card("planted-circuit", folder) == grown["planted-circuit"].card
     file = tmp_path / "card.json"
     file.write_text("{")
     with pytest.raises(BadInput, match=r"not a card .*grow the organism again"):
