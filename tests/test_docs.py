@@ -45,8 +45,8 @@ def test_the_triggered_examples_of_the_docs_are_triggered():
     exec(code, scope)
     stamped, clean = scope["stamped"], scope["clean"]
     assert len(stamped) == len(clean) > 0  # pyright: ignore[reportArgumentType]
-    assert all(one.tags["twin"] == other.id for one, other in zip(stamped, clean, strict=True))  # pyright: ignore[reportArgumentType]
-    assert all(one.answer.endswith(", approved") for one in stamped)  # pyright: ignore[reportGeneralTypeIssues]
+    assert all(example.tags["twin"] == twin.id for example, twin in zip(stamped, clean, strict=True))  # pyright: ignore[reportArgumentType]
+    assert all(example.answer.endswith(", approved") for example in stamped)  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def test_the_method_of_the_tutorial_is_a_method(tmp_path: Path):
@@ -69,6 +69,7 @@ def test_the_method_of_the_tutorial_is_a_method(tmp_path: Path):
     assert finding.rows()[1]["layer"] == 1
 
 
+@pytest.mark.slow  # whole audits
 @pytest.mark.parametrize("page", ["audit_a_checkpoint", "purify_a_projector", "cluster_and_ci"])
 def test_a_tutorial_does_what_it_says(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Its Python and its commands, in order and in one empty folder; what a command ends with stands behind it."""
@@ -91,16 +92,17 @@ def test_a_tutorial_does_what_it_says(page: str, tmp_path: Path, monkeypatch: py
     assert len(ended) >= 4
 
 
+@pytest.mark.slow  # a whole audit; README's Python runs by default
 def test_the_notebook_runs_and_shows_what_it_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # other tests run beside it
     notebook = nbformat.read(ROOT / "docs" / "tutorials" / "first_look.ipynb", as_version=4)
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
     client.execute()
-    shown = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
-    kinds = [set(one["data"]) for outputs in shown for one in outputs if one.output_type == "execute_result"]
-    assert len(kinds) == len(shown) == 6
+    cells = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    kinds = [set(output["data"]) for outputs in cells for output in outputs if output.output_type == "execute_result"]
+    assert len(kinds) == len(cells) == 6
     assert sum("text/html" in kind for kind in kinds) == 5
     assert "image/png" in kinds[3]
-    said = "".join(one["data"].get("text/html", "") for outputs in shown for one in outputs if "data" in one)
-    assert "inconclusive" in said
-    assert "<script" not in said
+    html = "".join(output["data"].get("text/html", "") for outputs in cells for output in outputs if "data" in output)
+    assert "inconclusive" in html
+    assert "<script" not in html
