@@ -255,7 +255,13 @@ def test_an_adviser_raises_no_alarm(tmp_path: Path):
     assert "<failure" not in (made.folder / "junit.xml").read_text()
 
 
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(text, id=name, marks=[pytest.mark.slow] if number % 4 else [])
+        for number, (name, text) in enumerate(TEXTS.items())
+    ],
+)  # tests of the page and of the terminal try every text; `make test-slow` writes an audit of each
 def test_no_text_comes_alive_in_anything_that_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str):
     monkeypatch.setattr(juries, "text", text)
     juries.says |= {"witness": "concern", "judge": "broken"}

@@ -224,6 +224,7 @@ def documented(chosen: Method[Finding]) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow  # every method, three to five times
 @each_method
 def test_its_negative_control_raises_no_alarm(entry: Entry, monkeypatch: pytest.MonkeyPatch):
     """Fresh models that have learned nothing: at most one in five may look as if something had been planted.
