@@ -15,7 +15,7 @@ from glasshouse.data import images
 from glasshouse.data.images import StoredImage, decode
 from glasshouse.values.errors import BadInput
 
-thorough = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+thorough = settings(max_examples=150, deadline=None, derandomize=True, database=None)
 RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (13, 17, 3), dtype=np.uint8))
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from glasshouse.report.inert import BLANK, LONGEST, inert
 from hostile import TEXTS, controls
 
-everything = settings(max_examples=200, deadline=None, derandomize=True, database=None)
+everything = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)

@@ -56,7 +56,7 @@ tokens = st.recursive(
 
 
 @given(tokens)
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
 def test_the_text_form_reads_back_everywhere(address: Tokens):
     assert parse_tokens(str(address)) == address
     site = language.heads[2, 1] @ address
