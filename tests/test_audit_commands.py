@@ -198,7 +198,7 @@ def test_a_dry_run_is_what_from_takes(typed, tmp_path: Path):
 
 @pytest.mark.parametrize("words", [(), ("--dry-run",)], ids=" ".join)
 @pytest.mark.parametrize(
-    ("changed", "cure"),
+    ("changed", "fix"),
     [
         ({"options": {"depth": "deep"}}, "there is no depth 'deep'; write one of quick, standard, thorough"),
         ({"options": {"depth": [1]}}, "there is no depth [1]"),
@@ -211,19 +211,19 @@ def test_a_dry_run_is_what_from_takes(typed, tmp_path: Path):
     ],
     ids=str,
 )
-def test_a_file_is_taken_from_only_as_far_as_it_may_say(typed, tmp_path: Path, changed: dict, cure: str, words):
+def test_a_file_is_taken_from_only_as_far_as_it_may_say(typed, tmp_path: Path, changed: dict, fix: str, words):
     tree = {"method": "audit", "inputs": {"model": SEEDLING}, "options": {}, **changed}
     (tmp_path / "asked.json").write_text(json.dumps(tree))
     outcome = typed("audit", "--from", "asked.json", *words)
     assert (outcome.status, outcome.out) == (2, "")
     assert outcome.err.startswith("glasshouse: --from asked.json: ")
     assert outcome.err.count("\n") == 1
-    assert cure in outcome.err
+    assert fix in outcome.err
     assert juries.asked == []
 
 
 @pytest.mark.parametrize(
-    ("words", "cure"),
+    ("words", "fix"),
     [
         ((), "audit needs a model"),
         (("organism:nobody",), "no such organism"),
@@ -234,11 +234,11 @@ def test_a_file_is_taken_from_only_as_far_as_it_may_say(typed, tmp_path: Path, c
         ((SEEDLING, "--clean", "nowhere.jsonl"), "nowhere.jsonl"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(typed, tmp_path: Path, words: tuple[str, ...], cure: str):
+def test_a_mistake_is_one_line_and_leaves_nothing(typed, tmp_path: Path, words: tuple[str, ...], fix: str):
     outcome = typed("audit", *words)
     assert outcome.status == 2
     (line,) = (line for line in outcome.err.splitlines() if line.startswith("glasshouse:"))
-    assert cure in line
+    assert fix in line
     assert list(tmp_path.iterdir()) == []
 
 

@@ -377,8 +377,8 @@ def test_an_unknown_organism_is_told(typed):
     assert_refused(typed("run", "lens", "--model", "organism:unicorn"), "organism:unicorn: no such organism; ")
     assert_refused(typed("run", "lens", "--model", "organism:seedlin"), "did you mean seedling or")
     unshelved = next(name for name in RECIPES if name not in shelf.names())
-    cure = f"glasshouse organism grow {unshelved} FOLDER"
-    assert_refused(typed("run", "lens", "--model", f"organism:{unshelved}"), cure)
+    fix = f"glasshouse organism grow {unshelved} FOLDER"
+    assert_refused(typed("run", "lens", "--model", f"organism:{unshelved}"), fix)
 
 
 def test_organisms_are_listed(typed):
@@ -392,7 +392,7 @@ def test_organisms_are_listed(typed):
 
 
 @pytest.mark.parametrize(
-    ("words", "cure"),
+    ("words", "fix"),
     [
         ((), "name one of list, show, grow, verify"),
         (("feed",), "feed is none of list, show, grow, verify"),
@@ -403,9 +403,9 @@ def test_organisms_are_listed(typed):
         (("verify", "base", "--share", "0"), "a share of 0"),
     ],
 )
-def test_bad_requests_about_organisms_are_refused(typed, words, cure):
+def test_bad_requests_about_organisms_are_refused(typed, words, fix):
     before = on_disk(Path())
-    assert_refused(typed("organism", *words), cure)
+    assert_refused(typed("organism", *words), fix)
     assert on_disk(Path()) == before
 
 

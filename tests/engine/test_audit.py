@@ -147,7 +147,7 @@ def test_whoever_looks_on_sees_the_plan_and_each_end(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("request_", "cure"),
+    ("request_", "fix"),
     [
         (Request("audit", {"model": (SEEDLING,)}, {"depth": "deep"}), "quick, standard, thorough"),
         (Request("audit", {"model": ("organism:nobody",)}), "no such organism"),
@@ -156,8 +156,8 @@ def test_whoever_looks_on_sees_the_plan_and_each_end(tmp_path: Path):
         (Request("audit", {"model": (SEEDLING,)}, {"batch_size": 0}), "--batch-size 0"),
     ],
 )
-def test_bad_input_is_cured_and_leaves_nothing_behind(tmp_path: Path, request_: Request, cure: str):
-    with pytest.raises(BadInput, match=cure):
+def test_bad_input_is_cured_and_leaves_nothing_behind(tmp_path: Path, request_: Request, fix: str):
+    with pytest.raises(BadInput, match=fix):
         examine(request_, root=tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
     assert juries.asked == []

@@ -87,7 +87,7 @@ def test_nothing_is_changed_when_one_of_several_does_not_fit(opened):
 
 
 @pytest.mark.parametrize(
-    ("patch", "cure"),
+    ("patch", "fix"),
     [
         (Patch({"model.no.such.weight": Dense(torch.ones(2, 2))}), "no such weight"),
         (Patch({"lm_head.weight": Dense(torch.full((2, 2), float("nan")))}), "NaN or infinity"),
@@ -95,8 +95,8 @@ def test_nothing_is_changed_when_one_of_several_does_not_fit(opened):
     ],
     ids=["unknown", "nan", "out of range"],
 )
-def test_what_does_not_fit_is_refused(opened, patch: Patch, cure: str):
-    with pytest.raises(BadInput, match=cure), patched(opened("llava"), patch):
+def test_what_does_not_fit_is_refused(opened, patch: Patch, fix: str):
+    with pytest.raises(BadInput, match=fix), patched(opened("llava"), patch):
         pass
 
 

@@ -71,7 +71,7 @@ def test_history_and_system_turns_reach_the_prompt(opened):
 
 
 @pytest.mark.parametrize(
-    ("family", "call", "cure"),
+    ("family", "call", "fix"),
     [
         ("llama", lambda s: s.encode([Example("a", (noise(0),))]), "reads only text"),
         ("vit", lambda s: s.encode([Example("a")]), "has no image"),
@@ -82,8 +82,8 @@ def test_history_and_system_turns_reach_the_prompt(opened):
         ("llava", lambda s: s.encode([Example("a", (noise(0),)), Example("b")]), "with and without images"),
     ],
 )
-def test_what_a_model_cannot_be_asked_is_said(opened, family: str, call, cure: str):
-    with pytest.raises(BadInput, match=cure):
+def test_what_a_model_cannot_be_asked_is_said(opened, family: str, call, fix: str):
+    with pytest.raises(BadInput, match=fix):
         call(opened(family))
 
 
@@ -234,7 +234,7 @@ def _remote_code(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("breaking", "cure"),
+    ("breaking", "fix"),
     [
         (_pickle_only, r"only pickle weights \(pytorch_model\.bin\).*sandbox"),
         (_missing_shard, r"1 of 2 shards are missing, first model-00002-of-00002\.safetensors"),
@@ -249,10 +249,10 @@ def _remote_code(place: Path) -> None:
     ],
     ids=["pickle", "shard", "truncated", "nan", "shape", "missing", "json", "no config", "remote code", "no weights"],
 )
-def test_a_broken_checkpoint_is_refused_in_one_line_and_left_alone(broken: Path, breaking, cure: str):
+def test_a_broken_checkpoint_is_refused_in_one_line_and_left_alone(broken: Path, breaking, fix: str):
     breaking(broken)
     before = listing(broken)
-    with pytest.raises(BadInput, match=cure) as refusal:
+    with pytest.raises(BadInput, match=fix) as refusal:
         open_subject(broken)
     assert "\n" not in str(refusal.value)
     assert listing(broken) == before
@@ -282,7 +282,7 @@ def test_an_adapter_folder_alone_says_what_to_do(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("files", "cure"),
+    ("files", "fix"),
     [
         ({}, "no adapter_config"),
         ({"adapter_config.json": "{}", "adapter_model.bin": "x"}, "pickle adapters are not read"),
@@ -290,10 +290,10 @@ def test_an_adapter_folder_alone_says_what_to_do(tmp_path: Path):
     ],
     ids=["empty", "pickle", "truncated"],
 )
-def test_adapters_are_as_suspect_as_models(stored, tmp_path: Path, files: dict[str, str], cure: str):
+def test_adapters_are_as_suspect_as_models(stored, tmp_path: Path, files: dict[str, str], fix: str):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    with pytest.raises(BadInput, match=cure):
+    with pytest.raises(BadInput, match=fix):
         open_subject(stored("llava"), adapter=tmp_path)
 
 

@@ -402,12 +402,12 @@ def test_an_exception_inside_the_model_leaves_no_hook(llava: Subject):
 
 
 @pytest.mark.parametrize(
-    ("site", "cure"),
+    ("site", "fix"),
     [("language.residual[9]", r"layer 9: there are 3"), ("language.heads[0,7]", r"head 7: there are 4")],
 )
-def test_a_wrong_site_in_a_plan_is_refused_before_anything_is_hooked(llava: Subject, site: str, cure: str):
+def test_a_wrong_site_in_a_plan_is_refused_before_anything_is_hooked(llava: Subject, site: str, fix: str):
     with (
-        pytest.raises(BadInput, match=cure),
+        pytest.raises(BadInput, match=fix),
         edited(llava, Plan({language.residual: Zero(), Site.parse(site): Zero()})),
     ):
         pass

@@ -334,7 +334,7 @@ def test_relations_are_data_and_have_a_text(derived: Relation):
 
 
 @pytest.mark.parametrize(
-    ("text", "cure"),
+    ("text", "fix"),
     [
         ("cousin(3)", "no such relation; choose from fine-tuned, pruned"),
         ("pruned", "no such relation"),
@@ -352,8 +352,8 @@ def test_relations_are_data_and_have_a_text(derived: Relation):
         ("fine-tuned(1,0.1,0,0)", "at least 1 example"),
     ],
 )
-def test_what_is_no_relation_is_refused(text: str, cure: str):
-    with pytest.raises(BadInput, match=cure):
+def test_what_is_no_relation_is_refused(text: str, fix: str):
+    with pytest.raises(BadInput, match=fix):
         relation(text)
 
 

@@ -98,7 +98,7 @@ class Anatomy:
     notes: tuple[str, ...] = ()
 
     def tower(self, part: Part) -> Tower:
-        """The tower of that part, or the cure for its absence."""
+        """The tower of that part, or a refusal that names the fix."""
         tower = self.language if part == "language" else self.vision if part == "vision" else None
         if tower is None:
             raise BadInput(
