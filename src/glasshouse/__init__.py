@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from glasshouse.data.examples import Example as Example
     from glasshouse.data.examples import Examples as Examples
     from glasshouse.engine.audit import Audit as Audit
-    from glasshouse.engine.audit import audit as audit
     from glasshouse.engine.comparison import compare as compare
     from glasshouse.engine.method import method as method
     from glasshouse.engine.opening import open_model as open  # noqa: A004 - gh.open is the front door
+    from glasshouse.engine.public import audit as audit
     from glasshouse.engine.runs import Run as Run
     from glasshouse.engine.runs import run as run
     from glasshouse.model.patches import export as export
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "data.examples": ("Example", "Examples"),
     "engine.audit": ("Audit",),
+    "engine.public": ("audit",),
     "engine.method": ("method",),
     "engine.comparison": ("compare",),
     "engine.runs": ("Run", "run"),
@@ -60,15 +61,13 @@ _WHERE = {
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
-__all__ = [*sorted(_HOME), "audit", "methods", "open"]  # pyright: ignore[reportUnsupportedDunderAll] - one list of names is enough
+__all__ = [*sorted(_HOME), "methods", "open"]  # pyright: ignore[reportUnsupportedDunderAll] - one list of names is enough
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     if name == "open":
         value: Any = import_module("glasshouse.engine.opening").open_model
-    elif name == "audit":
-        value = import_module("glasshouse.engine.public").described_audit()
     elif name == "methods":
         value = import_module("glasshouse.methods")
     elif name in _HOME:
