@@ -96,6 +96,10 @@ class Kind(ABC, Generic[T]):
         """Whether `identity` tells any two different values apart."""
         return True
 
+    def empty(self, value: T) -> bool:
+        """Whether it holds nothing to work on."""
+        return False
+
     def device(self, value: T) -> str:
         """Where it computes; empty for what does not."""
         return ""
@@ -106,7 +110,7 @@ class Kind(ABC, Generic[T]):
 
     def brought(self, organism: Organism, part: str) -> T | None:
         """What an organism holds for this kind."""
-        value = getattr(organism, part, None) if part else None
+        value = getattr(organism, part) if part and organism.brings(part) else None
         return value if isinstance(value, self.type) else None
 
 
@@ -146,6 +150,8 @@ class Input:
         for single in self.values(value):
             if not isinstance(single, self.kind.type):
                 raise BadInput(f"{self.flag}: {type(single).__name__} given, {wanted} expected")
+            if self.kind.empty(single):
+                raise BadInput(f"{self.flag}: empty; give {self.meaning.text}")
 
 
 def kinds() -> Mapping[type, Kind[Any]]:
@@ -178,6 +184,8 @@ def inputs_of(function: Callable[..., Any]) -> tuple[Input, ...]:
     for name, parameter in inspect.signature(function).parameters.items():
         if name == "options":
             continue
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise TypeError(f"{place}: *{name} cannot be supplied; write Sequence[…] for several values")
         if name not in hints:
             raise TypeError(f"{place}: the parameter {name!r} has no type; its type says what must be supplied")
         kind, meaning, optional, several = _read_hint(hints[name], f"{place}: the parameter {name!r}")
@@ -205,9 +213,11 @@ def _read_hint(hint: Any, place: str) -> tuple[Kind[Any], Meaning | None, bool, 
             hint, *notes = arguments
             meanings = [Meaning(note) if isinstance(note, str) else note for note in notes]
             meaning = next((note for note in meanings if isinstance(note, Meaning)), meaning)
+            if meaning is None or not meaning.text.strip():
+                raise TypeError(f"{place}: Annotated says nothing of what it means; write a sentence behind the type")
         elif origin in (Union, types.UnionType) and type(None) in arguments and len(arguments) == 2:
             optional, hint = True, next(one for one in arguments if one is not type(None))
-        elif origin in (Sequence, list, tuple):
+        elif origin in (Sequence, list, tuple) and not several and arguments[1:] in ((), (Ellipsis,)):
             several, hint = True, arguments[0]
         else:
             break

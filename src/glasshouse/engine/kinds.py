@@ -45,6 +45,7 @@ class SubjectKind(Kind[Subject]):
         return open_model(text, **opening.settings)
 
     def identity(self, value: Subject) -> Mapping[str, Any]:
+        value.recheck()
         proof = value.certificate and [
             {"what": check.what, "passed": check.passed} for check in value.certificate.checks
         ]
@@ -96,6 +97,9 @@ class ExamplesKind(Kind[Examples]):
     def text(self, value: Examples) -> str:
         return f"{self.label(value)}, content {value.digest[:16]}…"
 
+    def empty(self, value: Examples) -> bool:
+        return not len(value)
+
     def limited(self, value: Examples, limit: int) -> Examples:
         return _marked(value[:limit], len(value))
 
@@ -122,6 +126,9 @@ class PairsKind(Kind[Pairs]):
 
     def text(self, value: Pairs) -> str:
         return f"{self.label(value)}, content {value.digest[:16]}…"
+
+    def empty(self, value: Pairs) -> bool:
+        return not len(value)
 
     def limited(self, value: Pairs, limit: int) -> Pairs:
         cut, total = value[:limit], len(value)

@@ -16,7 +16,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, get_type_hints
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, get_args, get_type_hints
 
 import torch
 
@@ -86,20 +86,17 @@ def method(
     """Make a method of a function, and refuse one that does not keep to the form."""
 
     def wrap(function: Callable[P, F]) -> Callable[P, F]:
-        hints, name = get_type_hints(function), function.__name__
-        options, inputs = hints["options"], inputs_of(function)
-        if not (is_dataclass(options) and options.__dataclass_params__.frozen):  # pyright: ignore[reportAttributeAccessIssue]
-            raise TypeError(f"{name}: options must be a frozen dataclass")
-        names = [field.name.replace("_", "-") for field in fields(options)]
-        if len(names) > MOST_OPTIONS:
-            raise TypeError(f"{name}: {len(names)} options; at most {MOST_OPTIONS}, so that its help stays readable")
-        for flag in names:
-            if flag in RESERVED - AUDITS or flag in (each.flag for each in inputs):
-                raise TypeError(f"{name}: the option --{flag} has the name of an input or of the command's own flag")
-        page, options_type = _page(function), cast(type[Any], options)
+        name, signature, hints = function.__name__, inspect.signature(function), get_type_hints(function)
+        for word, allowed in ((needs, get_args(Needs)), (role, get_args(VerdictRole)), (depth, get_args(Depth))):
+            if word not in allowed:
+                raise TypeError(f"{name}: {word!r} is none of {', '.join(allowed)}")
+        _check_form(signature, hints, name)
+        options_type, inputs, page = cast(type[Any], hints["options"]), inputs_of(function), _page(function)
+        names = _option_flags(options_type, inputs, name)
 
         @functools.wraps(function)
         def ask(*args: P.args, **kwargs: P.kwargs) -> F:
+            _check(signature.bind(*args, **kwargs), inputs, options_type)
             try:
                 return function(*args, **kwargs)
             except torch.OutOfMemoryError as problem:
@@ -143,6 +140,40 @@ def at_least(options: object, **least: int) -> None:
         value = getattr(options, name)
         if value < bound:
             raise BadInput(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
+
+
+def _check(given: inspect.BoundArguments, inputs: tuple[Input, ...], options: type[Any]) -> None:
+    """Refuse values of another kind, empty values and options of another method."""
+    for each in inputs:
+        value = given.arguments.get(each.parameter)
+        if value is not None or each.required:
+            each.check(value)
+    chosen = given.arguments.get("options")
+    if chosen is not None and not isinstance(chosen, options):
+        raise BadInput(f"options: {type(chosen).__name__} given, {options.__module__}.{options.__qualname__} expected")
+
+
+def _check_form(signature: inspect.Signature, hints: Mapping[str, Any], name: str) -> None:
+    """Refuse a function without Options, their default or the type of its finding."""
+    for wanted in ("options", "return"):
+        if wanted not in hints:
+            raise TypeError(f"{name}: {wanted} has no type; write options: Options = Options() and -> YourFinding")
+    if signature.parameters["options"].default is inspect.Parameter.empty:
+        raise TypeError(f"{name}: options has no default; write options: Options = Options()")
+    options = hints["options"]
+    if not (is_dataclass(options) and options.__dataclass_params__.frozen):  # pyright: ignore[reportAttributeAccessIssue]
+        raise TypeError(f"{name}: options must be a frozen dataclass")
+
+
+def _option_flags(options: type[Any], inputs: tuple[Input, ...], name: str) -> list[str]:
+    """The flags of a method's options; refused where too many, or of a name that is taken."""
+    flags = [field.name.replace("_", "-") for field in fields(options)]
+    if len(flags) > MOST_OPTIONS:
+        raise TypeError(f"{name}: {len(flags)} options; at most {MOST_OPTIONS}, so that its help stays readable")
+    for flag in flags:
+        if flag in RESERVED - AUDITS or flag in (each.flag for each in inputs):
+            raise TypeError(f"{name}: the option --{flag} has the name of an input or of the command's own flag")
+    return flags
 
 
 def _page(function: Callable[..., Any]) -> Page:

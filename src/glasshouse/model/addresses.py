@@ -115,6 +115,8 @@ class PromptTokens:
     def _region(self, region: Region, row: int) -> Int[Tensor, " selected"]:
         layout, _ = self._known(region)
         count = layout.images[row]
+        if not count:
+            raise BadInput(f"@{region}: {self._name(row)} has no image")
         if region.image is not None and region.image > count:
             raise BadInput(f"@{region}: {self._name(row)} has {count} image{'' if count == 1 else 's'}")
         images = self._tiles[row] if region.image is None else [self._tiles[row][region.image - 1]]

@@ -2,8 +2,9 @@
 
     organism = gh.organism("hijack-logo")
     organism.subject     # the model, opened and proved
-    organism.base        # the model it was fine-tuned from; None for a base and for the seedling
-    organism.pairs       # clean examples with their triggered twins; None where nothing was planted
+    organism.base        # the model it was fine-tuned from
+    organism.pairs       # clean examples with their triggered twins
+    organism.brings("pairs")    # False where nothing was planted
 
 Every part is opened or drawn when it is first asked for, and kept.
 """
@@ -16,6 +17,7 @@ from glasshouse.model.subject import Subject
 from glasshouse.organisms import attacks, seedling, shelf, world
 from glasshouse.organisms.cards import Card
 from glasshouse.organisms.recipes import Base, Poison
+from glasshouse.values.errors import BadInput
 
 
 def organism(name: str) -> "Organism":
@@ -42,10 +44,12 @@ class Organism:
         return shelf.take(self.name)
 
     @cached_property
-    def base(self) -> Subject | None:
-        """The model it was fine-tuned from; None for one that was grown from random weights."""
+    def base(self) -> Subject:
+        """The model it was fine-tuned from."""
         parent = shelf.parent(self.name)
-        return shelf.take(parent) if parent else None
+        if parent is None:
+            raise BadInput(f"{self.name}: was grown from random weights, so it has no base")
+        return shelf.take(parent)
 
     @cached_property
     def examples(self) -> Examples:
@@ -63,12 +67,17 @@ class Organism:
         return seedling.examples(seed=2) if self._untrained else world.examples("downstream", 3000, 2)
 
     @cached_property
-    def pairs(self) -> Pairs | None:
-        """At most 64 clean examples with their triggered twins; None where nothing was planted."""
+    def pairs(self) -> Pairs:
+        """At most 64 clean examples with their triggered twins."""
         if self._poison is None:
-            return None
+            raise BadInput(f"{self.name}: nothing was planted in it, so it has no pairs")
         clean = attacks.clean(self._poison, 64)
         return Pairs(clean, attacks.attacked(self._poison, clean))
+
+    def brings(self, part: str) -> bool:
+        """Whether it has this part: `base` only where it was fine-tuned, `pairs` only where something was planted."""
+        missing = {"base": shelf.parent(self.name) is None, "pairs": self._poison is None}
+        return hasattr(type(self), part) and not missing.get(part, False)
 
     def __repr__(self) -> str:
         return f"Organism({self.name!r})"

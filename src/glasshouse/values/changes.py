@@ -185,6 +185,8 @@ class AttentionPattern(Edit):
         strength: float = 1.0,
         preserve: bool = True,
     ) -> None:
+        if not isinstance(source, Tensor) and source not in ("uniform", "cut"):
+            raise BadInput(f"AttentionPattern: source {source!r}; give 'uniform', 'cut' or a tensor of weights")
         values = {"source": source, "keys": as_tokens(keys), "strength": strength, "preserve": preserve}
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -250,6 +252,9 @@ class Plan:
             steps = [Step(site, edit) for site, edit in edits.items()]
         steps = tuple(steps)
         for step in steps:
+            if not isinstance(step.site, Site) or not isinstance(step.edit, Edit):  # pyright: ignore[reportUnnecessaryIsInstance]
+                kind = type(step.edit).__name__
+                raise BadInput(f"Plan: {step.site}: {kind}; give Plan({{site: edit}}), a Site and an Edit")
             if isinstance(step.edit, AttentionPattern) != (step.site.kind == "pattern"):
                 raise BadInput(f"{step.site}: AttentionPattern goes with pattern sites, and only it does")
         object.__setattr__(self, "steps", steps)

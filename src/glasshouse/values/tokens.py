@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -146,6 +147,9 @@ class Masks(Tokens):
     @classmethod
     def of_examples(cls, masks: Mapping[str, Bool[Tensor, " tokens"]]) -> Self:
         """From a boolean tensor per example id: True at the tokens of its prompt that are meant."""
+        for name, mask in masks.items():
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.ndim != 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise BadInput(f"mask of example {name}: give a boolean tensor with one entry per token of its prompt")
         return cls(
             tuple(
                 Chosen(name, tuple(i for i, chosen in enumerate(mask.unbind()) if chosen), len(mask))
