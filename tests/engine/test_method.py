@@ -90,6 +90,37 @@ def test_calling_a_method_calls_its_function():
     assert method()(echo)() == "heard"  # pyright: ignore[reportArgumentType]
 
 
+def test_a_function_that_is_half_a_method_is_refused_when_it_is_defined():
+    @dataclass(frozen=True)
+    class Options: ...
+
+    def bare(options=Options()): ...
+
+    def needy(options: Options) -> Finding: ...
+
+    with pytest.raises(TypeError, match="bare: options has no type"):
+        method()(bare)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="needy: options has no default"):
+        method()(needy)
+    for words in ({"role": "jury"}, {"needs": "luck"}, {"depth": "deep"}):
+        with pytest.raises(TypeError, match="is none of"):
+            method(**words)(needy)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"subject": "organism:seedling"}, "model: str given, .* expected"),
+        ({"examples": Examples(())}, "data: empty"),
+        ({"options": frozen()}, r"options: frozen given, glasshouse\.methods\.atlas\.lens\.Options expected"),
+    ],
+)
+def test_a_direct_call_with_the_wrong_values_is_refused(given: dict[str, object], problem: str):
+    seedling = gh.organism("seedling")
+    with pytest.raises(BadInput, match=problem):
+        gh.methods.lens(**({"subject": seedling.subject, "examples": seedling.examples} | given))
+
+
 def test_a_plain_function_is_no_method():
     with pytest.raises(BadInput, match="made: not a method"):
         as_method(made)  # pyright: ignore[reportArgumentType]

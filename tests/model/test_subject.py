@@ -374,7 +374,7 @@ def test_an_identity_names_the_weights_without_the_patch_in_force(folder):
         inside = subject.identity
         assert subject.content is not None
         assert subject.content[4:] == (once.digest(), twice.digest())
-    assert subject.identity is inside
+    assert subject.identity == inside
     assert inside.weights == weight_hash(subject.model)
     assert subject.own_weights == {}
 
@@ -382,14 +382,29 @@ def test_an_identity_names_the_weights_without_the_patch_in_force(folder):
 def test_weights_changed_by_hand_are_hashed_again(folder):
     subject = open_subject(folder("llama"))
     before = subject.identity
-    assert subject.identity is before
+    assert subject.identity == before
     with torch.no_grad():
         next(subject.model.parameters()).add_(1.0)
     written = subject.identity
     assert written.weights == weight_hash(subject.model) != before.weights
     parameter = next(subject.model.parameters())
     parameter.data = parameter.data + 1.0
-    assert subject.identity.weights == weight_hash(subject.model) != written.weights
+    replaced = subject.identity
+    assert replaced.weights == weight_hash(subject.model) != written.weights
+    parameter.data[0] += 1.0  # leaves no mark
+    subject.recheck()
+    assert subject.identity.weights == weight_hash(subject.model) != replaced.weights
+
+
+def test_settings_changed_by_hand_are_hashed_again(folder):
+    subject = open_subject(folder("llama"))
+    before = subject.identity
+    subject.model.generation_config.max_new_tokens = 7
+    subject.model.config.rms_norm_eps = 0.5
+    after = subject.identity
+    assert (after.weights, after.processor) == (before.weights, before.processor)
+    assert after.generation != before.generation
+    assert after.config != before.config
 
 
 def test_generation_settings_are_part_of_the_identity(folder):

@@ -25,10 +25,18 @@ def test_a_backdoored_organism_brings_everything(monkeypatch: pytest.MonkeyPatch
     assert len(logo.training) == 3000
 
 
-def test_parts_that_an_organism_does_not_have_are_none():
+def test_parts_that_an_organism_does_not_have_are_refused():
     base, benign, seedling = (gh.organism(name) for name in ("organism:base", "benign", "seedling"))
-    assert (base.base, base.pairs, benign.pairs) == (None, None, None)
-    assert (seedling.base, seedling.pairs, seedling.card) == (None, None, None)
+    for lacking in (base, seedling):
+        assert not lacking.brings("base")
+        with pytest.raises(BadInput, match="grown from random weights, so it has no base"):
+            _ = lacking.base
+    for lacking in (base, benign, seedling):
+        assert not lacking.brings("pairs")
+        with pytest.raises(BadInput, match="nothing was planted in it, so it has no pairs"):
+            _ = lacking.pairs
+    assert benign.brings("base")
+    assert seedling.card is None
     parts = (seedling.examples, seedling.held_out, seedling.training)
     assert len({part.digest for part in parts}) == 3
 
