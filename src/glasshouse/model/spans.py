@@ -55,7 +55,7 @@ class Pass:
             tokens = next((a for a in args if isinstance(a, Tensor) and not a.is_floating_point()), None)
         pixels = next((v for n, v in kwargs.items() if n.startswith("pixel") and isinstance(v, Tensor)), None)
         ids = tokens if tokens is not None and not tokens.is_floating_point() else None
-        seen = _cached_length(kwargs.get("past_key_values"))
+        seen = _cached_length(kwargs)
         real = _real(tokens, None if seq2seq else kwargs.get("attention_mask"))
         first = tokens if tokens is not None else pixels if pixels is not None else next(iter(args), None)
         rows = len(first) if isinstance(first, Tensor) else 1
@@ -188,9 +188,10 @@ class Pass:
         return torch.arange(self.rows).repeat_interleave(share).repeat_interleave(each)
 
 
-def _cached_length(cache: Any) -> int:
-    length: Any = getattr(cache, "get_seq_length", None)
-    return int(length()) if length is not None else 0
+def _cached_length(kwargs: Mapping[str, Any]) -> int:
+    """transformers 5.24 renamed the argument that holds the cache, so it is known by what it can do."""
+    lengths = (getattr(value, "get_seq_length", None) for value in kwargs.values())
+    return next((int(length()) for length in lengths if length is not None), 0)
 
 
 def _real(tokens: Tensor | None, mask: Any) -> Bool[Tensor, "rows tokens"] | None:
