@@ -7,6 +7,8 @@ import torch
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.data.pairs import Pairs
+from glasshouse.engine.method import load
+from glasshouse.engine.runs import run
 from glasshouse.methods.backdoor import _features, _known_triggers
 from glasshouse.methods.backdoor import detect as detecting
 from glasshouse.methods.backdoor._calibration import Calibration, Case, calibration, reservations
@@ -40,6 +42,7 @@ from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms import shelf
 from glasshouse.organisms.organism import organism
 from glasshouse.values.blocks import Note
+from glasshouse.values.codec import digest
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Verdict
 from glasshouse.values.sites import projector
@@ -162,6 +165,21 @@ def test_a_model_compared_with_itself_is_inconclusive_wherever_it_lies(base, qui
     assert "bit-identical" in found.headline
     assert found.rows() == []
     assert not quick.unchanged
+
+
+def test_a_killed_run_goes_on_after_its_last_unit(base, refusing, shown, quick, tmp_path):
+    inputs, done = {"model": refusing, "data": shown[:16], "base": base}, list[str]()
+
+    def killed(name: str, *_: int) -> None:
+        done.append(name)
+        if done.count("feature") == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(load("detect"), inputs, QUICK, root=tmp_path, progress=killed)
+    resumed = run(load("detect"), inputs, QUICK, root=tmp_path)
+    assert (done, resumed.facts["resumed"]) == (["answers", "feature", "feature"], 3)
+    assert digest(resumed.finding) == digest(quick)
 
 
 def test_single_images_with_a_strong_trigger_are_detected(refusing):

@@ -6,6 +6,11 @@ import pytest
 
 from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
+from glasshouse.data.triggers import NoiseTrigger
+from glasshouse.methods.backdoor import _known_triggers
+from glasshouse.methods.backdoor._features import LAST_TOP_UNUSED
+from glasshouse.methods.backdoor.detect import Options as Inversion
+from glasshouse.methods.backdoor.detect import detect
 from glasshouse.methods.backdoor.drift import Options as Drift
 from glasshouse.methods.backdoor.drift import drift
 from glasshouse.methods.backdoor.neurons import neurons
@@ -33,6 +38,13 @@ def test_each_linear_layer_is_analysed_and_what_is_hidden_is_not_missed():
     repaired = purify(other, clean, clean, base, options=Repair(ranks=(3,), kept=(0.5,), steps=1))
     assert set(repaired.outcomes) == {"before", SURGERY, *NULLS, "fine-tuning", "CLP"}
     assert any("do not apply" in block.text for block in repaired.blocks() if isinstance(block, Note))
+
+
+def test_a_feature_of_inputs_that_the_projector_rearranges_is_missing_with_its_reason(monkeypatch):
+    monkeypatch.setattr(_known_triggers, "battery", lambda side: {"noise": NoiseTrigger(30.0)})
+    finding = detect(shelf.take("idefics3-base"), world.examples("test", 16, 3), options=Inversion(steps=1))
+    assert LAST_TOP_UNUSED not in finding.features
+    assert any(LAST_TOP_UNUSED in note and "rearranges its 64 inputs" in note for note in finding.notes)
 
 
 def test_models_of_different_families_and_shapes_are_refused():

@@ -58,6 +58,9 @@ class Divergence:
             gained.append((p[position].exp() - q[position].exp()).detach())
         return cls(torch.stack(largest), torch.stack(gained))
 
+    def cpu(self) -> "Divergence":
+        return Divergence(self.kl.cpu(), self.gained.cpu())
+
     @property
     def top_token(self) -> TokenGain:
         """The token that gains most, on average over the examples."""

@@ -5,22 +5,29 @@ computed depends on what is given: a clean base and clean images, clean images a
 
 WEIGHED names the features that make the probability: with few organisms of known truth, few features separate better
 than many. They were chosen on those organisms alone, leaving out one pair at a time. The others are reported beside
-them, and one that cannot be computed does not stop the method.
+them, and one that cannot be computed does not stop the method. Answers, perturbations, the surrogate and every known
+trigger are units of work.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from glasshouse.data.examples import Examples
+from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._known_triggers import TriggerResponse, trigger_responses
-from glasshouse.methods.backdoor._surgery import benign_surrogate, cut_directions
-from glasshouse.methods.backdoor._trigger_inversion import InvertedTrigger, invert_faint, invert_patch
+from glasshouse.methods.backdoor._surgery import Update, benign_surrogate
+from glasshouse.methods.backdoor._trigger_inversion import (
+    Batches,
+    InvertedTrigger,
+    Reference,
+    invert_faint,
+    invert_patch,
+)
 from glasshouse.model.divergence import log_probabilities, self_answered
 from glasshouse.model.finetuning import default_learning_rate
 from glasshouse.model.frozen import frozen
@@ -65,7 +72,7 @@ WEIGHED = {
 COMPARED, DEGREES, STEPS = 8, 50.0, 24
 """Directions compared with a benign update, the angle that counts as far, and training steps of the surrogate."""
 
-T = TypeVar("T")
+Invert = Callable[[Subject, Reference, Batches, Batches, int, int], InvertedTrigger | None]
 
 
 @dataclass(frozen=True)
@@ -79,59 +86,67 @@ class Features:
     examples: Examples = Examples([])
     """On which perturbations were evaluated, with the model's own answers."""
     missing: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Features that are not weighed and could not be computed, with the reason."""
+    """Features that could not be computed, with the reason."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Examples with the model's own answers, and how perturbations are trained on one half of them."""
+
+    answered: Examples
+    steps: int
+    batch_size: int
+    seed: int
+
+    @property
+    def test(self) -> Examples:
+        """The half on which perturbations are evaluated."""
+        return self.answered[1::2]
+
+    def encoded(self, subject: Subject) -> tuple[Batches, Batches]:
+        """The half on which perturbations are trained, and the half on which they are evaluated."""
+        fit, test = (pixel_batches(subject, half, self.batch_size) for half in (self.answered[::2], self.test))
+        return fit, test
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """Result of a unit of work: features, with the perturbation they come from; or why there are none."""
+
+    values: Mapping[str, float]
+    inverted: InvertedTrigger | None = None
+    problem: str = ""
 
 
 def features_with_base(
     subject: Subject, base: Subject, examples: Examples, steps: int, batch_size: int, seed: int
 ) -> Features:  # fmt: skip
     """From a clean base and clean images."""
-    answered = self_answered(subject, examples, batch_size)
-
-    def base_prediction(encoded: Encoded, pixels: Tensor) -> list[Tensor]:
-        return log_probabilities(base, [with_pixels(encoded, pixels)])
-
-    fit, test = (pixel_batches(subject, answered[start::2], batch_size) for start in (0, 1))
-    missing = dict[str, str]()
-    with frozen(subject.model), frozen(base.model):
-        inverted = {"faint": invert_faint(subject, base_prediction, fit, test, steps, seed)}
-        patch = _optional("patch", missing, lambda: invert_patch(subject, base_prediction, fit, test, steps, seed))
-    inverted |= {"patch": patch} if patch else {}
-    away = _optional(AWAY, missing, lambda: _away_from_benign(subject, base, answered, examples, batch_size, seed))
-    last, unused = projector_differences(subject, base)[-1], _unused_inputs(subject, answered, batch_size)
-    values = {FAINT: _log_kl(inverted["faint"]), FAINT_GAIN: inverted["faint"].divergence.top_token.gain}
-    values |= {PATCH: _log_kl(patch), PATCH_GAIN: patch.divergence.top_token.gain} if patch else {}
-    values |= {} if away is None else {AWAY: away}
-    values |= {
-        UPDATE_TOP: top_share(last.delta),
-        UPDATE_TOP_UNUSED: top_share(last.delta @ unused),
-        SIZE: last.relative_size,
-    }
-    return Features(values, inverted, {}, answered[1::2], missing)
+    trials = Trials(_with_own_answers(subject, examples, batch_size), steps, batch_size, seed)
+    training = examples if all(example.answer for example in examples) else trials.answered
+    handles = {"subject": subject, "base": base, "trials": trials, "training": training}
+    units = "faint", "patch", AWAY
+    results = mapped(_beside_base, units, Computed, handles=handles, name="feature")
+    last = projector_differences(subject, base)[-1]
+    unused = _top_share_unused(UPDATE_TOP_UNUSED, last.delta, subject, trials)
+    computed = {**dict(zip(units, results, strict=True)), UPDATE_TOP_UNUSED: unused}
+    return _collected(computed, {UPDATE_TOP: top_share(last.delta), SIZE: last.relative_size}, trials.test)
 
 
 def features_with_images(subject: Subject, examples: Examples, steps: int, batch_size: int, seed: int) -> Features:
     """From clean images alone."""
-    answered = self_answered(subject, examples, batch_size)
-    fit, test = (pixel_batches(subject, answered[start::2], batch_size) for start in (0, 1))
-    with torch.no_grad():
-        clean = {id(encoded): log_probabilities(subject, [encoded]) for encoded in (*fit, *test)}
-
-    def clean_prediction(encoded: Encoded, pixels: Tensor) -> list[Tensor]:
-        return clean[id(encoded)]
-
-    missing = dict[str, str]()
-    with frozen(subject.model):
-        own = _optional(SELF_GAIN, missing, lambda: invert_faint(subject, clean_prediction, fit, test, steps, seed))
-        responses = trigger_responses(subject, answered[1::2], batch_size)
-    values = {} if own is None else {SELF_GAIN: own.divergence.top_token.gain}
+    trials = Trials(_with_own_answers(subject, examples, batch_size), steps, batch_size, seed)
+    handles = {"subject": subject, "trials": trials}
+    (own,) = mapped(_beside_itself, (SELF_GAIN,), Computed, handles=handles, name="feature")
+    responses = trigger_responses(subject, trials.test, batch_size)
     last = [*projector_weights(subject).values()][-1]
-    values |= {
-        KNOWN_GAIN: max(response.top_token.gain for response in responses.values()),
-        LAST_TOP_UNUSED: top_share(last @ _unused_inputs(subject, answered, batch_size)),
-        **features_alone(subject).values,
-    }
-    return Features(values, {} if own is None else {"faint": own}, responses, answered[1::2], missing)
+    unused = _top_share_unused(LAST_TOP_UNUSED, last, subject, trials)
+    known = {KNOWN_GAIN: max(response.top_token.gain for response in responses.values())}
+    features = _collected(
+        {SELF_GAIN: own, LAST_TOP_UNUSED: unused}, {**known, **features_alone(subject).values}, trials.test
+    )
+    inverted = {} if own.inverted is None else {"faint": own.inverted}
+    return replace(features, inverted=inverted, responses=responses)
 
 
 def features_alone(subject: Subject) -> Features:
@@ -140,31 +155,102 @@ def features_alone(subject: Subject) -> Features:
     return Features({name: top_share(weight) for name, weight in zip((FIRST_TOP, SECOND_TOP), weights, strict=False)})
 
 
-def _optional(name: str, missing: dict[str, str], compute: Callable[[], T]) -> T | None:
-    """A feature that is reported and not weighed: None, with the reason noted, where it cannot be computed."""
+def _with_own_answers(subject: Subject, examples: Examples, batch_size: int) -> Examples:
+    """The examples with the model's own answers, generated in a unit of work."""
+    (texts,) = mapped(_own_answers, (examples,), list[str], name="answers",
+                      handles={"subject": subject, "batch_size": batch_size})  # fmt: skip
+    answered = (replace(example, answer=text) for example, text in zip(examples, texts, strict=True))
+    return Examples(answered, examples.source)
+
+
+def _own_answers(examples: Examples, subject: Subject, batch_size: int) -> list[str]:
+    return [example.answer or "" for example in self_answered(subject, examples, batch_size)]
+
+
+def _beside_base(name: str, subject: Subject, base: Subject, trials: Trials, training: Examples) -> Computed:
+    """Unit of work: the features of one perturbation, or of one benign surrogate."""
+
+    def base_prediction(encoded: Encoded, pixels: Tensor) -> list[Tensor]:
+        return log_probabilities(base, [with_pixels(encoded, pixels)])
+
+    def inversion(invert: Invert, kl: str, gain: str) -> Computed:
+        fit, test = trials.encoded(subject)
+        with frozen(subject.model), frozen(base.model):
+            inverted = invert(subject, base_prediction, fit, test, trials.steps, trials.seed)
+        if inverted is None:
+            return Computed({})
+        divergence = inverted.divergence
+        return Computed({kl: math.log1p(divergence.top_quarter), gain: divergence.top_token.gain}, inverted)
+
+    match name:
+        case "faint":  # the probability needs it, so it must not fail silently
+            return inversion(invert_faint, FAINT, FAINT_GAIN)
+        case "patch":
+            return _attempt(lambda: inversion(invert_patch, PATCH, PATCH_GAIN))
+        case _:
+            return _attempt(lambda: Computed({name: _away_from_benign(subject, base, training, trials)}))
+
+
+def _beside_itself(name: str, subject: Subject, trials: Trials) -> Computed:
+    """Unit of work: the gain under a perturbation that drives the model away from its answers to clean images."""
+    fit, test = trials.encoded(subject)
+    with torch.no_grad():
+        clean = {id(encoded): log_probabilities(subject, [encoded]) for encoded in (*fit, *test)}
+
+    def clean_prediction(encoded: Encoded, pixels: Tensor) -> list[Tensor]:
+        return clean[id(encoded)]
+
+    def inversion() -> Computed:
+        inverted = invert_faint(subject, clean_prediction, fit, test, trials.steps, trials.seed)
+        return Computed({name: inverted.divergence.top_token.gain}, inverted)
+
+    with frozen(subject.model):
+        return _attempt(inversion)
+
+
+def _attempt(compute: Callable[[], Computed]) -> Computed:
+    """A computation that must not stop the method: where it fails, its reason."""
     try:
         return compute()
     except torch.OutOfMemoryError:
-        missing[name] = "out of memory"
+        return Computed({}, problem="out of memory")
     except BadInput as problem:
-        missing[name] = str(problem)
-    return None
+        return Computed({}, problem=str(problem))
 
 
-def _log_kl(inverted: InvertedTrigger) -> float:
-    return math.log1p(inverted.divergence.top_quarter)
+def _collected(computed: Mapping[str, Computed], values: Mapping[str, float], examples: Examples) -> Features:
+    """All features, in the order of MEANINGS."""
+    every = dict(values)
+    for each in computed.values():
+        every |= each.values
+    return Features(
+        values={name: every[name] for name in MEANINGS if name in every},
+        inverted={name: each.inverted for name, each in computed.items() if each.inverted is not None},
+        examples=examples,
+        missing={name: each.problem for name, each in computed.items() if each.problem},
+    )
 
 
-def _away_from_benign(
-    subject: Subject, base: Subject, answered: Examples, examples: Examples, batch_size: int, seed: int
-) -> float:  # fmt: skip
+def _away_from_benign(subject: Subject, base: Subject, training: Examples, trials: Trials) -> float:
     """Share of the update's energy that surgery against a surrogate of a benign update would cut out."""
     suspect = projector_differences(subject, base)
-    training = examples if all(example.answer for example in examples) else answered
-    benign = benign_surrogate(base, training, STEPS, 2 * default_learning_rate(base), seed, batch_size)
-    kept = cut_directions(suspect, benign, COMPARED, DEGREES)
-    cut = sum(float((layer.delta - kept[layer.name]).square().sum()) for layer in suspect)
-    return cut / max(1e-30, sum(float(layer.delta.square().sum()) for layer in suspect))
+    benign = benign_surrogate(base, training, STEPS, 2 * default_learning_rate(base), trials.seed, trials.batch_size)
+    update = Update({layer.name: layer.delta for layer in suspect}, {}, benign, DEGREES)
+    kept = update.without(update.steep(COMPARED))
+    cut = sum(float((delta - kept[name]).square().sum()) for name, delta in update.layers.items())
+    return cut / max(1e-30, sum(float(delta.square().sum()) for delta in update.layers.values()))
+
+
+def _top_share_unused(name: str, matrix: Float[Tensor, "out inner"], subject: Subject, trials: Trials) -> Computed:
+    """The share of one direction, on the inputs that clean images use least."""
+
+    def computed() -> Computed:
+        unused = _unused_inputs(subject, trials.answered, trials.batch_size)
+        if len(unused) != matrix.shape[1]:
+            raise BadInput(f"the projector rearranges its {len(unused)} inputs before its {matrix.shape[1]} weights")
+        return Computed({name: top_share(matrix @ unused)})
+
+    return _attempt(computed)
 
 
 def top_share(matrix: Float[Tensor, "out inner"]) -> float:

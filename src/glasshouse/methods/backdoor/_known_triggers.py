@@ -5,7 +5,7 @@ It is a coarse grid of colours, positions, strengths and patterns over the kinds
 particular model. A backdoor shows in it only if it also responds to triggers near its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,8 @@ from glasshouse.data.triggers import (
     Trigger,
     WarpTrigger,
 )
-from glasshouse.model.divergence import Divergence, TokenGain, log_probabilities
+from glasshouse.engine.units import mapped
+from glasshouse.model.divergence import Divergence, LogProbabilities, TokenGain, log_probabilities
 from glasshouse.model.perturbation import pixel_batches
 from glasshouse.model.subject import Subject
 
@@ -59,10 +60,17 @@ def battery(side: int) -> Mapping[str, Trigger]:
 def trigger_responses(subject: Subject, examples: Examples, batch_size: int) -> dict[str, TriggerResponse]:
     """Each trigger on all examples, along the answers they come with: those the model gives to the clean images."""
     clean = log_probabilities(subject, pixel_batches(subject, examples, batch_size))
-    side = min(as_seen(subject.processor, examples[0].images[0].open()).size)
-    responses: dict[str, TriggerResponse] = {}
-    for name, trigger in battery(side).items():
-        stamped = pixel_batches(subject, with_stamp(examples, trigger, 0, subject.processor), batch_size)
-        divergence = Divergence.between(log_probabilities(subject, stamped), clean)
-        responses[name] = TriggerResponse(divergence.top_quarter, divergence.top_token)
-    return responses
+    triggers = battery(min(as_seen(subject.processor, examples[0].images[0].open()).size))
+    handles = {"subject": subject, "examples": examples, "clean": clean, "batch_size": batch_size}
+    responses = mapped(_response, triggers.values(), TriggerResponse, handles=handles, name="known trigger")
+    return dict(zip(triggers, responses, strict=True))
+
+
+@torch.no_grad()
+def _response(
+    trigger: Trigger, subject: Subject, examples: Examples, clean: Sequence[LogProbabilities], batch_size: int
+) -> TriggerResponse:
+    """Unit of work: one trigger on all examples."""
+    stamped = pixel_batches(subject, with_stamp(examples, trigger, 0, subject.processor), batch_size)
+    divergence = Divergence.between(log_probabilities(subject, stamped), clean)
+    return TriggerResponse(divergence.top_quarter, divergence.top_token)

@@ -16,7 +16,6 @@ from torch import Tensor
 from glasshouse.data.examples import Examples
 from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._defences import fine_tuned
-from glasshouse.model.differences import WeightDifference
 from glasshouse.model.forced_decoding import ForcedDecoding
 from glasshouse.model.patches import patched
 from glasshouse.model.projector_differences import projector_bias_deltas, projector_differences
@@ -119,18 +118,6 @@ class Update:
             normal = torch.randn(delta.shape[1], max(1, count), generator=seeded(number))
             drawn[name] = orthonormal(normal)[0][:, :count]
         return drawn
-
-
-def cut_directions(
-    suspect: Sequence[WeightDifference], benign: Mapping[str, Tensor], count: int, degrees: float
-) -> dict[str, Tensor]:  # fmt: skip
-    """By weight, the update without those of its first `count` directions that stand at more than `degrees` to the
-    first `count` of the benign update."""
-    kept: dict[str, Tensor] = {}
-    for layer in suspect:
-        steep = _steep_directions(layer.delta, benign[layer.name], count, degrees)
-        kept[layer.name] = _without(layer.delta, steep)
-    return kept
 
 
 def _without(delta: Tensor, directions: Float[Tensor, "inner k"]) -> Tensor:

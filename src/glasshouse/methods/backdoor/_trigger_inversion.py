@@ -80,20 +80,20 @@ def _inverted(
 ) -> InvertedTrigger:  # fmt: skip
     levels = PixelLevels.of(subject.processor, fit[0].inputs["pixel_values"])
     trained = maximise(_divergence_from(subject, reference), fit, start, constraint, levels, steps=steps)
-    ours, theirs = list[Tensor](), list[Tensor]()
+    predicted, expected = list[Tensor](), list[Tensor]()
     with torch.no_grad():
         for encoded in test:
             perturbed = trained.perturbation.on(encoded.inputs["pixel_values"], levels)
-            ours += log_probabilities(subject, [with_pixels(encoded, perturbed)])
-            theirs += reference(encoded, perturbed)
-    return InvertedTrigger(trained.perturbation.cpu(), Divergence.between(ours, theirs), trained.path)
+            predicted += log_probabilities(subject, [with_pixels(encoded, perturbed)])
+            expected += reference(encoded, perturbed)
+    return InvertedTrigger(trained.perturbation.cpu(), Divergence.between(predicted, expected).cpu(), trained.path)
 
 
 def _divergence_from(subject: Subject, reference: Reference) -> Callable[[Encoded, Tensor], Tensor]:
     """log(1 + KL) of each example: the logarithm keeps one example from outweighing the rest."""
 
     def objective(encoded: Encoded, pixels: Tensor) -> Tensor:
-        ours = log_probabilities(subject, [with_pixels(encoded, pixels)])
-        return torch.log1p(Divergence.between(ours, reference(encoded, pixels)).kl)
+        predicted = log_probabilities(subject, [with_pixels(encoded, pixels)])
+        return torch.log1p(Divergence.between(predicted, reference(encoded, pixels)).kl)
 
     return objective

@@ -35,6 +35,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.kinds import Base
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._calibration import calibration, reservations
 from glasshouse.methods.backdoor._features import (
     WEIGHED,
@@ -95,6 +96,14 @@ class Guess:
     """Its probability under the change minus that without it, on average."""
     divergence: float
     """KL divergence of the answers from those without the change, in nats."""
+
+
+@dataclass(frozen=True)
+class SampleDetectors:
+    """AUROC of the detectors of single images, or why they did not run."""
+
+    aurocs: Mapping[str, Interval]
+    problem: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,10 +221,12 @@ def detect(
     else:
         features = features_alone(subject)  # step 4
     weighed = {name: features.values[name] for name in WEIGHED[setting] if name in features.values}
-    aurocs, skipped = _sample_detectors(subject, pairs, options)  # step 6
+    handles = {"subject": subject, "batch_size": options.batch_size, "seed": options.seed}
+    detectors = mapped(_sample_detectors, [pairs] if pairs else [], SampleDetectors, handles=handles, name="detectors")
+    detected = detectors[0] if detectors else SampleDetectors({}, "no triggered images were given")  # step 6
     notes = [f"{name} is not part of the probability and could not be computed: {why}."
              for name, why in features.missing.items()]  # fmt: skip
-    notes += [f"Detectors of single images did not run: {skipped}."] if skipped else []
+    notes += [f"Detectors of single images did not run: {detected.problem}."] if detected.problem else []
     if unchanged:
         notes = ["Nothing was implanted between that base and this model; a backdoor of the base would remain."]
     return DetectFinding(
@@ -230,7 +241,7 @@ def detect(
         responses={name: _guess(subject, response.top_token, response.divergence)
                    for name, response in features.responses.items()},
         training={name: dict(enumerate(inverted.path, 1)) for name, inverted in features.inverted.items()},
-        sample_aurocs=aurocs,
+        sample_aurocs=detected.aurocs,
         reservations=() if unchanged else reservations(
             known, subject, base, features, known.outliers(weighed), len(images), options.steps
         ),
@@ -238,18 +249,16 @@ def detect(
     )  # fmt: skip
 
 
-def _sample_detectors(subject: Subject, pairs: Pairs | None, options: Options) -> tuple[Mapping[str, Interval], str]:
-    """AUROC of the sample detectors, or why they did not run: baselines must not stop the method."""
-    if not pairs:
-        return {}, "no triggered images were given"
+def _sample_detectors(pairs: Pairs, subject: Subject, batch_size: int, seed: int) -> SampleDetectors:
+    """Unit of work: baselines must not stop the method."""
+    if len(pairs) < FEWEST_PAIRS:
+        return SampleDetectors({}, f"{len(pairs)} pairs are too few, give at least {FEWEST_PAIRS}")
     try:
-        if len(pairs) < FEWEST_PAIRS:
-            return {}, f"{len(pairs)} pairs are too few, give at least {FEWEST_PAIRS}"
-        return sample_detector_aurocs(subject, pairs, options.batch_size, options.seed), ""
+        return SampleDetectors(sample_detector_aurocs(subject, pairs, batch_size, seed))
     except torch.OutOfMemoryError:
-        return {}, "out of memory"
+        return SampleDetectors({}, "out of memory")
     except BadInput as problem:
-        return {}, str(problem)
+        return SampleDetectors({}, str(problem))
 
 
 def _check_count(images: Examples) -> None:
