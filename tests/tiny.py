@@ -7,9 +7,10 @@ with seeded random weights and a working processor in a folder that loads offlin
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    AutoProcessor,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    ProcessorMixin,
     SiglipVisionConfig,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+from glasshouse.model.processors import load_processor
 
 VISION_LANGUAGE: tuple[str, ...] = tuple(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
 TEXT_ONLY: tuple[str, ...] = tuple("llama qwen3 gemma gemma2 gpt2 phi olmo2 mixtral qwen3_moe gpt_neox".split())
@@ -296,10 +297,16 @@ def _default(family: str) -> Any:
     return config_class(vision_config={}) if blind else config
 
 
-def shrunken(family: str, *, layers: int = LANGUAGE.depth, vision_layers: int = VISION.depth) -> PreTrainedConfig:
+def shrunken(
+    family: str,
+    *,
+    layers: int = LANGUAGE.depth,
+    vision_layers: int = VISION.depth,
+    corrections: dict[str, Any] | None = None,
+) -> PreTrainedConfig:
     """The family's default configuration at a size that builds in milliseconds."""
     language, vision = replace(LANGUAGE, depth=layers), replace(VISION, depth=vision_layers)
-    return _shrink(_default(family), CORRECTIONS.get(family, {}), language, vision)
+    return _shrink(_default(family), CORRECTIONS.get(family, {}) | (corrections or {}), language, vision)
 
 
 def _auto(family: str) -> Any:
@@ -433,8 +440,7 @@ _VISION_LANGUAGE = {
         },
     ),
     "idefics3": replace(_IDEFICS, images="Idefics3ImageProcessorPil"),
-    # Its own processor insists on video libraries; the one of the family it descends from writes the same prompts.
-    "smolvlm": replace(_IDEFICS, images="SmolVLMImageProcessorPil"),
+    "smolvlm": replace(_IDEFICS, images="SmolVLMImageProcessorPil", processor="SmolVLMProcessor"),
     "paligemma": Recipe(
         images="SiglipImageProcessorPil",
         images_kwargs={"size": SQUARE, "image_seq_length": 16},
@@ -526,32 +532,23 @@ def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-@cache
-def _processor_class(family: str) -> type[ProcessorMixin]:
-    """The family's processor, for images only where it would load videos: that part does not import without
-    torchvision. Auto classes find the images-only class by its name once it is registered, so in this process only."""
-    processor_class = getattr(transformers, RECIPES[family].processor)
-    if "video_processor" not in processor_class.get_attributes():
-        return processor_class
-
-    class ImagesOnly(processor_class):
-        @classmethod
-        def get_attributes(cls) -> list[str]:
-            return [name for name in super().get_attributes() if name != "video_processor"]
-
-    ImagesOnly.__name__ = ImagesOnly.__qualname__ = f"ImagesOnly{processor_class.__name__}"
-    AutoProcessor.register(CONFIG_MAPPING[family], ImagesOnly, exist_ok=True)
-    return ImagesOnly
+def processor(family: str, recipe: Recipe) -> Any:
+    """The family's processor, opened from the files that a repository would have."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _processor(family, recipe, Path(folder))
 
 
-def _processor(family: str, recipe: Recipe) -> Any:
+def _processor(family: str, recipe: Recipe, folder: Path) -> Any:
     images = getattr(transformers, recipe.images)(**recipe.images_kwargs) if recipe.images else None
     if not recipe.processor:
         return images or _tokenizer(recipe)
     tokenizer = _tokenizer(recipe)
-    processor = _processor_class(family)(image_processor=images, tokenizer=tokenizer, **recipe.processor_kwargs)
-    processor.chat_template = tokenizer.chat_template
-    return processor
+    tokenizer.save_pretrained(folder)
+    settings = recipe.processor_kwargs | {"processor_class": recipe.processor, "image_processor": images.to_dict()}
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    (folder / "chat_template.jinja").write_text(tokenizer.chat_template)
+    hub = {"revision": None, "local_files_only": True, "trust_remote_code": False}
+    return load_processor(str(folder), hub, _default(family) if family in CONFIG_MAPPING else recipe.base())
 
 
 def _with_ids(config: PreTrainedConfig, ids: dict[str, Any]) -> None:
@@ -578,9 +575,10 @@ def _randomise(model: PreTrainedModel, seed: int) -> None:
 def checkpoint(family: str, folder: Path, *, seed: int = 0) -> Path:
     """A folder with a tiny model of the family and its processor; what is there already for the seed is kept."""
     recipe, done = RECIPES[family], folder / "seed.txt"
-    processor = _processor(family, recipe)
     if done.exists() and done.read_text() == str(seed):
         return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    processor = _processor(family, recipe, folder)
     base = recipe.base() if recipe.base else _default(family)
     config = _shrink(base, CORRECTIONS.get(family, {}) | recipe.config, LANGUAGE, VISION)
     tokenizer = processor if isinstance(processor, PreTrainedTokenizerFast) else getattr(processor, "tokenizer", None)

@@ -281,7 +281,7 @@ class TestTheTestSet:
 
 
 def llava(family: str = "llava"):
-    return tiny._processor(family, tiny.RECIPES[family])
+    return tiny.processor(family, tiny.RECIPES[family])
 
 
 class TestWithAProcessor:

@@ -405,7 +405,7 @@ WIDE = Image.fromarray(picture(100, 200, 2))
 
 def processor_of(family: str, **changed):
     recipe = tiny.RECIPES[family]
-    return tiny._processor(family, replace(recipe, images_kwargs=recipe.images_kwargs | changed))
+    return tiny.processor(family, replace(recipe, images_kwargs=recipe.images_kwargs | changed))
 
 
 def inputs(processor, image: Image.Image) -> np.ndarray:

@@ -16,7 +16,10 @@ from glasshouse.values.errors import BadInput
 @pytest.mark.parametrize(
     ("device", "told"),
     [
-        ("gpu", "^device gpu: no such device; write cpu, cuda"),
+        ("gpu", "^device gpu: no such device; use cuda$"),
+        ("GPU:1", "^device GPU:1: no such device; use cuda:1$"),
+        ("0", "^device 0: no such device; use cuda:0$"),
+        ("metal", "^device metal: no such device; use mps$"),
         ("nonsense", "no such device"),
         ("meta", "no such device"),
         ("", "no such device"),
@@ -55,7 +58,7 @@ def test_devices_that_are_there_are_taken(device: Any):
 def test_the_command_line_refuses_a_device_in_one_line(stored, typed):
     outcome = typed("anatomy", stored("llava"), "--prove", "--device", "gpu")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert "device gpu: no such device" in outcome.err
+    assert "device gpu: no such device; use cuda" in outcome.err
 
 
 def test_a_model_larger_than_the_machine_is_refused_unless_it_is_spread(monkeypatch: pytest.MonkeyPatch):

@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from glasshouse.data.strangers import strangers_files
-from glasshouse.model.configs import FIX, auto_class, check_entries
+from glasshouse.model.configs import auto_class
 from glasshouse.values.errors import BadInput
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-PROCESSOR_FIX = "compare its tokenizer and preprocessor files with the original, or pass processor="
-LONGEST_EDGE = 16_384
-MOST_PIXELS = LONGEST_EDGE**2
 PLAIN_SETTINGS = {
     *("transformers_version", "_from_model_config", "use_cache", "output_attentions", "output_hidden_states"),
     *("do_sample", "temperature", "top_p", "top_k", "min_p", "max_length", "max_new_tokens"),
@@ -120,48 +116,3 @@ def load_model(source: str, config: PreTrainedConfig, options: Mapping[str, Any]
             "so the model is refused"
         )
     return model.eval()
-
-
-def load_processor(name: str, hub: Mapping[str, Any], config: PreTrainedConfig) -> Any:
-    """The processor, tokenizer or image processor of a model; all that the model reads must be in it."""
-    if Path(name).is_dir():
-        _check_processor_files(Path(name))
-    sees, reads = hasattr(config, "vision_config"), hasattr(config.get_text_config(), "vocab_size")
-    problems: list[BadInput] = []
-    for auto in (AutoProcessor, AutoTokenizer, AutoImageProcessor):
-        try:
-            with strangers_files(name, "no processor or tokenizer could be loaded", PROCESSOR_FIX):
-                processor = auto.from_pretrained(name, **hub)
-        except BadInput as problem:
-            problems.append(problem)
-            continue
-        if reads and not hasattr(processor, "tokenizer") and not hasattr(processor, "pad_token"):
-            break
-        if sees and not hasattr(processor, "image_processor") and not hasattr(processor, "size"):
-            break
-        return processor
-    if problems and "orchvision" not in str(problems[0]):
-        raise problems[0]
-    raise BadInput(
-        f"{name}: its processor came without image processing; this family needs torchvision: pip install torchvision"
-    )
-
-
-def _check_processor_files(folder: Path) -> None:
-    """Refuse sizes that would fill the memory when an example is processed."""
-    for name in PROCESSOR_FILES:
-        file = folder / name
-        if file.is_file():
-            with strangers_files(file, "cannot be read", FIX):
-                settings = json.loads(file.read_text("utf-8"))
-            check_entries(str(file), settings)
-            images = settings.get("image_processor", settings) if isinstance(settings, dict) else None
-            if not isinstance(images, dict):
-                continue  # transformers refuses it
-            sizes = images.get("size")
-            # Families that merge patches give a number of pixels where others give the length of an edge.
-            limit = MOST_PIXELS if "merge_size" in images else LONGEST_EDGE
-            for edge in ("shortest_edge", "longest_edge"):
-                length = sizes.get(edge) if isinstance(sizes, dict) else sizes
-                if isinstance(length, int) and length > limit:
-                    raise BadInput(f"{file}: size.{edge} is {length:,}, more than {limit:,}; {FIX}")

@@ -23,6 +23,7 @@ from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.configs import FIX, on_meta, read_config
 from glasshouse.model.finder import find_anatomy
 from glasshouse.model.placement import check_device, check_fits, check_stored
+from glasshouse.model.processors import load_processor
 from glasshouse.model.proof import prove, synthetic
 from glasshouse.model.subject import Origin, Subject
 from glasshouse.values.errors import BadInput
@@ -66,7 +67,7 @@ def open_subject(
             config = _checked_config(name, hub, dtype, device)
             placed = {} if device is None else {"device_map": device}
             model = checkpoint.load_model(name, config, {**hub, "dtype": dtype, **placed})
-            processor = processor or checkpoint.load_processor(name, hub, config)
+            processor = processor or load_processor(name, hub, config)
         if adapter is not None:
             model = with_adapter(model, Path(adapter))
         with strangers_files(name, "its anatomy cannot be read", FIX):

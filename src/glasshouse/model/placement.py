@@ -17,6 +17,8 @@ from glasshouse.values.errors import BadInput
 SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
 """Names of accelerate's ways to spread a model over all devices."""
 COMPUTING = ("cpu", "cuda", "mps", "xpu")
+MEANT = dict.fromkeys(("gpu", "nvidia", "rocm", "amd"), "cuda") | dict.fromkeys(("metal", "apple"), "mps")
+"""What PyTorch calls the devices that other programs call so."""
 MARGIN = 1.2
 """A checkpoint that lacks more than that much of its weights is refused unread; one that lacks any, once read."""
 PACKED = 16
@@ -44,6 +46,10 @@ def _check_place(place: Any, named: str) -> None:
     except (RuntimeError, TypeError):
         device = None
     if device is None or device.type not in COMPUTING:
+        kind, _, number = str(place).lower().partition(":")
+        meant = f"cuda:{kind}" if kind.isdigit() else MEANT.get(kind)
+        if meant is not None:
+            raise BadInput(f"{named}: no such device; use {meant}{f':{number}' if number else ''}")
         raise BadInput(f"{named}: no such device; write cpu, cuda, cuda:0, mps, or auto to spread over all devices")
     backend = getattr(torch, device.type)
     present = backend.device_count() if backend.is_available() else 0
