@@ -218,8 +218,11 @@ class TestSequence:
         ('{"prompt": "\udc80"}', "this line is not JSON"),
         ('["x"]', 'this line is not a JSON object; write {"prompt": …, "image": …}'),
         ("null", "this line is not a JSON object"),
-        ({"question": "x", "text": "y"}, "needs 'prompt', 'image' or 'images'; it has question, text"),
-        ({"prompt": None}, "needs 'prompt', 'image' or 'images'; it has nothing"),
+        (
+            {"question": "x", "text": "y"},
+            "needs 'prompt', 'image', .* or 'conversations'; it has question, text; name the column: --prompt-column",
+        ),
+        ({"prompt": None}, "needs 'prompt', .*; it has no columns"),
         ({"prompt": 3}, "'prompt' must be text, found int"),
         ({"prompt": "x", "answer": ["a"]}, "'answer' must be text, found list"),
         ({"prompt": "x", "system": {}}, "'system' must be text, found dict"),
@@ -231,7 +234,7 @@ class TestSequence:
         ({"image": in_base64(bytes(6000))["bytes"]}, r"image A{60}… \(8000 characters\) is not there"),
         ({"image": 7}, 'an image is a path or {"bytes": base64}, found int'),
         ({"images": [None]}, "an image is a path or .*, found NoneType"),
-        ({"image": {"url": "x"}}, "an image is a path or .*, found NoneType"),
+        ({"image": {"uri": "x"}}, "an image is a path or .*, found an object with uri; write its path"),
         ({"image": {"bytes": "not base64!"}}, "image bytes must be base64"),
         ({"image": {"bytes": "ü"}}, "image bytes must be base64"),
         ({"image": {"bytes": [1, 2]}}, "an image is a path or .*, found list"),
@@ -262,8 +265,14 @@ class TestRefusedFiles:
     @pytest.mark.parametrize(
         ("name", "told"),
         [
-            ("gone.jsonl", "no such file or folder; --data takes a .jsonl, a .parquet or a folder of images"),
-            ("data.csv", "cannot tell what this is; --data takes a .jsonl, a .parquet or a folder of images"),
+            (
+                "gone.jsonl",
+                "no such file or folder; --data takes a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, ",
+            ),
+            (
+                "data.txt",
+                "cannot tell what this is; --data takes a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, ",
+            ),
             ("empty.jsonl", "holds no examples"),
             ("blank.jsonl", "holds no examples"),
             ("text.parquet", r"not a readable Parquet file \(.+\)"),
@@ -273,7 +282,7 @@ class TestRefusedFiles:
     def test_by_their_path(self, tmp_path, name, told):
         (tmp_path / "pictures").mkdir()
         for file, text in {
-            "data.csv": "a,b",
+            "data.txt": "a,b",
             "empty.jsonl": "",
             "blank.jsonl": "\n \n",
             "text.parquet": "PAR1",
@@ -284,7 +293,11 @@ class TestRefusedFiles:
 
     def test_parquet_without_the_columns_says_what_it_has(self, tmp_path):
         file = parquet(tmp_path, question=["x"], picture=[RED])
-        with pytest.raises(BadInput, match=f"^{file}: needs a column 'prompt', .*; it has question, picture$"):
+        with pytest.raises(
+            BadInput,
+            match=f"^{file}: needs 'prompt', .*; it has question, picture; name the column: "
+            "--prompt-column question --image-column picture$",
+        ):
             Examples.read(file)
 
     def test_parquet_without_rows(self, tmp_path):

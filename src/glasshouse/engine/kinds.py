@@ -24,7 +24,7 @@ from glasshouse.organisms.organism import Organism
 from glasshouse.values.codec import pack
 from glasshouse.values.deltas import Dense, Patch
 
-DATA = "a .jsonl file, a .parquet file or a folder of images"
+DATA = "a .jsonl, .json, .csv, .tsv or .parquet file, a folder that `datasets` saved, or a folder of images"
 BASE = "base"
 """The part of an organism that an adapter brings too: the model it is put on."""
 
@@ -62,6 +62,7 @@ class SubjectKind(Kind[Subject]):
         failed = sum(not check.passed for check in checks)
         proof = f"anatomy proved by {len(checks)} checks{f', of which {failed} failed' if failed else ''}"
         parts += [proof if checks else "anatomy not proved"]
+        parts += [value.prompts.form] if value.prompts.form else []
         return "; ".join([*parts, *(f"changed by {change[:16]}…" for change in value.changes)])
 
     def identified(self, value: Subject) -> bool:
@@ -95,7 +96,8 @@ class ExamplesKind(Kind[Examples]):
         return f"{len(value):,} examples from {value.source or 'memory'}"
 
     def text(self, value: Examples) -> str:
-        return f"{self.label(value)}, content {value.digest[:16]}…"
+        form = f", {value.form}" if value.form else ""
+        return f"{self.label(value)}{form}, content {value.digest[:16]}…"
 
     def empty(self, value: Examples) -> bool:
         return not len(value)
@@ -148,7 +150,7 @@ def _marked(examples: Examples, total: int) -> Examples:
     """The first of `total`, with a source that says so: denominators never shrink silently."""
     if len(examples) == total:
         return examples
-    return Examples(examples, f"{examples.source or 'memory'} ({len(examples):,} of {total:,})")
+    return Examples(examples, f"{examples.source or 'memory'} ({len(examples):,} of {total:,})", examples.form)
 
 
 @cache

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -135,8 +136,27 @@ class Prompts:
                 and not hasattr(self.processor, "image_processor")
             ):
                 raise BadInput(f"example {example.id}: has an image, but {self.anatomy.family} reads only text")
+            if len(row) > 1 and not self._several_images:
+                family = self.anatomy.family
+                raise BadInput(f"example {example.id}: has {len(row)} images, and {family} reads one; keep one of them")
             if not row and self.tokenizer is None:
                 raise BadInput(f"example {example.id}: has no image, and {self.anatomy.family} reads nothing else")
+
+    @property
+    def _several_images(self) -> bool:
+        """Whether a prompt can hold several images: each has a placeholder, which query tokens do without."""
+        queries = hasattr(self.processor, "num_query_tokens")
+        return bool(getattr(self.processor, "image_token", None)) and not queries
+
+    @property
+    def form(self) -> str:
+        """How prompts are written, where the user should know it."""
+        if self.tokenizer is None or getattr(self.processor, "chat_template", None) is not None:
+            return ""
+        return (
+            "no chat template, so prompts are plain text (images, then a line each for system text and earlier turns, "
+            "then the prompt); if the model has one, save it as chat_template.jinja in its folder"
+        )
 
     def _prompt(self, example: Example) -> str:
         """The text before the answer, placeholders not yet expanded."""
@@ -145,22 +165,24 @@ class Prompts:
             token = (
                 "" if hasattr(self.processor, "num_query_tokens") else str(getattr(self.processor, "image_token", ""))
             )
-            missing = len(example.images) - example.prompt.count(token) if token else 0
-            turns = "".join(f"{user}\n{assistant}\n" for user, assistant in example.history)
-            return token * max(0, missing) + (f"{example.system}\n" if example.system else "") + turns + example.prompt
+            users = example.user_turns
+            if example.image_places:
+                users = ["".join(token if piece is None else piece for piece in example.pieces(turn))
+                         for turn in range(len(users))]  # fmt: skip
+            missing = len(example.images) - example.prompt.count(token) if token and not example.image_places else 0
+            system = f"{example.system}\n" if example.system else ""
+            turns = "".join(f"{user}\n{reply}\n" for user, (_, reply) in zip(users, example.history, strict=False))
+            return token * max(0, missing) + system + turns + users[-1]
         return self._chat(example)
 
     def _chat(self, example: Example, answer: str | None = None) -> str:
         """The conversation as the template writes it, up to the answer or with it."""
-        part = _part if hasattr(self.processor, "tokenizer") else lambda text, **_: text
+        part = _parts if hasattr(self.processor, "tokenizer") else lambda *pieces: "".join(filter(None, pieces))
         messages = [{"role": "system", "content": part(example.system)}] if example.system else []
-        users = [*(user for user, _ in example.history), example.prompt]
-        for number, user in enumerate(users):
-            messages.append({"role": "user", "content": part(user, images=len(example.images) if number == 0 else 0)})
-            if number < len(example.history):
-                messages.append({"role": "assistant", "content": part(example.history[number][1])})
-        if answer is not None:
-            messages.append({"role": "assistant", "content": part(answer)})
+        replies = [reply for _, reply in example.history] + ([] if answer is None else [answer])
+        for turn, reply in zip_longest(range(len(example.user_turns)), replies):
+            messages.append({"role": "user", "content": part(*example.pieces(turn))})
+            messages += [] if reply is None else [{"role": "assistant", "content": part(reply)}]
         problem, fix = "the model's chat template refuses it", "change the example, or mend the template"
         with strangers_files(f"example {example.id}", problem, fix):
             # A template is a program of the model's author: it may also never end.
@@ -242,8 +264,10 @@ class Prompts:
         raise BadInput(f"{self.anatomy.family}: its configuration names no token to start decoding with")
 
 
-def _part(text: str, images: int = 0) -> list[dict[str, str]]:
-    return [*({"type": "image"} for _ in range(images)), {"type": "text", "text": text}]
+def _parts(*pieces: str | None) -> list[dict[str, str]]:
+    """A turn as templates take it: an image for each None, and always a text."""
+    pieces = pieces if any(pieces) else (*pieces, "")
+    return [{"type": "image"} if piece is None else {"type": "text", "text": piece} for piece in pieces]
 
 
 def _added(prompt: list[int], whole: list[int]) -> list[int]:
