@@ -17,7 +17,7 @@ from glasshouse.values.errors import BadInput
 SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
 """Names of accelerate's ways to spread a model over all devices."""
 COMPUTING = ("cpu", "cuda", "mps", "xpu")
-MEANT = dict.fromkeys(("gpu", "nvidia", "rocm", "amd"), "cuda") | dict.fromkeys(("metal", "apple"), "mps")
+MEANT: dict[str, str] = {"gpu": "cuda", "nvidia": "cuda", "rocm": "cuda", "amd": "cuda", "metal": "mps", "apple": "mps"}
 """What PyTorch calls the devices that other programs call so."""
 MARGIN = 1.2
 """A checkpoint that lacks more than that much of its weights is refused unread; one that lacks any, once read."""

@@ -28,9 +28,9 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 from transformers.utils import PushToHubMixin, cached_file, is_torchvision_available
 
+from glasshouse.data.image_operations import with_torch
 from glasshouse.data.strangers import strangers_files
 from glasshouse.model.configs import FIX, check_entries
-from glasshouse.data.image_operations import with_torch
 from glasshouse.values.errors import BadInput
 
 PROCESSOR, IMAGES = "processor_config.json", "preprocessor_config.json"
