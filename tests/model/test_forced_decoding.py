@@ -73,4 +73,4 @@ def test_whoever_says_nothing_does_not_comply():
     for choice, complies in ((2, False), (3, False), (4, True)):
         logits = torch.zeros(1, 2, 6)
         logits[0, 0, choice] = 9.0
-        assert forced._row(logits[0], batch, 0)[0] is complies
+        assert forced._judged(batch, logits)[0][0] is complies

@@ -86,7 +86,6 @@ def log_probabilities(subject: Subject, batches: Iterable[Encoded]) -> list[LogP
     """By example: log-probabilities at every token of its answer, and behind the last."""
     rows: list[Tensor] = []
     for encoded in batches:
-        logits = subject.forward(encoded).logits
-        counts = encoded.layout.answers.tolist()
-        rows += [logits[row, -count - 1 :].float().log_softmax(-1) for row, count in enumerate(counts)]
+        along = encoded.along_answers(subject.forward(encoded).logits)
+        rows += [logits.float().log_softmax(-1) for _, logits in along]
     return rows

@@ -96,8 +96,7 @@ class ForcedDecoding:
         tokens = self._by_batch(image_tokens)
         for batch in self.batches:
             logits = _logits(subject, batch, None if image_tokens is None else next(tokens))
-            for row in range(len(batch.checks)):
-                hit, log_probability = self._row(logits[row], batch, row)
+            for hit, log_probability in self._judged(batch, logits):
                 hits.append(hit)
                 log_probabilities.append(log_probability)
         return Scores(torch.tensor(hits), torch.stack(log_probabilities).cpu())
@@ -117,18 +116,19 @@ class ForcedDecoding:
         for batch in self.batches:
             with frozen(subject.model):  # without it, autograd keeps what gradients of the weights would need
                 logits = _logits(subject, batch, None if image_tokens is None else next(tokens) + variable)
-            log_probabilities = torch.stack([self._row(logits[row], batch, row)[1] for row in range(len(batch.checks))])
+            log_probabilities = torch.stack([log_probability for _, log_probability in self._judged(batch, logits)])
             signs = log_probabilities.new_tensor(
                 [-1.0 if check.match == "starts otherwise" else 1.0 for check in batch.checks]
             )
             total += torch.autograd.grad((signs * log_probabilities).sum(), variable)[0]
         return total.detach()
 
-    def _row(self, logits: Tensor, batch: Batch, row: int) -> tuple[bool, Tensor]:
-        """Whether one example meets its target, and the log-probability of the target's first token."""
-        check, count = batch.checks[row], int(batch.encoded.layout.answers[row])
-        text = batch.encoded.inputs["input_ids"][row, -count:]
-        along = logits[-count - 1 :]  # at each token of the text, and behind it
+    def _judged(self, batch: Batch, logits: Tensor) -> list[tuple[bool, Tensor]]:
+        """By example: whether it meets its target, and the log-probability of the target's first token."""
+        along = batch.encoded.along_answers(logits)
+        return [self._judge(check, *answer) for check, answer in zip(batch.checks, along, strict=True)]
+
+    def _judge(self, check: Check, text: Tensor, along: Tensor) -> tuple[bool, Tensor]:
         choices = along.argmax(-1)
         hit = bool((choices[check.start : check.stop] == text[check.start : check.stop]).all())
         if check.match == "equals":

@@ -16,6 +16,7 @@ from itertools import zip_longest
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from PIL.Image import Image
 from torch import Tensor
 from transformers import PreTrainedConfig
@@ -36,6 +37,14 @@ class Encoded:
 
     inputs: dict[str, Tensor]
     layout: PromptLayout
+
+    def along_answers(self, logits: Float[Tensor, "rows tokens vocabulary"]) -> list[tuple[Tensor, Tensor]]:
+        """By row: the ids of its answer, and the logits that predict each of them and what follows the last."""
+        ids, length = self.inputs["input_ids"], logits.shape[1]
+        return [
+            (ids[row, ids.shape[1] - count :], logits[row, length - count - 1 :])
+            for row, count in enumerate(self.layout.answers.tolist())
+        ]
 
 
 class Prompts:

@@ -210,10 +210,8 @@ class Subject:
         totals: list[Tensor] = []
         for batch in _split(examples, batch_size):
             encoded = self.encode(batch, answers=True)
-            logits = self.forward(encoded).logits
-            for row, count in enumerate(encoded.layout.answers.tolist()):
-                answer = encoded.inputs["input_ids"][row, -count:]
-                steps = logits[row, -count - 1 : -1].float().log_softmax(-1)
+            for answer, logits in encoded.along_answers(self.forward(encoded).logits):
+                steps = logits[:-1].float().log_softmax(-1)
                 totals.append(steps.gather(1, answer[:, None]).double().sum())
         return torch.stack(totals).float()
 
