@@ -127,14 +127,14 @@ def test_answers_said_whatever_is_seen_are_no_answer(fresh: Examples):
     assert seen.on_images is not None
     assert seen.on_images.over_random_tokens.above(0)
     assert not seen.on_images.carried
-    assert "do not carry" in seen.headline
+    assert "not shown to carry" in seen.headline
 
 
 def test_image_tokens_of_the_negative_control_carry_nothing(on_seedling: LensFinding):
     seen = on_seedling.on_images
     assert seen is not None
     assert not seen.carried
-    assert "do not carry" in on_seedling.headline
+    assert "not shown to carry" in on_seedling.headline
     assert len(on_seedling.headline.split()) <= 25
 
 
@@ -193,7 +193,14 @@ def test_without_a_null_nothing_is_read_off_images(seedling: Subject, fresh: Exa
     assert nothing_on_images(finding)
     assert finding.layers[-1].agreement.value == 1
     assert finding.layers[-1].agreement.n == len(examples)
-    assert "nothing was read from images" in finding.headline
+    assert "images were not examined" in finding.headline
+
+
+def test_too_few_examples_claim_nothing(seedling: Subject, fresh: Examples):
+    headline = lens(seedling, fresh[:4]).headline
+    assert headline.startswith("Inconclusive about images: ")
+    assert "do not establish" in headline
+    assert len(headline.split()) <= 25
 
 
 def test_examples_without_an_answer_are_left_out_and_the_others_counted(seedling: Subject, fresh: Examples):

@@ -23,7 +23,7 @@ from glasshouse.organisms import shelf, world
 from glasshouse.organisms.organism import organism
 from glasshouse.values.deltas import Dense, LowRank, Patch
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Verdict
+from glasshouse.values.findings import Interval, Verdict
 
 QUICK = Options(grid=2, ranks=(1, 2, 3, 5, 16), single=1, draws=2)
 MINIMAL = replace(QUICK, grid=1, ranks=(1,), draws=1)
@@ -88,6 +88,17 @@ def test_the_control_shows_nothing_to_the_same_trigger(base, benign, pairs):
     found = recovery(benign, base, pairs.clean, pairs, options=MINIMAL)
     assert found.verdict == Verdict.INCONCLUSIVE
     assert "nothing to recover" in found.headline
+
+
+def test_one_example_states_no_rate(base, benign, hijacked, pairs):
+    one = recovery(benign, base, pairs.clean[:1], pairs[:1], options=MINIMAL)
+    assert one.headline == "Inconclusive: 1 triggered example cannot show whether the trigger works; give at least 8."
+    absent = replace(one, asr=Interval.rate(0, 16))
+
+    assert absent.headline.startswith("The trigger is not shown to work")
+    unclear = replace(one, asr=Interval.rate(9, 16), reference=Interval.rate(5, 16))
+    assert unclear.headline.startswith("Inconclusive, the trigger may or may not work")
+    assert max(len(finding.headline.split()) for finding in (one, absent, unclear)) <= 25
 
 
 def test_bad_options_are_refused():

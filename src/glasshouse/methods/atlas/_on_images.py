@@ -26,8 +26,7 @@ from glasshouse.values.sites import language
 FEWEST = 8
 """With fewer examples a bootstrap interval is too narrow to support a claim."""
 NOTHING_ON_IMAGES = (
-    "Nothing was read from images: that needs image tokens in the prompt, "
-    "and at least two examples with different answers."
+    "Images were not examined: that needs image tokens in the prompt, and at least two examples with different answers."
 )
 
 

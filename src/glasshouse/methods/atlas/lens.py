@@ -31,7 +31,7 @@ from torch import Tensor
 from glasshouse.data.examples import Examples
 from glasshouse.engine.method import at_least, method
 from glasshouse.engine.units import over_shards
-from glasshouse.methods.atlas._on_images import NOTHING_ON_IMAGES, OnImages, read_from_images
+from glasshouse.methods.atlas._on_images import FEWEST, NOTHING_ON_IMAGES, OnImages, read_from_images
 from glasshouse.methods.atlas._shared import NO_TOKEN, as_text, others
 from glasshouse.model.readout import Readout
 from glasshouse.model.subject import Subject
@@ -114,13 +114,16 @@ class LensFinding(Finding):
 
     @property
     def headline(self) -> str:
-        settled = "no layer reliably agrees with the final choice"
+        settled = "the examples do not establish where the answer is settled"
         if self.settled_at is not None:
             settled = f"the answer is settled from layer {self.settled_at} of {len(self.layers) - 1}"
         if self.on_images is None:
-            return f"{counted(self.examples, 'prompt').capitalize()} read: {settled}; nothing was read from images."
+            return f"{counted(self.examples, 'prompt').capitalize()} read: {settled}; images were not examined."
+        count = self.on_images.own.n or 0
+        if count < FEWEST:
+            return f"Inconclusive about images: {counted(count, 'example')}, {FEWEST} are needed; {settled}."
         own, null = number(self.on_images.own), number(self.on_images.other_image.value)
-        carry = "carry" if self.on_images.carried else "do not carry"
+        carry = "carry" if self.on_images.carried else "are not shown to carry"
         return f"Image tokens {carry} the answer: probability {own}, {null} with another image; {settled}."
 
     @property
