@@ -101,21 +101,21 @@ def test_answers_and_generated_tokens_do_not_shift_an_address(subject: Subject):
 @pytest.mark.parametrize("family", ["llava", "gemma3", "qwen3_vl", "idefics3", "internvl"])
 def test_a_region_is_the_tokens_that_see_it(opened, family: str):
     """With the encoder's attention zeroed, pixels reach only the tokens of their own cell."""
-    _pixels_reach(opened(family), height=64, width=64)
+    assert_pixels_reach_the_region_only(opened(family), height=64, width=64)
 
 
 def test_a_region_of_a_tiled_image_is_in_its_tile_and_in_the_overview(folder):
     subject = open_subject(folder("idefics3"))
     images = subject.processor.image_processor
     images.do_image_splitting, images.size = True, {"longest_edge": 96}
-    _pixels_reach(subject, height=64, width=96)
+    assert_pixels_reach_the_region_only(subject, height=64, width=96)
     (example,) = asked(subject, PROMPT)
     example = replace(example, images=(noise(1, 96, 64),))
     assert prompt_mask(subject, example, "image").sum() == 4 * (2 * 3 + 1)
     assert prompt_mask(subject, example, "image[0:0.1,0:0.1]").sum() == 2
 
 
-def _pixels_reach(subject: Subject, height: int, width: int) -> None:
+def assert_pixels_reach_the_region_only(subject: Subject, height: int, width: int) -> None:
     pixels = torch.randint(0, 256, (height, width, 3), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
     site = language.embeddings @ "image"
     for row, column in ((0.125, 0.875), (0.625, 0.375)):
@@ -146,6 +146,17 @@ def test_images_are_told_apart_by_number(opened):
         assert first.nonzero().max() < second.nonzero().min()
         with pytest.raises(BadInput, match=r"^@image#3: example 7 has 2 images$"):
             prompt_mask(subject, example, "image#3")
+
+
+def test_a_single_image_has_a_number_where_its_grid_is_unknown(opened):
+    subject = opened("llava_next")
+    (example,) = asked(subject, PROMPT)
+    image = prompt_mask(subject, example, "image")
+    assert image.any()
+    for address in ("image#1", "image[0:1,0:1]"):
+        assert torch.equal(prompt_mask(subject, example, address), image)
+    with pytest.raises(BadInput, match=r"^@image#2: example 0 has 1 image$"):
+        prompt_mask(subject, example, "image#2")
 
 
 def test_queries_and_keys_of_a_pattern_are_addresses(llava: Subject):

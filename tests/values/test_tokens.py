@@ -86,6 +86,16 @@ def test_written_out(address: Tokens, text: str):
     assert parse_tokens(f" {text} ") == address
 
 
+@pytest.mark.parametrize("text", ["language.residual[1]@3", "language.residual[1] @ 3", " language.residual[1]@ 3 "])
+def test_a_position_may_stand_apart_from_its_sign(text: str):
+    assert Site.parse(text) == language.residual[1] @ 3 == language.residual[1] @ positions(3)
+
+
+def test_a_span_of_another_type_is_refused():
+    with pytest.raises(BadInput, match=r"^None names no tokens; give text"):
+        _ = language.residual[1] @ None  # pyright: ignore[reportOperatorIssue]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -103,6 +113,11 @@ def test_written_out(address: Tokens, text: str):
         ("mask('a' 2+1 of 3)", "positions must rise"),
         ("mask('a' 1 of 3, 'a' 2 of 3)", "^mask: example 'a' is named twice"),
         ("::0", "a range with step 0"),
+        ("(" * 2000 + "text" + ")" * 2000, "…: more than 66 brackets inside each other; write fewer$"),
+        ("|".join(["text"] * 2000), "^an address of more than 64 set operations; name many"),
+        ("9" * 5000, "^'9{60}…' names no tokens; write a word"),
+        ("image[0:1e999,0:1]", "names no tokens; write a word"),
+        ("mask('a' 0:999999999999 of 999999999999)", "^mask of example a: more than 1,048,576 tokens"),
     ],
 )
 def test_what_is_refused(text: str, told: str):

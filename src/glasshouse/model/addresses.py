@@ -119,6 +119,8 @@ class PromptTokens:
             raise BadInput(f"@{region}: {self._name(row)} has no image")
         if region.image is not None and region.image > count:
             raise BadInput(f"@{region}: {self._name(row)} has {count} image{'' if count == 1 else 's'}")
+        if count == 1 and region.whole and self.image is not None:  # needs no grid, which tiles may not tell
+            return (self.image[row] & self.inside[row]).nonzero()[:, 0]
         images = self._tiles[row] if region.image is None else [self._tiles[row][region.image - 1]]
         shown = [tile.showing(region.rows, region.columns) for tiles in images for tile in tiles]
         return torch.cat(shown) if shown else torch.zeros(0, dtype=torch.long, device=self.inside.device)

@@ -83,7 +83,7 @@ class Site:
         layers, units = index if isinstance(index, tuple) else (index, None)
         return replace(self, layers=Pick.of(layers), units=Pick.of(units))
 
-    def __matmul__(self, span: Tokens | str) -> Self:
+    def __matmul__(self, span: Tokens | str | int) -> Self:
         return replace(self, span=as_tokens(span))
 
     @property

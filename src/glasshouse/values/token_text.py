@@ -11,13 +11,26 @@ Space between signs means nothing. Phrases are quoted as in Python.
 """
 
 import ast
+import math
 import re
 import warnings
 from typing import cast, get_args
 
 from glasshouse.values.errors import BadInput
 from glasshouse.values.picks import Pick
-from glasshouse.values.tokens import Chosen, Combined, Masks, Named, Operation, Phrase, Positions, Region, Tokens, Word
+from glasshouse.values.tokens import (
+    MOST_OPERATIONS,
+    Chosen,
+    Combined,
+    Masks,
+    Named,
+    Operation,
+    Phrase,
+    Positions,
+    Region,
+    Tokens,
+    Word,
+)
 
 
 def parse_tokens(text: str) -> Tokens:
@@ -25,10 +38,22 @@ def parse_tokens(text: str) -> Tokens:
     return _Reader(text).read()
 
 
-def as_tokens(tokens: Tokens | str) -> Tokens:
-    """The address itself, or the one its text names."""
-    return parse_tokens(tokens) if isinstance(tokens, str) else tokens
+def as_tokens(tokens: Tokens | str | int) -> Tokens:
+    """The address itself, the one its text names, or the position of this number."""
+    match tokens:
+        case Tokens():
+            return tokens
+        case str():
+            return parse_tokens(tokens)
+        case int():
+            return Positions(Pick(members=(tokens,)))
+        case _:
+            raise BadInput(f"{tokens!r} names no tokens; give text such as 'image' or '0:4', a position, or Tokens")
 
+
+DEEPEST, MOST_DIGITS, MOST_TOKENS = MOST_OPERATIONS + 2, 18, 2**20
+"""Brackets inside each other, digits of a number, and tokens of a mask. Addresses are also read from strangers' files,
+and no address needs more."""
 
 _LEXEME = re.compile(
     r"\s*(?P<quoted>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|\s*(?P<name>[^\W\d]\w*)|\s*(?P<share>\d*\.\d+(?:e-?\d+)?|\d+e-?\d+)"
@@ -42,6 +67,7 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.text, self.lexemes, self.next = text, list[tuple[str, str]](), 0
+        self.depth = 0
         end = 0
         while text[end:].strip():
             match = _LEXEME.match(text, end)
@@ -63,8 +89,9 @@ class _Reader:
             return BadInput(
                 f"no span is called {self.text}; spans are {words}, positions, an image[region], a 'phrase'"
             )
+        shown = repr(self.text if len(self.text) <= 60 else f"{self.text[:60]}…")
         return BadInput(
-            f"{self.text!r} names no tokens; write a word ({', '.join(get_args(Word))}), positions like 0:4 or 3+7, "
+            f"{shown} names no tokens; write a word ({', '.join(get_args(Word))}), positions like 0:4 or 3+7, "
             "image[rows,columns] or 'a phrase'"
         )
 
@@ -90,7 +117,11 @@ class _Reader:
         kind, text = self.peek()
         if text == "(" and kind == "sign":
             self.take("(")
+            self.depth += 1
+            if self.depth > DEEPEST:
+                raise BadInput(f"{self.text[:40]!r}…: more than {DEEPEST} brackets inside each other; write fewer")
             tokens = self.combined()
+            self.depth -= 1
             self.take(")")
             return tokens
         if kind == "quoted":
@@ -124,10 +155,16 @@ class _Reader:
         sign = -1 if self.peek() == ("sign", "-") else 1
         if sign < 0:
             self.take("-")
-        return sign * int(self.take("number"))
+        digits = self.take("number")
+        if len(digits) > MOST_DIGITS:
+            raise self.refused()
+        return sign * int(digits)
 
     def share(self) -> float:
-        return float(self.take("share", "number"))
+        share = float(self.take("share", "number"))
+        if not math.isfinite(share):
+            raise self.refused()
+        return share
 
     def pair(self) -> tuple[float, float]:
         low = self.share()
@@ -187,7 +224,10 @@ class _Reader:
                 ends = self.peek()[1] == ":"
                 if ends:
                     self.take(":")
-                numbers += range(first, self.integer()) if ends else [first]
+                run = range(first, self.integer()) if ends else range(first, first + 1)
+                if len(numbers) + len(run) > MOST_TOKENS:
+                    raise BadInput(f"mask of example {example}: more than {MOST_TOKENS:,} tokens; name fewer")
+                numbers += run
                 if self.peek()[1] != "+":
                     break
                 self.take("+")

@@ -35,6 +35,8 @@ from glasshouse.values.picks import Pick
 
 Word = Literal["all", "image", "text", "last", "answer"]
 Operation = Literal["|", "&", "-"]
+MOST_OPERATIONS = 64
+"""Addresses nest, and what nests without end exhausts the stack."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,15 @@ class Region(Tokens):
         if self.image is not None and self.image < 1:
             raise BadInput(f"image#{self.image}: images are counted from 1")
 
+    @property
+    def whole(self) -> bool:
+        """All of the image."""
+        return (self.rows, self.columns) == ((0, 1), (0, 1))
+
     def __str__(self) -> str:
         number = "" if self.image is None else f"#{self.image}"
-        whole = self.image is not None and (self.rows, self.columns) == ((0, 1), (0, 1))
         shares = ",".join(f"{_number(low)}:{_number(high)}" for low, high in (self.rows, self.columns))
-        return f"image{number}" + ("" if whole else f"[{shares}]")
+        return f"image{number}" + ("" if self.image is not None and self.whole else f"[{shares}]")
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,18 @@ class Combined(Tokens):
     left: Tokens
     operation: Operation
     right: Tokens
+
+    def __post_init__(self) -> None:
+        if self.operations > MOST_OPERATIONS:
+            raise BadInput(
+                f"an address of more than {MOST_OPERATIONS} set operations; name many tokens by a sum such as 3+7+9, a "
+                "range or a mask"
+            )
+
+    @property
+    def operations(self) -> int:
+        """Set operations in it, this included."""
+        return 1 + sum(side.operations for side in (self.left, self.right) if isinstance(side, Combined))
 
     def __str__(self) -> str:
         right = f"({self.right})" if isinstance(self.right, Combined) else str(self.right)
