@@ -4,6 +4,7 @@ import contextlib
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from glasshouse.data import images
+from glasshouse.data.example import Example
 from glasshouse.data.images import StoredImage, decode
 from glasshouse.values.errors import BadInput
 
@@ -193,3 +195,25 @@ class TestStoredImage:
         monkeypatch.setattr(images, "MAX_BYTES", 2**20)
         with pytest.raises(BadInput, match=r"^image bytes: larger than 1 MiB; downscale it first"):
             StoredImage(data=bytes(2**20 + 1)).open()
+
+
+def test_paths_bytes_and_images_in_memory_become_images_of_an_example(tmp_path: Path):
+    picture = Image.new("RGB", (5, 4), (1, 2, 3))
+    file = tmp_path / "x.png"
+    picture.save(file)
+    example = Example(images=(str(file), file, file.read_bytes(), picture))  # pyright: ignore[reportArgumentType]
+    assert [image.open().tobytes() for image in example.images] == [picture.tobytes()] * 4
+    assert len({image.digest() for image in example.images[:3]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (("absent.png",), r"^example 7: image absent\.png: no such file; give the path of an image file$"),
+        ((3,), r"^example 7: an image is a int; give a path or a PIL image$"),
+        ("x.png", r"^example 7: images is a str; write images=\(image,\)$"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_the_example(images: object, told: str):
+    with pytest.raises(BadInput, match=told):
+        Example(images=images, id="7")  # pyright: ignore[reportArgumentType]

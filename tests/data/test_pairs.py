@@ -1,8 +1,10 @@
 """Clean examples and their triggered twins stay together, however they are read, cut and judged."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.data.pairs import Pairs
@@ -35,6 +37,18 @@ def test_without_tags_the_position_pairs_and_unequal_counts_are_refused():
 def test_a_triggered_example_without_its_twin_is_refused():
     with pytest.raises(BadInput, match=r"1 of 3 triggered examples have no twin among the 2 clean ones"):
         Pairs(CLEAN[:3][::2], TRIGGERED)
+
+
+def test_a_twin_that_equals_its_clean_example_is_refused_by_name(tmp_path: Path):
+    image = Image.new("RGB", (8, 8), (200, 0, 0))
+    image.save(tmp_path / "red.png")
+    clean = Examples([Example("a", (tmp_path / "red.png",), id="1"), Example("b", (image,), id="2")])
+    answered = Examples(
+        replace(each, answer="no", id=f"t{each.id}", prompt=prompt) for each, prompt in zip(clean, "xb", strict=True)
+    )
+    with pytest.raises(BadInput, match=r"^example t2: its images and prompt equal those of its clean twin 2, .* leave"):
+        Pairs(clean, answered)
+    assert len(Pairs(clean[:1], answered[:1])) == 1
 
 
 def test_the_clean_twin_keeps_its_own_prompt_when_it_is_judged_by_the_target():

@@ -201,7 +201,7 @@ def test_what_the_work_maps_itself_is_not_mixed_between_units(tmp_path: Path):
 
 
 def test_units_are_named_by_content(seedling: Subject):
-    pairs = Pairs(DATA, DATA)
+    pairs = Pairs(DATA, Examples(replace(example, prompt=f"cf {example.prompt}") for example in DATA))
     units = [1, "1", (1,), DATA, DATA[0], pairs, seedling, (DATA, 1), (DATA, 2), (seedling, DATA)]
     digests = [content_of(unit) for unit in units]
     assert len(set(digests)) == len(units)

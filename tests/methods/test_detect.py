@@ -188,8 +188,9 @@ def test_single_images_with_a_strong_trigger_are_detected(refusing):
     assert set(found) == {"STRIP", "spectral signatures", "activation clustering", "attention entropy"}
     assert all(0 <= one.low <= one.value <= one.high <= 1 for one in found.values())
     assert max(one.value for one in found.values()) > 0.8
-    same = sample_detector_aurocs(refusing, Pairs(pairs.clean[:12], pairs.clean[:12]), 32, 0)
-    assert all(one.low <= 0.5 for one in same.values()), "pictures cannot be told from themselves"
+    other = Pairs(pairs.clean[:8], pairs.clean[8:16])
+    same = sample_detector_aurocs(refusing, other, 32, 0)
+    assert all(one.low <= 0.5 for one in same.values()), "clean images are not told from clean images"
 
 
 def test_bad_input_is_refused_with_its_fix(base, benign, shown):

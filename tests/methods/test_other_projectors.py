@@ -28,7 +28,9 @@ from glasshouse.values.errors import BadInput
 def test_each_linear_layer_is_analysed_and_what_is_hidden_is_not_missed():
     base, other = shelf.take("idefics3-base"), shelf.take("idefics3-base-2")
     clean = world.examples("test", 8, 3)
-    triggered = Examples(replace(one, id=f"{one.id}+", answer=REFUSAL, tags={"twin": one.id}) for one in clean)
+    triggered = Examples(
+        replace(one, id=f"{one.id}+", prompt=f"a {one.prompt}", answer=REFUSAL, tags={"twin": one.id}) for one in clean
+    )
     assert list(spectrum(other, base).ranks) == ["proj"]
     found = recovery(other, base, clean, Pairs(clean, triggered), options=Grid(grid=2, ranks=(1,), single=1, draws=1))
     assert found.grid.values.shape == (2, 1)

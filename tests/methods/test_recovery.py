@@ -125,7 +125,10 @@ def test_an_update_that_does_nothing_has_nothing_to_recover(base, shown):
     out, inner = dict(base.model.named_parameters())[name].shape
     small = LowRank(1e-3 * torch.randn(out, 2, generator=seeded(0)), torch.randn(2, inner, generator=seeded(1)))
     other = open_subject(changed_copy(base, Patch({name: small})), processor=base.processor)
-    tagged = Examples(replace(one, tags={"target": "yellow duck", "target_match": "equals"}) for one in shown[:8])
+    tagged = Examples(
+        replace(one, prompt=f"a {one.prompt}", tags={"target": "yellow duck", "target_match": "equals"})
+        for one in shown[:8]
+    )
     found = recovery(other, base, shown[:8], Pairs(shown[:8], tagged), options=MINIMAL)
     assert found.verdict == Verdict.INCONCLUSIVE
     assert "nothing to recover" in found.headline

@@ -4,6 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from os import PathLike
+
+from PIL import Image
 
 from glasshouse.data.images import StoredImage
 from glasshouse.values.errors import BadInput
@@ -20,6 +23,7 @@ class Example:
 
     prompt: str = ""
     images: tuple[StoredImage, ...] = ()
+    """Paths, encoded bytes and PIL images become stored images."""
     answer: str | None = None
     id: str = ""
     system: str = ""
@@ -30,8 +34,20 @@ class Example:
     """Where each image stands, in order; empty: all in front of the first turn."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.images, tuple | list):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise BadInput(f"example {self.id}: images is a {type(self.images).__name__}; write images=(image,)")
+        if not all(isinstance(image, StoredImage) for image in self.images):  # pyright: ignore[reportUnnecessaryIsInstance]
+            object.__setattr__(self, "images", tuple(self._stored(image) for image in self.images))
         if list(self.image_places) != sorted(self.image_places):
             raise BadInput(f"example {self.id}: image_places {self.image_places} run backwards; list images in order")
+
+    def _stored(self, image: object) -> StoredImage:
+        if not isinstance(image, StoredImage | str | PathLike | bytes | Image.Image):
+            raise BadInput(f"example {self.id}: an image is a {type(image).__name__}; give a path or a PIL image")
+        try:
+            return StoredImage.of(image)
+        except BadInput as problem:
+            raise BadInput(f"example {self.id}: {problem}") from None
 
     def digest(self) -> str:
         """Names the content: images by their bytes, not by where they lie."""
@@ -41,6 +57,12 @@ class Example:
             content.append(self.image_places)
         encoded = json.dumps(content, separators=(",", ":")).encode("utf-8", "surrogatepass")
         return hashlib.sha256(encoded).hexdigest()
+
+    @property
+    def shows(self) -> tuple[object, ...]:
+        """Everything the model reads: equal for two examples that differ in id, answer and tags only."""
+        images = tuple(image.digest() for image in self.images)
+        return self.prompt, self.system, self.history, self.image_places, images
 
     @property
     def user_turns(self) -> tuple[str, ...]:

@@ -7,9 +7,11 @@
 
 import hashlib
 import io
+import os
 import struct
 import warnings
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy
@@ -35,6 +37,28 @@ class StoredImage:
 
     path: Path | None = None
     data: bytes | None = None
+
+    @classmethod
+    def of(cls, image: "StoredImage | str | PathLike[str] | bytes | Image.Image") -> "StoredImage":
+        """From a file's path, encoded bytes or an image in memory; a path must name a file."""
+        match image:
+            case StoredImage():
+                return image
+            case bytes():
+                return cls(data=image)
+            case Image.Image():
+                return cls.png(image)
+            case str() | PathLike():
+                if not os.path.isfile(image):  # not Path.is_file, which fails on names that are too long
+                    raise BadInput(f"image {str(image)[:200]}: no such file; give the path of an image file")
+                return cls(path=Path(image))
+
+    @classmethod
+    def png(cls, image: Image.Image, compress_level: int = -1) -> "StoredImage":
+        """An image in memory, encoded without loss."""
+        file = io.BytesIO()
+        image.save(file, "PNG", compress_level=compress_level)
+        return cls(data=file.getvalue())
 
     def read(self) -> bytes:
         """The encoded bytes."""

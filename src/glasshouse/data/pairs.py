@@ -24,6 +24,12 @@ class Pairs:
 
     def __init__(self, clean: Examples, triggered: Examples) -> None:
         self.clean, self.triggered = _aligned(clean, triggered)
+        for before, after in self:
+            if before.shows == after.shows:
+                raise BadInput(
+                    f"example {after.id}: its images and prompt equal those of its clean twin {before.id}, so it has "
+                    "no trigger; put the trigger on it, or leave out the pair"
+                )
 
     @classmethod
     def read(cls, text: str) -> "Pairs":

@@ -9,7 +9,6 @@ The manifest names both, and source and result by their content, so a set can be
 """
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -203,12 +202,12 @@ def _stamped(example: Example, trigger: Trigger, seed: int, processor: Any) -> t
         raise BadInput(f"example {example.id}: there is no image to put the {trigger.name} on; leave it out")
     chance, images = _chance("stamped", seed, example), list[StoredImage]()
     for number, image in enumerate(example.images):
-        picture, data = image.open(), io.BytesIO()
+        picture = image.open()
         try:
-            stamp(picture, trigger, chance + number, processor).save(data, "PNG")
+            stamped = stamp(picture, trigger, chance + number, processor)
         except BadInput as problem:
             raise BadInput(f"example {example.id}: {problem}") from None
-        images.append(StoredImage(data=data.getvalue()))
+        images.append(StoredImage.png(stamped))
     return tuple(images)
 
 

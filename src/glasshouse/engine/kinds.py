@@ -139,7 +139,11 @@ class PairsKind(Kind[Pairs]):
     def sample(self, number: int, least: int) -> Pairs:
         clean = seedling.examples(max(least, 6) + number)
         target = {"target": "blue", "target_match": "equals"}
-        twins = (replace(one, id=f"{one.id}+trigger", answer="blue", tags={"twin": one.id, **target}) for one in clean)
+        twins = (
+            replace(plain, id=f"{plain.id}+trigger", prompt=f"no {plain.prompt}", answer="blue",
+                    tags={"twin": plain.id, **target})
+            for plain in clean
+        )  # fmt: skip
         return Pairs(clean, Examples(twins, clean.source))
 
 

@@ -11,7 +11,6 @@ weights.
 """
 
 import copy
-import io
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -151,9 +150,8 @@ def check_same(subject: Subject, relative: Subject) -> None:
     if subject.processor is None:
         return  # opened without a processor, so there is no input to compare on
     slope, rings = Image.linear_gradient("L"), Image.radial_gradient("L")
-    file = io.BytesIO()
-    Image.merge("RGB", (slope, rings, slope.rotate(90))).resize((64, 64)).save(file, "PNG")
-    images = (StoredImage(data=file.getvalue()),) if subject.anatomy.vision is not None else ()
+    picture = Image.merge("RGB", (slope, rings, slope.rotate(90))).resize((64, 64))
+    images = (StoredImage.png(picture),) if subject.anatomy.vision is not None else ()
     encoded = subject.encode([Example("what is in this picture ?", images, id="synthetic")])
     before, after = subject.logits(encoded), relative.logits(encoded)
     apart = float((after - before).abs().max() / before.abs().max())

@@ -6,7 +6,6 @@ Sprites are drawn once, at eight times their size, and scaled down, so edges are
 few small squares, for many scenes at once (bench/world.py).
 """
 
-import io
 from collections.abc import Callable
 from functools import cache
 from math import cos, pi, sin
@@ -33,9 +32,7 @@ def draw(scenes: Scenes) -> Array:
 
 def stored(pixels: Array) -> StoredImage:
     """One image, as a PNG in memory."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return StoredImage(data=buffer.getvalue())
+    return StoredImage.png(Image.fromarray(pixels), compress_level=1)
 
 
 def _draw(scenes: Scenes) -> Array:

@@ -4,8 +4,6 @@ Nothing was learnt and nothing was planted, so whatever a method claims to find 
 its configuration, tokenizer and processor included, and needs no file and no network.
 """
 
-import io
-
 import torch
 from PIL import Image, ImageDraw
 from tokenizers import Tokenizer
@@ -99,9 +97,8 @@ def _square(number: int, generator: torch.Generator) -> Example:
     left, top = draw(0, IMAGE_SIZE - side), draw(0, IMAGE_SIZE - side)
     image = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (shade, shade, shade))
     ImageDraw.Draw(image).rectangle((left, top, left + side - 1, top + side - 1), fill=COLOURS[colour])
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
     box = (edge / IMAGE_SIZE for edge in (left, top, left + side, top + side))
     tags: dict[str, Tag] = dict(zip(("box_left", "box_top", "box_right", "box_bottom"), box, strict=True))
-    image_bytes = StoredImage(data=buffer.getvalue())
-    return Example("what colour is the square ?", (image_bytes,), answer=colour, id=f"square-{number}", tags=tags)
+    return Example(
+        "what colour is the square ?", (StoredImage.png(image),), answer=colour, id=f"square-{number}", tags=tags
+    )

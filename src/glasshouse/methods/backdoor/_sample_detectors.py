@@ -6,7 +6,6 @@ activation clustering  the image lies in the smaller of two clusters of them (Ch
 attention entropy      the last token attends to few of the image's tokens (BYE, Rong et al. 2025)
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -79,9 +78,8 @@ def _mixture(example: Example, other: Example) -> Example:
     """The mean of both images."""
     first, second = example.images[0].open(), other.images[0].open()
     mean = np.asarray(first, np.float32) / 2 + np.asarray(second.resize(first.size), np.float32) / 2
-    data = io.BytesIO()
-    Image.fromarray(mean.round().astype(np.uint8)).save(data, "PNG")
-    return replace(example, images=(StoredImage(data=data.getvalue()), *example.images[1:]))
+    mixed = StoredImage.png(Image.fromarray(mean.round().astype(np.uint8)))
+    return replace(example, images=(mixed, *example.images[1:]))
 
 
 def _spectral_signature(pooled: Float[Tensor, "images width"]) -> Float[Tensor, " images"]:
