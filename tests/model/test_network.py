@@ -36,6 +36,7 @@ ATTEMPTS = {
     "IPv6": with_socket(lambda opened: opened.connect(("2001:db8::1", 443)), socket.AF_INET6),
     "create_connection": lambda: socket.create_connection(("huggingface.co", 443)),
     "datagram": with_socket(lambda opened: opened.sendto(b"x", ("192.0.2.1", 53)), socket.AF_INET, socket.SOCK_DGRAM),
+    "reverse look-up": lambda: socket.getnameinfo(("192.0.2.1", 443), 0),
     "hub": lambda: huggingface_hub.model_info("nobody/nothing"),
 }
 
@@ -51,6 +52,15 @@ def test_this_machine_stays_reachable():
     with network.offline(), socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname()).close()
         assert socket.getaddrinfo("localhost", None)
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:{}", "http://user:secret@localhost:{}/"])
+def test_a_proxy_on_this_machine_is_not(monkeypatch: pytest.MonkeyPatch, proxy: str):
+    with socket.create_server(("127.0.0.1", 0)) as server, network.offline():
+        socket.create_connection(server.getsockname()).close()
+        monkeypatch.setenv("https_proxy", proxy.format(server.getsockname()[1]))
+        with pytest.raises(network.NetworkRefused):
+            socket.create_connection(server.getsockname())
 
 
 def test_the_ban_holds_for_threads_started_inside_and_for_no_other():

@@ -1,13 +1,18 @@
 """May this thread use the network? Not while a stranger's model is opened, unless its user asked for a download.
 
 A configuration, a tokenizer or an adapter can name anything on the hub, and several libraries fetch what is named. So
-the ban is on the transport, where no library can be forgotten: Python's audit events for sockets, which see every
-connection whoever opens it, and the offline switch of huggingface_hub, which also covers its compiled downloader.
+the ban is on the transport: Python's audit events for sockets, which every Python library passes, and the offline
+switch of huggingface_hub, which also covers its compiled downloader. Loopback addresses stay reachable, except the
+ports of proxies that the environment names, because a proxy fetches for others.
 
-The ban holds for one thread and the threads it starts. Kernels, debuggers and Ray in other threads stay connected.
+The ban holds for one thread and for the `threading.Thread`s it starts. Kernels, debuggers and Ray in other threads
+stay connected. It stops libraries that fetch what a file names; it is no sandbox for code. Child processes, threads
+from `_thread` or of a pool that ran before, and compiled code with sockets of its own are not covered: run remote code
+that you allow in a container without a network.
 """
 
 import ipaddress
+import os
 import re
 import sys
 import threading
@@ -17,7 +22,7 @@ from functools import wraps
 from typing import Any
 from weakref import WeakSet
 
-LOOKUPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
+LOOKUPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo")
 CONNECTIONS = ("socket.connect", "socket.sendto", "socket.sendmsg")
 
 
@@ -134,10 +139,12 @@ def _guard(event: str, arguments: tuple[Any, ...]) -> None:
     if event in CONNECTIONS and denied():
         address = arguments[1]
         # A path or nothing is no address of the network: a Unix socket, or a socket connected before.
-        if isinstance(address, tuple) and not _here(address[0]):
+        if isinstance(address, tuple) and (not _is_loopback(address[0]) or address[1] in _proxy_ports()):
             raise NetworkRefused(str(address[0]))
-    elif event in LOOKUPS and denied() and not _here(arguments[0]):
-        raise NetworkRefused(str(arguments[0]))
+    elif event in LOOKUPS and denied():
+        host = arguments[0][0] if isinstance(arguments[0], tuple) else arguments[0]
+        if not _is_loopback(host):
+            raise NetworkRefused(str(host))
 
 
 def _inheriting(start: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
@@ -152,7 +159,14 @@ def _inheriting(start: Callable[[threading.Thread], None]) -> Callable[[threadin
     return starting
 
 
-def _here(host: object) -> bool:
+def _proxy_ports() -> set[int]:
+    """Ports of the proxies that the environment names: behind a local proxy lies the network."""
+    urls = (value for name, value in os.environ.items() if name.lower().endswith("_proxy"))
+    ports = (re.search(r":(\d+)/?$", url) for url in urls)
+    return {int(port[1]) for port in ports if port}
+
+
+def _is_loopback(host: object) -> bool:
     """Whether a host is this machine."""
     name = host.decode("ascii", "replace") if isinstance(host, bytes) else host
     if name is None or name in ("", "localhost"):
@@ -165,5 +179,5 @@ def _here(host: object) -> bool:
 
 def _current_thread() -> threading.Thread | None:
     """This thread's object where it has one; `threading.current_thread` would create one for it."""
-    here = threading.get_ident()
-    return next((thread for thread in threading.enumerate() if thread.ident == here), None)
+    number = threading.get_ident()
+    return next((thread for thread in threading.enumerate() if thread.ident == number), None)
