@@ -182,7 +182,7 @@ def test_json_is_all_of_it(typed):
     by_method = {one["method"]: one for one in outcome.json["sections"]}
     assert by_method["witness"]["finding"]["text"] == juries.text
     assert by_method["adviser"]["state"] == "internal error"
-    assert "adviser: internal error" in outcome.json["left_out"]
+    assert "adviser: internal error" in outcome.json["not_examined"]
     assert Path(outcome.json["audit"]).is_dir()
 
 
@@ -231,7 +231,8 @@ def test_a_file_is_taken_from_only_as_far_as_it_may_say(typed, tmp_path: Path, c
         ((SEEDLING, "--fail-on", "pass"), "--fail-on"),
         ((SEEDLING, "--limit", "0"), "--limit 0: must be at least 1"),
         ((SEEDLING, "--batch-size", "0"), "--batch-size 0: must be a number from 1 upwards"),
-        ((SEEDLING, "--clean", "nowhere.jsonl"), "nowhere.jsonl"),
+        ((SEEDLING, "--clean", "nowhere.jsonl"), "--clean: no such flag"),
+        ((SEEDLING, "--grid", "3"), "--grid belongs to recovery"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(typed, tmp_path: Path, words: tuple[str, ...], fix: str):

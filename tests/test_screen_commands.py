@@ -40,8 +40,20 @@ def test_a_model_that_cannot_be_audited_costs_its_own_row(typed, tmp_path: Path)
     assert [model["verdict"] for model in outcome.json["models"]] == ["refused", "pass"]
     assert "no such organism" in outcome.json["models"][0]["headline"]
     assert outcome.status == 2
-    text = typed("screen", "list.txt")
+    page = Path(outcome.json["screen"]) / "index.html"
+    assert "organism:nobody" in page.read_text("utf-8")
+    text = typed("report", page.parent)  # writes the page again
+    assert "line 1" in text.out
     assert text.out.splitlines()[-1].startswith("Next: glasshouse report runs/")
+    assert "organism:nobody" in page.read_text("utf-8")
+
+
+def test_a_screen_in_which_every_model_is_refused_has_a_page(typed, tmp_path: Path):
+    written(tmp_path, "organism:nobody", "organism:nothing")
+    outcome = typed("screen", "list.txt")
+    assert outcome.status == 2
+    page = next(line for line in outcome.out.splitlines() if line.startswith("Page: "))
+    assert "organism:nothing" in (tmp_path / page.removeprefix("Page:").strip()).read_text("utf-8")
 
 
 def test_a_killed_screen_continues_with_what_is_left(typed, tmp_path: Path):
@@ -58,7 +70,11 @@ def test_a_killed_screen_continues_with_what_is_left(typed, tmp_path: Path):
     ("lines", "words", "fix"),
     [
         ((SEEDLING, "organism:x --depth deep"), (), "list.txt:2: "),
-        ((f"{SEEDLING} --colour red", SEEDLING, "'open"), (), "list.txt:1: "),
+        (
+            (f"{SEEDLING} --colour red", SEEDLING, "'open"),
+            (),
+            "list.txt:1: --colour: no such flag; see glasshouse audit --help; also broken: line 3",
+        ),
         (("'open",), (), "list.txt:1: No closing quotation"),
         ((f"{SEEDLING} --runs elsewhere",), (), "list.txt:1: --runs belongs to the whole screen"),
         (("# nothing",), (), "list.txt: holds no model"),

@@ -24,6 +24,7 @@ from glasshouse.values.findings import Verdict
 
 if TYPE_CHECKING:
     from glasshouse.engine.audit import Audit
+    from glasshouse.engine.index import Entry
     from glasshouse.engine.runs import Run
 
 ORDER = (*map(str, Verdict), "never")
@@ -77,10 +78,10 @@ def _index(root: Path, *, as_json: bool) -> int:
 
     listed, broken = entries(root)
     if as_json:
-        print(json.dumps([{**asdict(entry), "folder": str(entry.folder)} for entry in listed]))
+        print(json.dumps([{**asdict(entry), "folder": entry.folder and str(entry.folder)} for entry in listed]))
         return 0
     screen = console()
-    show_rows(screen, "", ("run", "examined", "verdict"), [(e.folder.name, e.examined, e.verdict) for e in listed])
+    show_rows(screen, "", ("run", "examined", "verdict"), [_row(entry) for entry in listed])
     for folder in broken:
         screen.unbroken(f"! {folder} cannot be read")
     page = root / "index.html"
@@ -90,9 +91,14 @@ def _index(root: Path, *, as_json: bool) -> int:
         screen.unbroken(f"Page: {page}")
     except Unwritable as problem:  # a folder that others share may be readable only
         screen.unbroken(f"! no page: {problem}")
-    if listed:
-        screen.unbroken(suggested("report", listed[0].folder))
+    newest = next((entry.folder for entry in listed if entry.folder), None)
+    if newest:
+        screen.unbroken(suggested("report", newest))
     return 0
+
+
+def _row(entry: "Entry") -> tuple[str, str, str]:
+    return entry.folder.name if entry.folder else entry.name, entry.examined, entry.verdict
 
 
 def compare(rest: Sequence[str]) -> int:
@@ -171,8 +177,8 @@ def _as_json(result: "Run | Audit") -> dict[str, Any]:
         sections.append(tree)
     summary = {
         "advice": judgement.advice(),
-        "found": judgement.found(),
-        "sure": judgement.sure(),
-        "left_out": judgement.left_out(),
+        "headlines": judgement.headlines(),
+        "evidence": judgement.evidence(),
+        "not_examined": judgement.not_examined(),
     }
     return {"audit": str(result.folder), **result.facts, **summary, "sections": sections}

@@ -10,8 +10,6 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import fields
-from typing import Any
 
 from glasshouse import process
 from glasshouse.data.network import banned
@@ -108,7 +106,7 @@ def anatomy(rest: list[str]) -> int:
     opening = form.opening
     certificate = None
     if form.prove:
-        subject = open_model(form.model, **{**_shallow(opening), "unproved": True})
+        subject = open_model(form.model, **{**opening.settings, "unproved": True})
         drawn, certificate = subject.anatomy, subject.certificate
     else:
         drawn = anatomy_of(form.model, opening)
@@ -193,7 +191,7 @@ def export(rest: list[str]) -> int:
     if form.folder.exists():
         raise BadInput(f"{form.folder}: exists already; name a new folder")
     patch = read_patch(form.patch) if form.patch else None
-    folder = write(open_model(form.model, **_shallow(form.opening)), form.folder, patch)
+    folder = write(open_model(form.model, **form.opening.settings), form.folder, patch)
     _say(folder, suggested("anatomy", folder, "--prove"))
     return 0
 
@@ -235,7 +233,3 @@ def _hush() -> None:
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
-
-
-def _shallow(opening: Any) -> dict[str, Any]:
-    return {f.name: getattr(opening, f.name) for f in fields(opening)}

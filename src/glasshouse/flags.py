@@ -1,24 +1,24 @@
 """Which flags does each command take? Derived from dataclasses and from the inputs of methods, never written twice."""
 
-import re
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from dataclasses import MISSING, field, fields, make_dataclass, replace
+from dataclasses import MISSING, field, is_dataclass, make_dataclass, replace
 from io import StringIO
-from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
 
 import tyro
 
 from glasshouse.engine.audit import EXAMINED, Methods, chosen
 from glasshouse.engine.binding import Request, bind_options
-from glasshouse.engine.inputs import Input
-from glasshouse.engine.method import Depth, Method
+from glasshouse.engine.catalogue import Depth
+from glasshouse.engine.inputs import Input, refuse_unknown
+from glasshouse.engine.method import Method
 from glasshouse.engine.opening import Opening
+from glasshouse.mistakes import explained, refuse_repeated
 from glasshouse.values.codec import pack
+from glasshouse.values.declared import declared
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 
@@ -27,6 +27,7 @@ Column = tuple[str, Any, Any, str, str | None]
 MODEL = "Folder, hub name or organism:NAME"
 JSON: Column = ("json", bool, False, "Print JSON and nothing else.", None)
 OPENING: Column = ("opening", Opening, Opening(), "How models are opened.", None)
+METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 SCREENS = ("runs", "on", "json")
 """Common flags that a screen has as a whole."""
 TYPED = ("download", "remote_code")
@@ -84,12 +85,9 @@ def organism_verify(rest: Sequence[str]) -> Any:
 def run(method: Method[Finding], rest: Sequence[str]) -> tuple[Any, Request]:
     """The flags of one method, and the request they make."""
     saved = _saved(rest, method.name, method.inputs)
-    options = ("options", method.options, bind_options(method, saved.options), "Options of this method.", None)
-    try:
-        form = _read(f"run {method.name}", rest, *_inputs(method.inputs, saved), options, *_common(saved))
-    except BadInput as problem:
-        raise _owner(problem, method) from None
-    values = {name: value for name, value in pack(form.options)[0].items() if name != "is"}
+    options = (method.name, method.options, bind_options(method, saved.options), "", None)
+    form = _read(f"run {method.name}", rest, *_inputs(method.inputs, saved), options, *_common(saved))
+    values = {name: value for name, value in pack(getattr(form, method.name))[0].items() if name != "is"}
     return form, _requested(saved, form, method.inputs, values)
 
 
@@ -137,12 +135,11 @@ def _saved(rest: Sequence[str], method: str, inputs: Sequence[Input]) -> Request
     saved = Request.read(file) if file else Request(method)
     if saved.method != method:
         raise BadInput(f"--from {file}: that file asks {saved.method}, the command says {method}")
-    known = {each.flag: each for each in inputs}
-    for flag, texts in saved.inputs.items():
-        if flag not in known:
-            raise BadInput(f"--from {file}: {method} takes no {flag!r}; it takes {', '.join(known) or 'no inputs'}")
-        if len(texts) != 1 and not known[flag].several:
-            raise BadInput(f"--from {file}: {flag} has {len(texts)} values; it takes one")
+    refuse_unknown(saved.inputs, inputs, f"--from {file}: {method}")
+    for each in inputs:
+        texts = saved.inputs.get(each.flag, ("",))
+        if len(texts) != 1 and not each.several:
+            raise BadInput(f"--from {file}: {each.flag} has {len(texts)} values; it takes one")
     return saved
 
 
@@ -199,57 +196,57 @@ def _from(rest: Sequence[str]) -> Path | None:
 
 
 def _read(name: str, rest: Sequence[str], *columns: Column) -> Any:
-    settings = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    """The words as a form with one attribute per column. Columns that are dataclasses become flags of their own under a
+    heading."""
+    refuse_repeated(rest)
+    nested = {column: (type(default), default) for column, _, default, _, _ in columns if is_dataclass(default)}
     specified: list[tuple[str, Any, Any]] = []
-    for column, kind, default, help_text, metavar in columns:
-        annotation = tyro.conf.Positional[kind] if default is MISSING else kind
-        extra = tyro.conf.arg(help=help_text, name=column.replace("_", "-"), metavar=metavar)
-        attribute = f"{column}_" if column == "from" else column  # a flag may be called `from`, a field may not
-        nested = column in ("options", "opening")
-        declared = kind if nested else Annotated[annotation, extra]
-        specified.append((attribute, declared, field() if default is MISSING else field(default=default)))
-    _refuse_repeated(rest)
+    for column in columns:
+        if column[0] in nested:
+            kind, default = nested[column[0]]
+            specified.append((column[0], *_section(kind, default, column[3])))
+        else:
+            specified.append(_specified(column))
     form, output = make_dataclass("Flags", specified, frozen=True), StringIO()
+    settings = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
     try:
         with redirect_stderr(output):
-            return tyro.cli(form, args=list(rest), prog=f"glasshouse {name}", config=settings)
+            flags = tyro.cli(form, args=list(rest), prog=f"glasshouse {name}", config=settings)
     except SystemExit as ended:
         if not ended.code:  # --help
             sys.stdout.flush()  # a reader that has left is noticed now and not when the interpreter ends
             raise
-    raise BadInput(f"{_first_words(output.getvalue())}; see glasshouse {name} --help")
+        raise BadInput(f"{explained(output.getvalue())}; see glasshouse {name} --help") from None
+    whole = {column: kind(**vars(getattr(flags, column))) for column, (kind, _) in nested.items()}
+    return replace(cast(Any, flags), **whole)
 
 
-def _refuse_repeated(rest: Sequence[str]) -> None:
-    """A flag that is typed twice would silently take its last value."""
-    typed = Counter(word.partition("=")[0] for word in rest if word.startswith("--"))
-    for flag, count in typed.items():
-        if count > 1:
-            raise BadInput(f"{flag} is given {count} times; give it once (several values stand behind one flag)")
+def _section(kind: type[Any], default: Any, help_text: str) -> tuple[Any, Any]:
+    """Type and default of a dataclass whose fields become flags; their docstrings become the help."""
+    hints = get_type_hints(kind)
+    columns = [
+        _specified((each.name, hints[each.name], getattr(default, each.name), each.explanation, None))
+        for each in declared(kind)
+    ]
+    section = make_dataclass(kind.__name__, columns, frozen=True)
+    section.__doc__ = help_text
+    return section, field(default=section())
 
 
-def _owner(problem: BadInput, method: Method[Finding]) -> BadInput:
-    """A flag of another method is named with its owner."""
-    unknown = re.search(r"Unrecognized options?: (--[\w-]+)", str(problem))
-    if not unknown:
-        return problem
-    flag = unknown[1].removeprefix("--")
-    owners = [
-        other.name for other in Methods.load().loaded
-        if flag in (name.name.replace("_", "-") for name in fields(other.options))
-        or flag in (each.flag for each in other.inputs)
-    ]  # fmt: skip
-    if not owners:
-        return problem
-    return BadInput(
-        f"--{flag} belongs to {' and '.join(owners)}, not to {method.name}; see glasshouse run {method.name} --help"
-    )
+def _specified(column: Column) -> tuple[str, Any, Any]:
+    """A column as the field of a form."""
+    name, kind, default, help_text, metavar = column
+    positional = default is MISSING
+    extra = tyro.conf.arg(
+        help=help_text, name=name.replace("_", "-"), metavar=metavar or _metavar(kind),
+        help_behavior_hint="" if any(default is each for each in (None, False, ())) else None,
+    )  # fmt: skip
+    attribute = f"{name}_" if name == "from" else name  # a flag may be called `from`, a field may not
+    annotation = Annotated[tyro.conf.Positional[kind] if positional else kind, extra]
+    return attribute, annotation, field() if positional else field(default=default)
 
 
-def _first_words(box: str) -> str:
-    """What is wrong, out of what tyro draws around it: a box, or where there is no UTF-8 a title underlined; coloured
-    or not."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()
-    drawn = plain[1:] if plain[0].startswith("╭") else plain[2:]
-    lines = (line.strip(" │").rstrip(".") for line in drawn)
-    return " ".join(takewhile(lambda line: line.strip("─-╰╯"), lines))
+def _metavar(kind: Any) -> str | None:
+    """What stands behind a flag of this type; None where tyro lists the choices."""
+    plain = [part for part in get_args(kind) or (kind,) if part is not type(None)]
+    return METAVARS.get(plain[0]) if len(plain) == 1 else None

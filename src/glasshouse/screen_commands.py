@@ -15,12 +15,14 @@ from glasshouse.report.console import console
 from glasshouse.report.inert import suggested
 from glasshouse.report.terminal import STATUS, show_rows
 from glasshouse.values.errors import BadInput
+from glasshouse.values.wording import listed
 
 if TYPE_CHECKING:
     from glasshouse.engine.screening import Candidate
 
 ITS_OWN = ("--runs", "--on", "--json", "--dry-run", "--from", "--fail-on", "--help", "-h")
 """Flags that belong to the screen as a whole."""
+COLUMNS = ("model", "verdict", "headline")
 WORST = ("fail", "concern", "refused", "internal error", "inconclusive", "described", "pass")
 STATUSES = {**STATUS, "refused": 2, "internal error": 3}
 
@@ -28,7 +30,7 @@ STATUSES = {**STATUS, "refused": 2, "internal error": 3}
 def screen(rest: Sequence[str]) -> int:
     """Audit a list of models: glasshouse screen FILE [OPTIONS OF AUDIT FOR EVERY LINE]."""
     from glasshouse.engine.files import write_whole
-    from glasshouse.engine.index import entries
+    from glasshouse.engine.index import SCREEN, entries
     from glasshouse.engine.screening import screen as audit_all
     from glasshouse.report.html import index_page
     from glasshouse.report.live import bars
@@ -37,46 +39,46 @@ def screen(rest: Sequence[str]) -> int:
     form = flags.screen(own)
     candidates = read(form.file, shared)
     with bars(quiet=form.json) as progress:
-        made = audit_all(candidates, root=form.runs, on=form.on, progress=progress)
-    verdicts = [result.verdict for result in made.results]
-    status = STATUSES[min(verdicts, key=WORST.index)]
-    if any(result.folder for result in made.results):
-        listed, broken = entries(made.folder)
-        write_whole(made.folder / "index.html", index_page(listed, [folder.name for folder in broken]).encode())
+        result = audit_all(candidates, root=form.runs, on=form.on, progress=progress)
+    status = STATUSES[min((model.verdict for model in result.results), key=WORST.index)]
+    models, broken = entries(result.folder)
+    page = result.folder / "index.html"
+    write_whole(page, index_page(models, [folder.name for folder in broken]).encode())
     if form.json:
-        rows = [{"model": each.model, "verdict": each.verdict, "headline": each.headline, "folder": each.folder}
-                for each in made.results]  # fmt: skip
-        print(json.dumps({"screen": str(made.folder), "models": rows}))
+        rows = [{name: getattr(model, name) for name in (*COLUMNS, "folder")} for model in result.results]
+        print(json.dumps({"screen": str(result.folder), "models": rows}))
         return status
     target = console()
-    show_rows(target, "", ("model", "verdict", "headline"), [(e.model, e.verdict, e.headline) for e in made.results])
+    show_rows(target, "", COLUMNS, [tuple(getattr(model, name) for name in COLUMNS) for model in result.results])
     target.line()
-    target.unbroken(f"Table: {made.folder / 'screen.parquet'}")
-    target.unbroken(f"Page:  {made.folder / 'index.html'}")
-    target.unbroken(suggested("report", made.folder))
+    target.unbroken(f"Table: {result.folder / SCREEN}")
+    target.unbroken(f"Page:  {page}")
+    target.unbroken(suggested("report", result.folder))
     return status
 
 
 def read(file: Path, shared: Sequence[str] = ()) -> "list[Candidate]":
-    """The candidates of a list; all broken lines are named before any work begins."""
+    """The candidates of a list. Any broken line stops it before work begins; the first is explained, all are named."""
+    from glasshouse.data.strangers import read_bounded
     from glasshouse.engine.screening import Candidate
 
     try:
-        lines = file.read_text("utf-8").splitlines()
+        lines = read_bounded(file).splitlines()
     except (OSError, ValueError) as problem:
         raise BadInput(f"{file}: not a readable list ({problem}); write one model on each line") from None
     candidates: list[Candidate] = []
-    problems: list[str] = []
+    problems: list[tuple[int, Exception]] = []
     for number, line in enumerate(lines, 1):
         try:
             words = shlex.split(line, comments=True)
             if words:
                 candidates.append(Candidate(number, shlex.join(words), flags.audit(_completed(words, shared))[1]))
         except (BadInput, ValueError) as problem:
-            problems.append(f"{file}:{number}: {problem}")
+            problems.append((number, problem))
     if problems:
-        more = f" (and {len(problems) - 1} more broken lines)" if len(problems) > 1 else ""
-        raise BadInput(f"{problems[0]}{more}")
+        (first, problem), *others = problems
+        more = f"; also broken: {listed([f'line {number}' for number, _ in others])}" if others else ""
+        raise BadInput(f"{file}:{first}: {problem}{more}")
     if not candidates:
         raise BadInput(f"{file}: holds no model; write one on each line, as after glasshouse audit")
     return candidates

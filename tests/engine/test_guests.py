@@ -72,8 +72,8 @@ def test_a_dry_run_keeps_several_values(typed, ledgers: ModuleType, tmp_path: Pa
     [
         ((), "total needs the ledger to add up: --ledger FILE (a text file with a number on each line)"),
         (("--ledger", "nowhere.txt"), "nowhere.txt: not a ledger"),
-        (("--ledger", "a", "--ledger", "b"), "--ledger is given 2 times; give it once"),
-        (("--grid", "3"), "--grid belongs to recovery, not to total; see glasshouse run total --help"),
+        (("--ledger", "a", "--ledger", "b"), "--ledger is typed 2 times; type it once"),
+        (("--grid", "3"), "--grid belongs to recovery; see glasshouse run total --help"),
     ],
 )
 def test_mistakes_are_one_line_with_the_fix(typed, ledgers: ModuleType, tmp_path: Path, words: tuple, fix: str):

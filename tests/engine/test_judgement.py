@@ -64,8 +64,8 @@ def test_the_headline_carries_the_answer_that_decides():
 
 def test_what_speaks_against_it_is_told_first_and_numbers_have_their_doubt():
     made = judged(adviser="concern", judge="pass", witness="concern")
-    assert [method for method, _ in made.found()] == ["witness", "judge", "adviser"]
-    assert made.sure() == [
+    assert [method for method, _ in made.headlines()] == ["witness", "judge", "adviser"]
+    assert made.evidence() == [
         f"{name} ({verdict}): share of 42% 0.50 [0.28, 0.72] n=16; control 0.00 [0.00, 0.19] n=16"
         for name, verdict in (("judge", "pass"), ("witness", "concern"))
     ]
@@ -75,6 +75,6 @@ def test_what_speaks_against_it_is_told_first_and_numbers_have_their_doubt():
 
 def test_questions_that_were_not_asked_are_named_with_their_reason():
     made = judged(judge="missing", second="missing", witness="broken")
-    assert made.left_out() == ["judge, second: needs --base", "witness: internal error"]
+    assert made.not_examined() == ["judge, second: needs --base", "witness: internal error"]
     assert any("Report the internal error of witness" in line for line in made.advice())
     assert made.verdict is Verdict.INCONCLUSIVE

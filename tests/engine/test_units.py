@@ -196,8 +196,20 @@ def test_what_the_work_maps_itself_is_not_mixed_between_units(tmp_path: Path):
 
     with working_in(Workspace(tmp_path)):
         assert mapped(count, [1, 10], int) == [28, 280]
-        assert mapped(count, [1, 10], int) == [28, 280]  # read back
-    assert len(list(tmp_path.iterdir())) == 2
+    with working_in(Workspace(tmp_path)) as again:
+        assert mapped(count, [1, 10], int) == [28, 280]
+    assert again.resumed == len(list(tmp_path.iterdir())) == 2
+
+
+def test_calls_of_one_name_with_other_handles_do_not_read_each_other(tmp_path: Path):
+    def scaled(example: Example, factor: int) -> int:
+        return factor * len(example.prompt)
+
+    for resumed in (0, 2 * len(DATA)):
+        with working_in(Workspace(tmp_path)) as workspace:
+            sums = [sum(mapped(scaled, DATA, int, handles={"factor": factor})) for factor in (1, 10)]
+        assert sums == [28, 280]
+        assert workspace.resumed == resumed
 
 
 def test_units_are_named_by_content(seedling: Subject):

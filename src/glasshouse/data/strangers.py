@@ -6,13 +6,14 @@ which raise whatever the broken file leads to, also panics of compiled code. `st
 """
 
 import ctypes
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -22,6 +23,8 @@ from glasshouse.values.errors import BadInput
 R = TypeVar("R")
 LONGEST_REASON = 300
 """Characters of another library's message that are repeated."""
+MOST_TEXT = 2**28
+"""Bytes of a JSON or list file."""
 POLL_SECONDS = 0.05
 MOST_BYTES = 2 * 2**30
 """Memory that a stranger's program may take."""
@@ -57,6 +60,29 @@ def reason(cause: BaseException) -> str:
     if not line or isinstance(cause, PROGRAMMING_ERRORS) or _panic(cause):
         line = f"{type(cause).__name__}: {line}".removesuffix(": ")
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}…"
+
+
+def read_bounded(file: Path, most: int = MOST_TEXT) -> str:
+    """The text of an ordinary file of at most `most` bytes; ValueError for a device, a pipe or a larger file, which
+    would never end or fill the memory."""
+    if file.exists() and not file.is_file():
+        raise ValueError("a folder, pipe or device, not a file")
+    with file.open("rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"larger than {most:,} bytes")
+    return content.decode("utf-8")
+
+
+def read_object(file: Path, most: int = MOST_TEXT) -> dict[str, Any]:
+    """The JSON object in a file; ValueError where it holds anything else."""
+    try:
+        tree = json.loads(read_bounded(file, most))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(tree, dict):
+        raise ValueError("not a JSON object")
+    return cast(dict[str, Any], tree)
 
 
 def within(seconds: float, work: Callable[[], R]) -> R:

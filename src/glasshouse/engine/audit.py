@@ -22,13 +22,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast, get_args
 
+from glasshouse.data.strangers import read_object, reason
 from glasshouse.engine.binding import Request, command, supply
-from glasshouse.engine.catalogue import catalogue
+from glasshouse.engine.catalogue import Depth, VerdictRole, catalogue
 from glasshouse.engine.files import write_whole
 from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
-from glasshouse.engine.inputs import Input
+from glasshouse.engine.inputs import Input, refuse_unknown
 from glasshouse.engine.judgement import Judgement, Section
-from glasshouse.engine.method import Depth, Method, VerdictRole, load
+from glasshouse.engine.method import Method, load
 from glasshouse.engine.provenance import identified, provenance
 from glasshouse.engine.runs import Run, key_of, run
 from glasshouse.engine.units import executing
@@ -37,6 +38,7 @@ from glasshouse.values.codec import pack, unpack
 from glasshouse.values.errors import BadInput, Unwritable
 from glasshouse.values.findings import Finding
 from glasshouse.values.surfaces import rendered
+from glasshouse.values.wording import listed
 
 SCHEMA = 2
 ROLES: tuple[VerdictRole, ...] = get_args(VerdictRole)
@@ -79,17 +81,18 @@ class Audit:
         """Load an audit's folder with all its runs."""
         folder = Path(folder)
         try:
-            facts = json.loads((folder / "audit.json").read_text("utf-8"))
-            schema = facts["schema"]
-            sections = unpack(tuple[Section, ...], facts.pop("sections")) if schema == SCHEMA else ()
-        except (BadInput, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
-            raise BadInput(f"{folder}: not a whole audit ({problem}); audits are made by glasshouse audit") from None
+            facts = read_object(folder / "audit.json")
+            schema = facts.get("schema")
+            sections = unpack(tuple[Section, ...], facts.pop("sections", None)) if schema == SCHEMA else ()
+        except (BadInput, OSError, ValueError) as problem:
+            line = reason(problem)
+            raise BadInput(f"{folder}: not a whole audit ({line}); glasshouse audit writes such folders") from None
         if schema != SCHEMA:
             raise BadInput(f"{folder}: written with schema {schema}, this version reads {SCHEMA}; audit it again")
-        known = {entry.name for entry in catalogue()}
+        installed = {entry.name for entry in catalogue()}
         answered = [section.method for section in sections if section.state == "answered"]
         for name in answered:
-            if name not in known:  # also keeps a stranger's names from becoming paths
+            if name not in installed:  # also keeps a stranger's names from becoming paths
                 raise BadInput(f"{folder}: its method {name!r} is not installed; install what brings it")
         return cls(folder, facts, sections, {name: Run.read(folder / name) for name in answered})
 
@@ -121,10 +124,10 @@ class Methods:
         union: dict[str, tuple[Input, str]] = {}
         for method in self.loaded:
             for each in method.inputs:
-                known, owner = union.setdefault(each.flag, (each, method.name))
-                if (known.kind, known.several) != (each.kind, each.several):
+                first, owner = union.setdefault(each.flag, (each, method.name))
+                if (first.kind, first.several) != (each.kind, each.several):
                     raise BadInput(
-                        f"--{each.flag}: {method.name} takes {each.kind.name} and {owner} {known.kind.name} under one "
+                        f"--{each.flag}: {method.name} takes {each.kind.name} and {owner} {first.kind.name} under one "
                         "name; rename the parameter of one of them"
                     )
         ordered = sorted((each for each, _ in union.values()), key=lambda each: each.flag != EXAMINED)
@@ -154,7 +157,7 @@ def audit(
 
 def _is_text(value: object) -> bool:
     """A path or name, or several."""
-    several = isinstance(value, list | tuple) and all(isinstance(one, str | Path) for one in value)
+    several = isinstance(value, list | tuple) and all(isinstance(text, str | Path) for text in value)
     return isinstance(value, str | Path) or several
 
 
@@ -169,7 +172,7 @@ def examine(
         request = replace(request, limit=MOST[depth])
     began, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     inputs = methods.inputs()
-    _check_flags({**request.inputs, **(values or {})}, inputs)
+    refuse_unknown((*request.inputs, *(values or {})), inputs, "audit")
     supplied = supply(inputs, request, values)
     options = {"limit": request.limit, **({} if batch_size is None else {"batch_size": batch_size})}
     facts = {"schema": SCHEMA, "depth": depth, "options": options, **provenance(inputs, supplied)}
@@ -207,13 +210,6 @@ def chosen(options: Mapping[str, Any]) -> tuple[Depth, int | None]:
     return depth, size
 
 
-def _check_flags(given: Mapping[str, Any], inputs: tuple[Input, ...]) -> None:
-    known = [each.flag for each in inputs]
-    for flag in given:
-        if flag not in known:
-            raise BadInput(f"audit takes no input {flag!r}; it takes {', '.join(known)}")
-
-
 def _planned(method: Method[Finding], depth: Depth, supplied: Mapping[str, Any]) -> Section:
     """Whether it can run; if not, why."""
     missing = [f"--{each.flag}" for each in method.inputs if each.required and each.flag not in supplied]
@@ -223,7 +219,7 @@ def _planned(method: Method[Finding], depth: Depth, supplied: Mapping[str, Any])
     elif DEPTHS.index(method.depth) > DEPTHS.index(depth):
         why = f"runs from --depth {method.depth}"
     elif missing:
-        why = f"needs {' and '.join(missing)}"
+        why = f"needs {listed(missing)}"
     return Section(method.name, method.page.question, method.role, "not run" if why else "answered", why)
 
 

@@ -6,13 +6,13 @@
 A Request is plain data: a dry run prints it, and `--from` reads it.
 """
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from glasshouse.data.strangers import read_object, reason
 from glasshouse.engine.inputs import Input
 from glasshouse.engine.kinds import BASE
 from glasshouse.engine.method import Method
@@ -23,6 +23,8 @@ from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 
 Texts = tuple[str, ...]
+MOST_REQUEST = 2**20
+"""Bytes of a request's file."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class Request:
     def read(cls, file: Path) -> "Request":
         """What `as_tree` wrote."""
         try:
-            tree = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as problem:
-            raise BadInput(f"{file}: not a readable request ({problem}); a dry run prints one") from None
+            tree = read_object(file, MOST_REQUEST)
+        except (OSError, ValueError) as problem:
+            raise BadInput(f"{file}: not a readable request ({reason(problem)}); a dry run prints one") from None
         return cls.of(tree, str(file))
 
     @classmethod
@@ -107,9 +109,7 @@ def require(method: Method[Finding], values: Mapping[str, Any], organism: str = 
             )
 
 
-def supply(
-    inputs: Sequence[Input], request: Request, values: Mapping[str, Any] | None = None
-) -> dict[str, Any]:  # fmt: skip
+def supply(inputs: Sequence[Input], request: Request, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Read what was written, keep what is there as a value, and add what an organism or an adapter brings; by flag."""
     if request.limit is not None and request.limit < 1:
         raise BadInput(f"--limit {request.limit}: must be at least 1")
@@ -118,15 +118,16 @@ def supply(
         if each.flag in supplied:
             each.check(supplied[each.flag])
     written = [each for each in inputs if each.flag in request.inputs and each.flag not in supplied]
-    for each in sorted(written, key=lambda one: one.kind.slow):  # a mistake in what is quick to read costs no waiting
+    for each in sorted(written, key=lambda each: each.kind.slow):  # a mistake in what is quick to read costs no waiting
         supplied[each.flag] = _read(each, request.inputs[each.flag], request.opening)
     for each in inputs:
         if each.flag not in supplied and not each.several:
             value = _brought(each, inputs, request, supplied)
             supplied |= {} if value is None else {each.flag: value}
     if request.limit is not None:
-        for each in (one for one in inputs if one.flag in supplied):
-            supplied[each.flag] = each.limited(supplied[each.flag], request.limit)
+        for each in inputs:
+            if each.flag in supplied:
+                supplied[each.flag] = each.limited(supplied[each.flag], request.limit)
     return {each.flag: supplied[each.flag] for each in inputs if each.flag in supplied}
 
 

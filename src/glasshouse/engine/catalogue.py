@@ -12,14 +12,17 @@ from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeGuard
+from typing import Literal, TypeGuard, get_args
 
 from glasshouse.engine.page import Page
 from glasshouse.values.errors import BadInput
 
 OTHERS = "other"
 """The theme of methods from other packages."""
-NEEDS = ("weights", "activations", "gradients", "endpoint")
+Needs = Literal["weights", "activations", "gradients", "endpoint"]
+VerdictRole = Literal["judge", "witness", "adviser"]
+Depth = Literal["quick", "standard", "thorough"]
+NEEDS: tuple[Needs, ...] = get_args(Needs)
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class Entry:
     module: str
     file: Path
     page: Page
-    needs: str
-    role: str
-    depth: str
+    needs: Needs = "activations"
+    role: VerdictRole = "adviser"
+    depth: Depth = "standard"
 
 
 @cache
@@ -110,9 +113,5 @@ def _is_method(decorator: ast.expr) -> TypeGuard[ast.Call]:
 def _entry(node: ast.FunctionDef, decorator: ast.Call, theme: str, module: str, file: Path, docstring: str) -> Entry:
     plain = {word.arg: ast.literal_eval(word.value) for word in decorator.keywords
              if word.arg in ("needs", "role", "depth")}  # fmt: skip
-    own = ast.get_docstring(node) or ""
-    page = Page.parse(own if "\n1. " in own else docstring or own, node.name)
-    return Entry(
-        node.name, theme, module, file, page, plain.get("needs", "activations"), plain.get("role", "adviser"),
-        plain.get("depth", "standard"),
-    )  # fmt: skip
+    page = Page.of(ast.get_docstring(node) or "", docstring, node.name)
+    return Entry(node.name, theme, module, file, page, **plain)

@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import version
 from itertools import islice
@@ -62,14 +62,14 @@ def ray_workers(on: str, workers: int | None = None) -> Iterator["RayExecutor"]:
     scratch = Path(tempfile.mkdtemp(prefix="ray-"))
     try:
         with online():
-            ray, ours = (
+            ray, owned = (
                 _joined(address) if address else _started(max(1, workers or _cores() // threads), threads, scratch)
             )
         signal.signal(signal.SIGTERM, terminated)  # Ray puts a handler of its own in place
         try:
             yield RayExecutor(ray, threads, scratch / "models")
         finally:
-            if ours:
+            if owned:
                 ray.shutdown()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -165,16 +165,21 @@ def _pickler(ray: Any, special: Callable[[Any], Any]) -> Any:
 
 def _computed(sender: Mapping[str, str], threads: int, shipment: bytes, unit: bytes) -> tuple[Any, dict[str, Tensor]]:
     """On a worker: the packed result of one unit."""
-    ray = _imported()
-    for name, there in sender.items():
-        here = _software()[name]
-        if here != there:
+    for name, wanted in sender.items():
+        installed = _software()[name]
+        if installed != wanted:
             raise BadInput(
-                f"worker on {platform.node()}: {name} is {here} there and {there} here; install the same on both"
+                f"worker on {platform.node()}: {name} is {installed} there and {wanted} here; install the same on both"
             )
     torch.set_num_threads(threads)
-    work, handles = ray.cloudpickle.loads(shipment)
-    return pack(work(ray.cloudpickle.loads(unit), **handles))
+    work, handles = _unpickled(shipment)
+    return pack(work(_imported().cloudpickle.loads(unit), **handles))
+
+
+@lru_cache(maxsize=1)
+def _unpickled(shipment: bytes) -> Any:
+    """The work and its handles, read once for all units of a call, as in the process that sent them."""
+    return _imported().cloudpickle.loads(shipment)
 
 
 @cache
@@ -216,10 +221,10 @@ def _joined(address: str) -> tuple[Any, bool]:
         socket.create_connection((host, int(port)), timeout=PATIENCE).close()  # Ray itself would try for minutes
         with _environment(_SETTINGS):
             ray = _imported()
-            ours = not ray.is_initialized()
-            if ours:
+            owned = not ray.is_initialized()
+            if owned:
                 ray.init(address=address, **_QUIET)
-            return ray, ours
+            return ray, owned
     except (OSError, OverflowError, RuntimeError, ValueError) as problem:
         raise BadInput(
             f"--on ray:{address}: no cluster could be joined there ({_first_line(problem)}); make this machine a "

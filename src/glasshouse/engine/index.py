@@ -1,17 +1,24 @@
-"""What lies in a folder of runs? One line each, newest first, read without loading a tensor."""
+"""What lies in a folder of runs? One line each, newest first, read without loading a tensor.
 
-import json
+The folder of a screen also has a line for every model that was refused or met an internal error.
+"""
+
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from glasshouse.data.strangers import read_object
 from glasshouse.engine.audit import Audit
 from glasshouse.engine.runs import Run
 from glasshouse.values.errors import BadInput
+from glasshouse.values.wording import counted
 
 FILES = {"run": "run.json", "audit": "audit.json"}
 """The file that each kind of folder is read by."""
+SCREEN = "screen.parquet"
+"""The table of a screen, in the folder that holds its audits."""
+RUNS_COME_FROM = "glasshouse run and glasshouse audit write runs"
 NAME = re.compile(r"[a-z0-9_-]+")
 """What a method may be called; a name from disk may be a stranger's."""
 
@@ -20,7 +27,8 @@ NAME = re.compile(r"[a-z0-9_-]+")
 class Entry:
     """One run or audit."""
 
-    folder: Path
+    folder: Path | None
+    """None for a model of a screen that could not be audited."""
     kind: str
     name: str
     """The method's; of an audit its depth."""
@@ -39,6 +47,10 @@ def kind_of(folder: Path) -> str:
 
 def read(folder: Path) -> Run | Audit:
     """Whichever it is."""
+    if not kind_of(folder) and folder.is_dir():
+        inside = sum(1 for each in folder.iterdir() if kind_of(each))
+        fix = f"it holds {counted(inside, 'run or audit', 'runs and audits')}: name one" if inside else RUNS_COME_FROM
+        raise BadInput(f"{folder}: neither a run nor an audit; {fix}")
     return Audit.read(folder) if kind_of(folder) == "audit" else Run.read(folder)
 
 
@@ -51,11 +63,16 @@ def entries(root: Path) -> tuple[list[Entry], list[Path]]:
         if not kind:
             continue
         try:
-            readable.append(_entry(folder, kind, json.loads((folder / FILES[kind]).read_text("utf-8"))))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            readable.append(_entry(folder, kind, read_object(folder / FILES[kind])))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             broken.append(folder)
+    if (root / SCREEN).is_file():
+        try:
+            readable += _not_audited(root / SCREEN)
+        except (OSError, ValueError, KeyError):
+            broken.append(root / SCREEN)
     if not readable and not broken:
-        raise BadInput(f"{root}: holds no runs; they are made by glasshouse run and glasshouse audit")
+        raise BadInput(f"{root}: holds no runs; {RUNS_COME_FROM}")
     return sorted(readable, key=lambda entry: entry.started, reverse=True), broken
 
 
@@ -65,5 +82,17 @@ def _entry(folder: Path, kind: str, facts: dict[str, Any]) -> Entry:
         raise ValueError(f"{name!r} is no name of a method")
     first = next(iter(facts["inputs"].values()), {"label": ""})
     words = (first["label"], facts["verdict"], facts["headline"], facts["started"])
-    shown = name if kind == "run" else f"{name} audit"
-    return Entry(folder, kind, shown, *map(str, words), page=(folder / "report.html").is_file())
+    title = name if kind == "run" else f"{name} audit"
+    return Entry(folder, kind, title, *map(str, words), page=(folder / "report.html").is_file())
+
+
+def _not_audited(table: Path) -> list[Entry]:
+    """The models of a screen's table that have no folder."""
+    from pyarrow import parquet
+
+    columns = ["line", "model", "verdict", "headline", "folder"]
+    rows = [row for row in parquet.read_table(table, columns=columns).to_pylist() if not row["folder"]]
+    return [
+        Entry(None, "audit", f"line {row['line']}", *(str(row[name]) for name in columns[1:4]), started="", page=False)
+        for row in rows
+    ]

@@ -16,7 +16,7 @@ come with glasshouse are in `kinds.py`. Nothing else in the engine depends on a 
 import inspect
 import types
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -26,6 +26,7 @@ from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin
 from glasshouse.engine.opening import Opening
 from glasshouse.organisms.organism import Organism
 from glasshouse.values.errors import BadInput
+from glasshouse.values.wording import listed
 
 T = TypeVar("T")
 RESERVED = frozenset(
@@ -154,6 +155,14 @@ class Input:
                 raise BadInput(f"{self.flag}: empty; give {self.meaning.text}")
 
 
+def refuse_unknown(flags: Iterable[str], inputs: Sequence[Input], place: str) -> None:
+    """Refuse a flag that none of these inputs has."""
+    allowed = [each.flag for each in inputs]
+    for flag in flags:
+        if flag not in allowed:
+            raise BadInput(f"{place} takes no input {flag!r}; it takes {', '.join(allowed) or 'none'}")
+
+
 def kinds() -> Mapping[type, Kind[Any]]:
     """All kinds by their type: those that come with glasshouse, and those of installed packages."""
     return {**_own(), **installed()}
@@ -162,15 +171,15 @@ def kinds() -> Mapping[type, Kind[Any]]:
 @cache
 def installed() -> Mapping[type, Kind[Any]]:
     """The kinds of other packages."""
-    known = dict(_own())
+    every = dict(_own())
     for point in entry_points(group="glasshouse.kinds"):
         kind = point.load()
         if not isinstance(kind, Kind):
             raise TypeError(f"glasshouse.kinds: {point.value} is {type(kind).__name__}, expected a Kind instance")
-        if kind.type in known or kind.flag in {other.flag for other in known.values()}:
+        if kind.type in every or kind.flag in {other.flag for other in every.values()}:
             raise TypeError(f"glasshouse.kinds: {point.value} clashes with a kind that exists ({kind.name})")
-        known[kind.type] = kind
-    return {kind: known[kind] for kind in known if kind not in _own()}
+        every[kind.type] = kind
+    return {type_: kind for type_, kind in every.items() if type_ not in _own()}
 
 
 def _own() -> Mapping[type, Kind[Any]]:
@@ -180,7 +189,7 @@ def _own() -> Mapping[type, Kind[Any]]:
 def inputs_of(function: Callable[..., Any]) -> tuple[Input, ...]:
     """What a function must be supplied with, read off its signature; a parameter of no known kind is refused."""
     place, hints = function.__name__, get_type_hints(function, include_extras=True)
-    found: list[Input] = []
+    inputs: list[Input] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if name == "options":
             continue
@@ -191,17 +200,17 @@ def inputs_of(function: Callable[..., Any]) -> tuple[Input, ...]:
         kind, meaning, optional, several = _read_hint(hints[name], f"{place}: the parameter {name!r}")
         flag = kind.flag if meaning is None else name.replace("_", "-")
         required = not optional and parameter.default is inspect.Parameter.empty
-        found.append(Input(name, kind, meaning or kind.meaning, flag, required, several))
-    for flag in (one.flag for one in found):
-        same = [one.parameter for one in found if one.flag == flag]
+        inputs.append(Input(name, kind, meaning or kind.meaning, flag, required, several))
+    for flag in (each.flag for each in inputs):
+        same = [each.parameter for each in inputs if each.flag == flag]
         if len(same) > 1:
             raise TypeError(
-                f"{place}: the parameters {' and '.join(same)} are both --{flag}; say what each means: "
+                f"{place}: the parameters {listed(same)} are both --{flag}; say what each means: "
                 'Annotated[Subject, "the model it was fine-tuned from"]'
             )
         if flag in RESERVED:
             raise TypeError(f"{place}: --{flag} is a flag of the command itself; give the parameter another name")
-    return tuple(found)
+    return tuple(inputs)
 
 
 def _read_hint(hint: Any, place: str) -> tuple[Kind[Any], Meaning | None, bool, bool]:
@@ -216,7 +225,7 @@ def _read_hint(hint: Any, place: str) -> tuple[Kind[Any], Meaning | None, bool, 
             if meaning is None or not meaning.text.strip():
                 raise TypeError(f"{place}: Annotated says nothing of what it means; write a sentence behind the type")
         elif origin in (Union, types.UnionType) and type(None) in arguments and len(arguments) == 2:
-            optional, hint = True, next(one for one in arguments if one is not type(None))
+            optional, hint = True, next(argument for argument in arguments if argument is not type(None))
         elif origin in (Sequence, list, tuple) and not several and arguments[1:] in ((), (Ellipsis,)):
             several, hint = True, arguments[0]
         else:
@@ -224,9 +233,8 @@ def _read_hint(hint: Any, place: str) -> tuple[Kind[Any], Meaning | None, bool, 
     # A package may define its kind and its method in one module: its kinds are read only where ours do not answer.
     kind = _own().get(hint) or installed().get(hint)
     if kind is None:
-        shown = getattr(hint, "__name__", str(hint))
-        known = ", ".join(one.name for one in kinds().values())
+        name, allowed = getattr(hint, "__name__", str(hint)), ", ".join(kind.name for kind in kinds().values())
         raise TypeError(
-            f"{place} is {shown}, which is no kind of input; kinds are {known} (entry points: glasshouse.kinds)"
+            f"{place} is {name}, which is no kind of input; kinds are {allowed} (entry points: glasshouse.kinds)"
         )
     return kind, meaning, optional, several

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from glasshouse.engine.method import VerdictRole
+from glasshouse.engine.catalogue import VerdictRole
 from glasshouse.values.blocks import Metric
 from glasshouse.values.findings import Finding, Verdict
 
@@ -50,7 +50,7 @@ class Judgement:
 
     sections: tuple[Section, ...]
     findings: Mapping[str, Finding]
-    """By method, of those that answered."""
+    """The findings by the name of their method; sections that did not answer have none."""
 
     @property
     def verdict(self) -> Verdict:
@@ -102,11 +102,11 @@ class Judgement:
 
         return sorted((section for section in self.sections if section.state == "answered"), key=rank)
 
-    def found(self) -> list[tuple[str, str]]:
+    def headlines(self) -> list[tuple[str, str]]:
         """Method and headline of every finding, what speaks against the model first."""
         return [(section.method, self.findings[section.method].headline) for section in self.answered]
 
-    def sure(self) -> list[str]:
+    def evidence(self) -> list[str]:
         """The number that carries each deciding finding, with its interval and its null."""
         lines: list[str] = []
         for section in self._deciding:
@@ -126,7 +126,7 @@ class Judgement:
                   for section in self.sections if section.state == "internal error"]  # fmt: skip
         return list(dict.fromkeys([ADVICE[self.verdict], *filter(None, findings), *refused, *errors]))
 
-    def left_out(self) -> list[str]:
+    def not_examined(self) -> list[str]:
         """What was not examined and why, methods with the same reason together."""
         reasons: dict[str, list[str]] = {}
         for section in self.sections:

@@ -6,7 +6,7 @@ The annotated types below are the inputs that several themes ask for, declared o
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 
@@ -24,6 +24,7 @@ from glasshouse.organisms.organism import Organism
 from glasshouse.values.codec import pack
 from glasshouse.values.deltas import Dense, Patch
 
+S = TypeVar("S", Examples, Pairs)
 DATA = "a .jsonl, .json, .csv, .tsv or .parquet file, a folder that `datasets` saved, or a folder of images"
 BASE = "base"
 """The part of an organism that an adapter brings too: the model it is put on."""
@@ -79,28 +80,37 @@ class SubjectKind(Kind[Subject]):
         return _subject(number)
 
 
-class ExamplesKind(Kind[Examples]):
+class _SetKind(Kind[S]):
+    """A kind whose value is an ordered, hashed set with a source."""
+
+    units: str
+    """What it holds, in the plural."""
+
+    def identity(self, value: S) -> Mapping[str, Any]:
+        return {"digest": value.digest, "count": len(value), "source": value.source}
+
+    def label(self, value: S) -> str:
+        return f"{len(value):,} {self.units} from {value.source or 'memory'}"
+
+    def text(self, value: S) -> str:
+        return f"{self.label(value)}, content {value.digest[:16]}…"
+
+    def empty(self, value: S) -> bool:
+        return not len(value)
+
+
+class ExamplesKind(_SetKind[Examples]):
     """What is shown to a model."""
 
-    type, flag, metavar = Examples, "data", "DATA"
+    type, flag, metavar, units = Examples, "data", "DATA", "examples"
     form, example = DATA, "examples.jsonl"
     meaning = Meaning("the examples to show the model", organism="examples")
 
     def read(self, text: str, opening: Opening) -> Examples:
         return Examples.read(text)
 
-    def identity(self, value: Examples) -> Mapping[str, Any]:
-        return {"digest": value.digest, "count": len(value), "source": value.source}
-
-    def label(self, value: Examples) -> str:
-        return f"{len(value):,} examples from {value.source or 'memory'}"
-
     def text(self, value: Examples) -> str:
-        form = f", {value.form}" if value.form else ""
-        return f"{self.label(value)}{form}, content {value.digest[:16]}…"
-
-    def empty(self, value: Examples) -> bool:
-        return not len(value)
+        return ", ".join(filter(None, (self.label(value), value.form, f"content {value.digest[:16]}…")))
 
     def limited(self, value: Examples, limit: int) -> Examples:
         return _marked(value[:limit], len(value))
@@ -109,28 +119,16 @@ class ExamplesKind(Kind[Examples]):
         return seedling.examples(max(least, 6) + number)
 
 
-class PairsKind(Kind[Pairs]):
+class PairsKind(_SetKind[Pairs]):
     """Clean examples with their triggered twins."""
 
-    type, flag, metavar = Pairs, "pairs", "PAIRS"
+    type, flag, metavar, units = Pairs, "pairs", "PAIRS", "pairs"
     form = "one file or folder in which triggered examples name their twin, or CLEAN,TRIGGERED"
     example = "clean.jsonl,triggered.jsonl"
     meaning = Meaning("clean examples with their triggered twins, if you know or suspect a trigger", organism="pairs")
 
     def read(self, text: str, opening: Opening) -> Pairs:
         return Pairs.read(text)
-
-    def identity(self, value: Pairs) -> Mapping[str, Any]:
-        return {"digest": value.digest, "count": len(value), "source": value.source}
-
-    def label(self, value: Pairs) -> str:
-        return f"{len(value):,} pairs from {value.source or 'memory'}"
-
-    def text(self, value: Pairs) -> str:
-        return f"{self.label(value)}, content {value.digest[:16]}…"
-
-    def empty(self, value: Pairs) -> bool:
-        return not len(value)
 
     def limited(self, value: Pairs, limit: int) -> Pairs:
         cut, total = value[:limit], len(value)

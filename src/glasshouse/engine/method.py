@@ -16,11 +16,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Generic, ParamSpec, TypeVar, cast, get_args, get_type_hints
 
 import torch
 
 from glasshouse.engine import catalogue
+from glasshouse.engine.catalogue import Depth, Entry, Needs, VerdictRole
 from glasshouse.engine.inputs import AUDITS, RESERVED, Input, inputs_of
 from glasshouse.engine.page import Page
 from glasshouse.values.errors import BadInput
@@ -28,9 +29,6 @@ from glasshouse.values.findings import Finding
 
 P = ParamSpec("P")
 F = TypeVar("F", bound=Finding)
-Needs = Literal["weights", "activations", "gradients", "endpoint"]
-VerdictRole = Literal["judge", "witness", "adviser"]
-Depth = Literal["quick", "standard", "thorough"]
 MOST_OPTIONS = 8
 
 
@@ -59,9 +57,14 @@ class Method(Generic[F]):
         return self.function.__name__
 
     @property
+    def option_flags(self) -> tuple[str, ...]:
+        """Its options as the command line has them."""
+        return _flags(self.options)
+
+    @property
     def in_batches(self) -> bool:
-        """Whether it can be told how many examples to show at once."""
-        return "batch_size" in (field.name for field in fields(self.options))
+        """Whether it has an option for how many examples to show at once."""
+        return "batch-size" in self.option_flags
 
     def answer(self, values: Mapping[str, Any], options: Any = None) -> F:
         """The finding. `values` are by flag, as the command line has them."""
@@ -80,7 +83,7 @@ class Method(Generic[F]):
 
 
 def method(
-    *, needs: Needs = "activations", role: VerdictRole = "adviser", depth: Depth = "standard", small: Any = None,
+    *, needs: Needs = Entry.needs, role: VerdictRole = Entry.role, depth: Depth = Entry.depth, small: Any = None,
     least: int = 1,
 ) -> Callable[[Callable[P, F]], Callable[P, F]]:  # fmt: skip
     """Make a method of a function, and refuse one that does not keep to the form."""
@@ -107,11 +110,10 @@ def method(
                     "a smaller --dtype or more devices (--device auto)"
                 ) from problem
 
-        made = Method(
+        ask.__dict__["method"] = Method(
             ask, page, inputs, options_type, hints["return"], needs, role, depth,
             options_type() if small is None else small, least,
         )  # fmt: skip
-        ask.__dict__["method"] = made
         return ask
 
     return wrap
@@ -121,11 +123,11 @@ def as_method(method: Method[Finding] | Callable[..., Finding] | str) -> Method[
     """By name, as the decorated function, or as it is."""
     if isinstance(method, str):
         return load(method)
-    known = method if isinstance(method, Method) else getattr(method, "method", None)
-    if not isinstance(known, Method):
+    described = method if isinstance(method, Method) else getattr(method, "method", None)
+    if not isinstance(described, Method):
         name = getattr(method, "__name__", type(method).__name__)
         raise BadInput(f"{name}: not a method; decorate it with @glasshouse.method(…)")
-    return known
+    return described
 
 
 def load(name: str) -> Method[Finding]:
@@ -165,9 +167,9 @@ def _check_form(signature: inspect.Signature, hints: Mapping[str, Any], name: st
         raise TypeError(f"{name}: options must be a frozen dataclass")
 
 
-def _option_flags(options: type[Any], inputs: tuple[Input, ...], name: str) -> list[str]:
+def _option_flags(options: type[Any], inputs: tuple[Input, ...], name: str) -> tuple[str, ...]:
     """The flags of a method's options; refused where too many, or of a name that is taken."""
-    flags = [field.name.replace("_", "-") for field in fields(options)]
+    flags = _flags(options)
     if len(flags) > MOST_OPTIONS:
         raise TypeError(f"{name}: {len(flags)} options; at most {MOST_OPTIONS}, so that its help stays readable")
     for flag in flags:
@@ -176,12 +178,16 @@ def _option_flags(options: type[Any], inputs: tuple[Input, ...], name: str) -> l
     return flags
 
 
+def _flags(options: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name.replace("_", "-") for field in fields(options))
+
+
 def _page(function: Callable[..., Any]) -> Page:
     """Of the file; where a file holds several methods, each has its own page for a docstring."""
-    own = inspect.getdoc(function) or ""
     module = inspect.getmodule(function)
-    text = own if "\n1. " in own else (inspect.getdoc(module) or "") if module else ""
     try:
-        return Page.parse(text or own, function.__name__)
+        return Page.of(
+            inspect.getdoc(function) or "", (inspect.getdoc(module) or "") if module else "", function.__name__
+        )
     except ValueError as problem:
         raise TypeError(str(problem)) from None

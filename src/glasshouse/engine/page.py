@@ -31,6 +31,12 @@ class Page:
     """Paragraphs that are none of these."""
 
     @classmethod
+    def of(cls, own: str, module: str, place: str) -> "Page":
+        """The page of a function: its own docstring where that holds the steps (a file with several methods), else its
+        file's."""
+        return cls.parse(own if "\n1. " in own else module or own, place)
+
+    @classmethod
     def parse(cls, docstring: str, place: str) -> "Page":
         """Read a docstring; a missing part is an error that names it."""
         paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n|\n(?=\s*\d+\. )", docstring.strip())]
@@ -47,7 +53,7 @@ class Page:
             misleading=_sentence(misleading),
             rest=" ".join(part for part in others if not _belongs(part)),
         )
-        missing = [what for what, there in page._parts().items() if not there]
+        missing = [part for part, present in page._parts().items() if not present]
         if missing:
             raise ValueError(f"{place}: its docstring lacks {', '.join(missing)}")
         return page
@@ -55,8 +61,8 @@ class Page:
     @property
     def paper(self) -> str:
         """The identifier of the first paper, short enough for a list: `arXiv:2604.19083`."""
-        found = re.search(r"arXiv:\d{4}\.\d{4,5}", self.papers)
-        return found[0] if found else ""
+        identifier = re.search(r"arXiv:\d{4}\.\d{4,5}", self.papers)
+        return identifier[0] if identifier else ""
 
     def _parts(self) -> dict[str, bool]:
         return {

@@ -5,7 +5,7 @@ from pathlib import Path
 from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.audit import Audit
-from glasshouse.engine.method import Depth
+from glasshouse.engine.catalogue import Depth
 from glasshouse.model.subject import Subject
 
 def audit(

@@ -27,8 +27,10 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from glasshouse.data.strangers import read_object, reason
 from glasshouse.engine.binding import Request, bind, bind_options, require
 from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
+from glasshouse.engine.inputs import refuse_unknown
 from glasshouse.engine.method import Method, as_method, load
 from glasshouse.engine.provenance import identified, provenance
 from glasshouse.engine.units import Progress, Workspace, executing, working_in
@@ -56,17 +58,18 @@ class Run:
         """Load a run folder; the finding comes back typed."""
         folder = Path(folder)
         try:
-            facts = json.loads((folder / "run.json").read_text("utf-8"))
+            facts = read_object(folder / "run.json")
             arrays = load_file(folder / "arrays.safetensors")
-            schema = facts.get("schema")
-        except (OSError, SafetensorError, ValueError, RecursionError, AttributeError) as problem:
-            raise BadInput(f"{folder}: not a whole run folder ({problem}); runs are made by glasshouse run") from None
+        except (OSError, SafetensorError, ValueError) as problem:
+            line = reason(problem)
+            raise BadInput(f"{folder}: not a whole run folder ({line}); glasshouse run writes such folders") from None
+        schema = facts.get("schema")
         if schema != SCHEMA:
             raise BadInput(f"{folder}: written with schema {schema}, this version reads {SCHEMA}; run it again")
         try:
             tree, name = facts.pop("finding"), str(facts["method"]["name"])
-        except (KeyError, TypeError) as problem:
-            raise BadInput(f"{folder}: its run.json was changed ({problem} is missing); run it again") from None
+        except (KeyError, TypeError):
+            raise BadInput(f"{folder}: its run.json lacks 'finding' or 'method'; run the method again") from None
         try:
             method = load(name)
         except BadInput as problem:
@@ -151,11 +154,10 @@ def read_patch(file: str | Path) -> Patch:
 
 def _check(method: Method[Finding], values: Mapping[str, Any]) -> None:
     """Refuse inputs that the method does not take, lacks, or that are of another kind."""
-    by_flag = {each.flag: each for each in method.inputs}
-    for flag, value in values.items():
-        if flag not in by_flag:
-            raise BadInput(f"{method.name} takes no input {flag!r}; it takes {', '.join(by_flag) or 'none'}")
-        by_flag[flag].check(value)
+    refuse_unknown(values, method.inputs, method.name)
+    for each in method.inputs:
+        if each.flag in values:
+            each.check(values[each.flag])
     require(method, values)
 
 
@@ -177,9 +179,9 @@ def _existing(folder: Path, key: str) -> Run | None:
     if not (folder / "run.json").is_file():
         raise BadInput(f"{folder}: exists and is no run; choose another folder with --runs")
     with suppress(BadInput):
-        found = Run.read(folder)
-        if found.facts.get("key") == key:
-            return found
+        existing = Run.read(folder)
+        if existing.facts.get("key") == key:
+            return existing
     shutil.rmtree(folder)
     return None
 

@@ -20,9 +20,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from glasshouse.engine.audit import examine
+from glasshouse.engine.audit import EXAMINED, examine
 from glasshouse.engine.binding import Request, as_tree
 from glasshouse.engine.folders import placed, workplace, writing
+from glasshouse.engine.index import SCREEN
 from glasshouse.engine.provenance import code
 from glasshouse.engine.units import Progress, Workspace, executing, mapped, working_in
 from glasshouse.values.codec import digest
@@ -49,7 +50,7 @@ class Screened:
     verdict: str
     headline: str
     verdicts: Mapping[str, str]
-    """By method, of those that answered."""
+    """The verdict of each method that answered, by its name."""
     seconds: float
     folder: str
     files: Mapping[str, UInt8[Tensor, " bytes"]]
@@ -57,7 +58,7 @@ class Screened:
 
 @dataclass(frozen=True)
 class Screen:
-    """All of them, on disk."""
+    """All audited models, on disk."""
 
     folder: Path
     results: tuple[Screened, ...]
@@ -79,11 +80,11 @@ def screen(
         folder = work / "screen"
         shutil.rmtree(folder, ignore_errors=True)
         with writing(root):
-            named = tuple(
+            screened = tuple(
                 _unpacked(result, folder, candidate) for result, candidate in zip(results, candidates, strict=True)
             )
-            _write_table(named, candidates, folder / "screen.parquet")
-            return Screen(placed(folder, root / f"{began:%Y%m%d-%H%M%S}-screen-{key[:6]}"), named)
+            _write_table(screened, candidates, folder / SCREEN)
+            return Screen(placed(folder, root / f"{began:%Y%m%d-%H%M%S}-screen-{key[:6]}"), screened)
 
 
 def _unit(candidate: Candidate) -> tuple[str, str, str]:
@@ -103,19 +104,19 @@ def _absolute(text: str) -> str:
 
 def _state(text: str) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of the files behind a text: a checkpoint that changed is screened again."""
-    found: list[tuple[str, int, int]] = []
+    states: list[tuple[str, int, int]] = []
     for part in text.split(","):
         path = Path(part)
         files = sorted(path.rglob("*")) if part and path.is_dir() else [path] if part and path.is_file() else []
-        found += [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-    return tuple(found)
+        states += [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    return tuple(states)
 
 
 def _audited(unit: tuple[str, str, str]) -> Screened:
     """The audit of one line, in a folder of its own."""
     text, tree, _ = unit
     request = Request.of(json.loads(tree), text)
-    model = next(iter(request.inputs.get("model", ())), text)
+    model = next(iter(request.inputs.get(EXAMINED, ())), text)
     with tempfile.TemporaryDirectory(prefix="glasshouse-screen-") as folder:
         try:
             audit = examine(request, root=folder, command=f"glasshouse audit {text}")

@@ -5,8 +5,8 @@
 
 `tally(unit, subject=...)` is called for every unit. A unit is an example, a seed, an arm, a layer, a checkpoint: what
 `values/codec.py` packs, Examples, Pairs, a Subject, or a tuple of these. Inside a run each result is on disk before the
-next unit begins, and the same run after `kill -9` reads it back. Its file is named by name, index and content of the
-unit, so a result for other data is never read.
+next unit begins, and the same run after `kill -9` reads it back. Its file is named by the name and number of the call
+and by the index and content of the unit, so a result of another call or for other data is never read.
 
 Inside `executing("ray")` the units run on Ray workers (`engine/cluster.py`); results come back here and are written
 here, so no file system has to be shared. The work must depend on nothing but its unit and its handles: a Subject
@@ -18,6 +18,7 @@ OMP_NUM_THREADS, which holds for this process and for every worker.
 import functools
 import hashlib
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -54,6 +55,8 @@ class Workspace:
     progress: Progress | None = None
     resumed: int = field(default=0, init=False)
     """Results read back instead of computed."""
+    calls: Counter[str] = field(default_factory=Counter[str], init=False)
+    """Calls of `mapped` so far, by name. A method repeats its calls in the same order when it is run again."""
 
 
 _workspace: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
@@ -100,8 +103,10 @@ def mapped(
     results: dict[int, S] = {}
     files: list[Path] = []
     if workspace is not None:
+        workspace.calls[name] += 1
+        call = f"{name}-{workspace.calls[name]}"
         files = [
-            workspace.folder / f"{name}-{i:05d}-{content_of(unit)[:16]}.safetensors" for i, unit in enumerate(units)
+            workspace.folder / f"{call}-{i:05d}-{content_of(unit)[:16]}.safetensors" for i, unit in enumerate(units)
         ]
         stored = ((i, read_packed(file, result)) for i, file in enumerate(files))
         results = {i: value for i, value in stored if value is not None}

@@ -152,7 +152,7 @@ def _lines(audit: AuditLike) -> Iterator[str]:
         if section.method in audit.runs:
             finding = audit.runs[section.method].finding
             yield f"| {_quoted(section.question)} | {finding.verdict} | {_quoted(finding.headline)} |"
-    for title, lines in (("What to do next", judgement.advice()), ("Not examined", judgement.left_out())):
+    for title, lines in (("What to do next", judgement.advice()), ("Not examined", judgement.not_examined())):
         yield ""
         yield f"{title}:"
         yield ""

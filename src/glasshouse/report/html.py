@@ -64,7 +64,7 @@ def audit_page(audit: AuditLike) -> str:
     """A whole page for an audit: the verdict first, then a section for each method."""
     bodies = {name: _body(name, run) for name, run in audit.runs.items()}
     judgement = audit.judgement
-    return _rendered("audit.html.j2", audit=audit, judgement=judgement, bodies=bodies, headlines=judgement.found())
+    return _rendered("audit.html.j2", audit=audit, judgement=judgement, bodies=bodies, headlines=judgement.headlines())
 
 
 def _body(method: str, run: RunLike) -> Markup:

@@ -50,10 +50,10 @@ def show_audit(screen: InertConsole, audit: "AuditLike") -> None:
     rows = [(section.method, audit.runs[section.method].finding.verdict, section.question) for section in answered]
     show_rows(screen, "", ("check", "verdict", "question"), rows)
     parts = (
-        ("What was found", [f"{method}: {headline}" for method, headline in judgement.found()]),
-        ("How certain it is", judgement.sure()),
+        ("What was found", [f"{method}: {headline}" for method, headline in judgement.headlines()]),
+        ("How certain it is", judgement.evidence()),
         ("What to do next", judgement.advice()),
-        ("What was not examined", judgement.left_out()),
+        ("What was not examined", judgement.not_examined()),
     )
     for title, lines in parts:
         if lines:

@@ -1,6 +1,7 @@
 """How does a number stand in a headline? With two significant digits, and with its interval where it has one."""
 
 import math
+from collections.abc import Sequence
 
 from glasshouse.values.intervals import Interval
 
@@ -22,6 +23,11 @@ def percent(value: float | Interval) -> str:
 def counted(count: int, noun: str, plural: str = "") -> str:
     """1 neuron, 2 neurons."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """A; A and B; A, B and C."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _hundredths(value: float) -> str:
