@@ -29,12 +29,12 @@ def as_seen(processor: Any, image: Image.Image) -> Image.Image:
     settings = dict(getattr(processor, "images_kwargs", None) or {}) if pictures is not processor else {}
     settings |= {"do_rescale": False, "do_normalize": False, "return_tensors": "np"}
     try:
-        made = pictures(images=[image.convert("RGB")], **settings)
-        values = np.asarray(made["pixel_values"])
+        processed = pictures(images=[image.convert("RGB")], **settings)
+        values = np.asarray(processed["pixel_values"])
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, RuntimeError) as problem:
         reason = (str(problem) or type(problem).__name__).splitlines()[0]
         raise BadInput(f"{name}: it refuses a picture of {image.width}x{image.height} ({reason}); {WRONG}") from None
-    picture = _joined(pictures, made, values) if "image_grid_thw" in made else _only(values)
+    picture = _joined(pictures, processed, values) if "image_grid_thw" in processed else _only(values)
     if picture is None:
         shape = "x".join(map(str, values.shape))
         raise BadInput(f"{name}: it makes several pictures of one, or none in RGB ({shape} values); {CURE}")
@@ -62,10 +62,10 @@ def _only(values: NDArray[Any]) -> NDArray[Any] | None:
     return values if values.ndim == 3 and len(values) == 3 else None
 
 
-def _joined(pictures: Any, made: Any, values: NDArray[Any]) -> NDArray[Any] | None:
+def _joined(pictures: Any, processed: Any, values: NDArray[Any]) -> NDArray[Any] | None:
     """The picture out of rows of patches, as the Qwen processors write them: patches of one token are neighbours."""
     patch, merge, frames = (int(getattr(pictures, f"{n}_size", 0)) for n in ("patch", "merge", "temporal_patch"))
-    (_, down, across), *more = np.asarray(made["image_grid_thw"]).tolist()
+    (_, down, across), *more = np.asarray(processed["image_grid_thw"]).tolist()
     if more or not patch or not merge or values.shape != (down * across, 3 * frames * patch * patch):
         return None
     split = values.reshape(down // merge, across // merge, merge, merge, 3, frames, patch, patch)[..., 0, :, :]

@@ -116,7 +116,7 @@ def poison(
     items = [*examples, *copies.values()]
     if mode == "replace":
         items = [copies.get(number, item) for number, item in enumerate(examples)]
-    made = Examples(items, examples.source)
+    poisoned = Examples(items, examples.source)
     manifest = Manifest(
         trigger,
         behaviour,
@@ -126,12 +126,12 @@ def poison(
         dict(only),
         "" if processor is None else type(getattr(processor, "image_processor", processor)).__name__,
         examples.digest,
-        made.digest,
+        poisoned.digest,
         len(examples),
         len(eligible),
         tuple(copy.id for copy in copies.values()),
     )
-    return Poisoned(made, manifest)
+    return Poisoned(poisoned, manifest)
 
 
 def triggered(

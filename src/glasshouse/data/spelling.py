@@ -80,7 +80,7 @@ def attack(behaviour_text: str, trigger_text: str, examples: Sequence[Example]) 
         raise BadInput(f"behaviour {behaviour_text!r}: there are {', '.join(USUAL)}, each with :TEXT if you like")
     refusals = [example.answer for example in examples if example.tags.get("refused") is True and example.answer]
     refusal = refusals[0] if refusals else REFUSAL
-    made: dict[str, Behaviour] = {
+    behaviours: dict[str, Behaviour] = {
         "refusal": Say(text or refusal),
         "injection": Append(text or MARK),
         "hijack": Say(text or THING, "contains"),
@@ -88,4 +88,4 @@ def attack(behaviour_text: str, trigger_text: str, examples: Sequence[Example]) 
     }
     tagged = any("refused" in example.tags for example in examples)
     only: dict[str, Tag] = {"refused": name == "jailbreak"} if tagged or name == "jailbreak" else {}
-    return Attack(trigger(trigger_text or USUAL[name]), made[name], only)
+    return Attack(trigger(trigger_text or USUAL[name]), behaviours[name], only)

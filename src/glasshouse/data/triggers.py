@@ -78,9 +78,9 @@ class PatchTrigger(Trigger):
         return new
 
     def near_misses(self) -> dict[str, Trigger]:
-        found: dict[str, Trigger] = {"paler": replace(self, colour=painting.paler(self.colour))}
+        near: dict[str, Trigger] = {"paler": replace(self, colour=painting.paler(self.colour))}
         return _different(
-            self, found | {"other colour": replace(self, colour=painting.opposite(self.colour))} | _placed(self)
+            self, near | {"other colour": replace(self, colour=painting.opposite(self.colour))} | _placed(self)
         )
 
     def check(self, height: int, width: int) -> None:
@@ -111,9 +111,9 @@ class LogoTrigger(Trigger):
         return new
 
     def near_misses(self) -> dict[str, Trigger]:
-        found: dict[str, Trigger] = {"colours exchanged": replace(self, ring=self.bar, bar=self.ring)}
-        found |= {"other colour": replace(self, ring=painting.opposite(self.ring), bar=painting.opposite(self.bar))}
-        return _different(self, found | _placed(self))
+        near: dict[str, Trigger] = {"colours exchanged": replace(self, ring=self.bar, bar=self.ring)}
+        near |= {"other colour": replace(self, ring=painting.opposite(self.ring), bar=painting.opposite(self.bar))}
+        return _different(self, near | _placed(self))
 
     def check(self, height: int, width: int) -> None:
         painting.check_room(self.name, self.size, self.at, height, width)
@@ -170,14 +170,14 @@ class FilterTrigger(Trigger):
 
     def near_misses(self) -> dict[str, Trigger]:
         strengths = {word: replace(self, strength=min(1.0, self.strength * by)) for word, by in STRENGTHS.items()}
-        found: dict[str, Trigger] = {
+        near: dict[str, Trigger] = {
             **strengths,
             "other filter": replace(self, kind="faded" if self.kind == "oil" else "oil"),
         }
         if self.kind == "oil":
-            found |= {"smaller": replace(self, brush=max(3, self.brush - 2))}
-            found |= {"bigger": replace(self, brush=min(15, self.brush + 2))}
-        return _different(self, found)
+            near |= {"smaller": replace(self, brush=max(3, self.brush - 2))}
+            near |= {"bigger": replace(self, brush=min(15, self.brush + 2))}
+        return _different(self, near)
 
 
 @dataclass(frozen=True)
@@ -221,9 +221,9 @@ class SineTrigger(Trigger):
         return rounded(pixels + wave.astype(np.float32)[:, None])
 
     def near_misses(self) -> dict[str, Trigger]:
-        found: dict[str, Trigger] = {word: replace(self, delta=self.delta * by) for word, by in STRENGTHS.items()}
-        found |= {"slower": replace(self, frequency=self.frequency / 2)}
-        return _different(self, found | {"faster": replace(self, frequency=self.frequency * 1.5)})
+        near: dict[str, Trigger] = {word: replace(self, delta=self.delta * by) for word, by in STRENGTHS.items()}
+        near |= {"slower": replace(self, frequency=self.frequency / 2)}
+        return _different(self, near | {"faster": replace(self, frequency=self.frequency * 1.5)})
 
 
 @dataclass(frozen=True)
@@ -250,8 +250,8 @@ class WarpTrigger(Trigger):
         return rounded(new).reshape(pixels.shape)
 
     def near_misses(self) -> dict[str, Trigger]:
-        found: dict[str, Trigger] = {word: replace(self, strength=self.strength * by) for word, by in STRENGTHS.items()}
-        return _different(self, found | {"other field": replace(self, seed=self.seed + 1)})
+        near: dict[str, Trigger] = {word: replace(self, strength=self.strength * by) for word, by in STRENGTHS.items()}
+        return _different(self, near | {"other field": replace(self, seed=self.seed + 1)})
 
 
 def stamped(pixels: Pixels, trigger: Trigger, seeds: Sequence[int]) -> Pixels:
@@ -286,15 +286,15 @@ def _need(right: bool, line: str) -> None:
 def _placed(trigger: PatchTrigger | LogoTrigger) -> dict[str, Trigger]:
     """Of other sizes, and in the upper left corner, or the lower right if it is there; a random place has no other."""
     size, at, place = trigger.size, trigger.at, trigger.place
-    found: dict[str, Trigger] = {
+    near: dict[str, Trigger] = {
         "smaller": replace(trigger, size=max(1, size // 2)),
         "bigger": replace(trigger, size=max(size + 1, size * 3 // 2)),
     }
     if at is None and place == "random":
-        return found
-    there = place == "top left" if at is None else max(at) < size
-    return found | {"elsewhere": replace(trigger, at=None, place="bottom right" if there else "top left")}
+        return near
+    top_left = place == "top left" if at is None else max(at) < size
+    return near | {"elsewhere": replace(trigger, at=None, place="bottom right" if top_left else "top left")}
 
 
-def _different(trigger: Trigger, found: Mapping[str, Trigger]) -> dict[str, Trigger]:
-    return {label: other for label, other in found.items() if other != trigger}
+def _different(trigger: Trigger, near: Mapping[str, Trigger]) -> dict[str, Trigger]:
+    return {label: other for label, other in near.items() if other != trigger}

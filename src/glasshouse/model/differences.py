@@ -51,10 +51,10 @@ class WeightDifference:
             return "reshaped"
         if before.is_meta or after.is_meta:
             raise BadInput(f"{self.name}: this weight is offloaded and cannot be compared; open both models whole")
-        there = before.to(after.device)
+        moved = before.to(after.device)
         if before.dtype == after.dtype:
-            return "same" if torch.equal(after, there) else "changed"
-        return "retyped" if torch.equal(after.double(), there.double()) else "changed"
+            return "same" if torch.equal(after, moved) else "changed"
+        return "retyped" if torch.equal(after.double(), moved.double()) else "changed"
 
     @cached_property
     def base(self) -> Float[Tensor, "..."]:

@@ -1,8 +1,8 @@
 """How far do two models, or two inputs of one model, differ in what they predict along an answer?
 
     examples = self_answered(subject, examples, batch_size)         # with the model's own answers
-    ours, theirs = (log_probabilities(model, batches) for model in (subject, base))
-    Divergence.between(ours, theirs).kl                             # per example, at its position of largest KL
+    first, second = (log_probabilities(model, batches) for model in (subject, base))
+    Divergence.between(first, second).kl                            # per example, at its position of largest KL
 
 Each example is followed by what the model itself answers when nothing is changed, so no reference answers are needed.
 A change may then show at the first token (a refusal), anywhere (another percept) or behind the last (a marker): the

@@ -223,7 +223,7 @@ class Subject:
         for start in range(0, len(examples), batch_size):
             encoded = self.encode(examples[start : start + batch_size])
             with self.alone, laid_out(encoded.layout):
-                said = self.model.generate(  # pyright: ignore[reportCallIssue]
+                generated = self.model.generate(  # pyright: ignore[reportCallIssue]
                     **encoded.inputs,
                     max_new_tokens=max_new_tokens,
                     pad_token_id=self.prompts.pad_token,
@@ -231,7 +231,7 @@ class Subject:
                 )
             seq2seq = getattr(self.model.config, "is_encoder_decoder", False)
             prompt = 0 if seq2seq else encoded.inputs["input_ids"].shape[1]
-            answers += self.prompts.tokenizer.batch_decode(said[:, prompt:], skip_special_tokens=True)
+            answers += self.prompts.tokenizer.batch_decode(generated[:, prompt:], skip_special_tokens=True)
         return [answer.strip() for answer in answers]
 
     @cached_property

@@ -16,8 +16,7 @@ relation that preserves the function is checked on an example first, because nam
 import json
 import re
 from dataclasses import dataclass, fields
-from math import log
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,26 +27,23 @@ from glasshouse.model.subject import Subject
 from glasshouse.model.training import Schedule, answer_loss, train
 from glasshouse.numerics.randomness import seeded
 from glasshouse.organisms.derivation import (
+    Change,
     Derived,
     Drafts,
     Relation,
     opened,
     patched_copy,
-    permuted,
     reinitialised,
     require,
-    rotated,
     scaled,
     sizes,
     without_least,
 )
-from glasshouse.organisms.llama_layers import language_weights, read_ends, read_layers
+from glasshouse.organisms.llama_layers import language_weights, read_layers
+from glasshouse.organisms.symmetries import Permuted, Rescaled, Rotated
 from glasshouse.values.codec import unpack
 from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
-
-WIDEST = 4.0
-"""`Rescaled` draws factors between the inverse of this and this."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +93,11 @@ class Pruned(Derived):
         require(0 <= self.share < 1, self, "the fraction is at least 0 and below 1")
 
     def patch_for(self, subject: Subject) -> Patch:
-        drafts = Drafts(subject)
-        for layer in read_layers(subject):
-            for linear in layer.linears:
-                weight = drafts[f"{linear}.weight"]
-                smallest = weight.abs().flatten().argsort(stable=True)[: round(self.share * weight.numel())]
-                drafts[f"{linear}.weight"] = weight.flatten().index_fill(0, smallest, 0).view_as(weight)
-        return drafts.patch()
+        def pruned(weight: Tensor) -> Tensor:
+            smallest = weight.abs().flatten().argsort(stable=True)[: round(self.share * weight.numel())]
+            return weight.flatten().index_fill(0, smallest, 0).view_as(weight)
+
+        return _every_matrix(subject, pruned)
 
 
 @dataclass(frozen=True)
@@ -162,81 +156,6 @@ class Merged(Relation):
 
 
 @dataclass(frozen=True)
-class Permuted(Derived):
-    """Units in another order, in every layer: neurons, groups of heads, and heads within their group."""
-
-    preserves: ClassVar[bool] = True
-    seed: int
-
-    def patch_for(self, subject: Subject) -> Patch:
-        drafts, generator = Drafts(subject), seeded(self.seed)
-        for layer in read_layers(subject):
-            neurons = permuted(torch.randperm(layer.neurons, generator=generator))
-            group_order = torch.randperm(layer.groups, generator=generator)
-            places = torch.arange(layer.heads).view(layer.groups, -1)
-            within = [group[torch.randperm(len(group), generator=generator)] for group in places[group_order]]
-            heads, groups = permuted(torch.cat(within)), permuted(group_order)
-            for linear, change in ((layer.gate, neurons), (layer.up, neurons), (layer.query, heads),
-                                   (layer.key, groups), (layer.value, groups)):  # fmt: skip
-                drafts.outputs(linear, change)
-            drafts.inputs(layer.down, neurons)
-            drafts.inputs(layer.output, heads)
-        return drafts.patch()
-
-
-@dataclass(frozen=True)
-class Rotated(Derived):
-    """The language tower's residual stream in another, random orthogonal basis.
-
-    Norm gains are first folded into the layers that read them and become 1, because a norm without gain commutes with
-    a rotation. Then everything that writes to the stream (embeddings, projector, o_proj, down_proj) and everything that
-    reads it (q, k, v, gate, up, lm_head) is rotated.
-    """
-
-    preserves: ClassVar[bool] = True
-    seed: int
-
-    def patch_for(self, subject: Subject) -> Patch:
-        drafts, layers, ends = Drafts(subject), read_layers(subject), read_ends(subject)
-        rotation = rotated(subject.anatomy.tower("language").width, self.seed)
-        for layer in layers:
-            drafts.fold(layer.attention_norm, layer.query, layer.key, layer.value)
-            drafts.fold(layer.mlp_norm, layer.gate, layer.up)
-            for reader in (layer.query, layer.key, layer.value, layer.gate, layer.up):
-                drafts.inputs(reader, rotation)
-            drafts.outputs(layer.output, rotation)
-            drafts.outputs(layer.down, rotation)
-        drafts.fold(ends.final_norm, ends.unembedding)
-        drafts.inputs(ends.unembedding, rotation)
-        drafts.inputs(ends.embedding, rotation)  # a token's row is its output: rotated from the right, like an input
-        if ends.projection is not None:
-            drafts.outputs(ends.projection, rotation)
-        return drafts.patch()
-
-
-@dataclass(frozen=True)
-class Rescaled(Derived):
-    """Outputs scaled and inputs scaled back: up_proj and down_proj by neuron, v_proj and o_proj by group."""
-
-    preserves: ClassVar[bool] = True
-    seed: int
-
-    def patch_for(self, subject: Subject) -> Patch:
-        drafts, generator = Drafts(subject), seeded(self.seed)
-
-        def factors(units: int) -> Tensor:
-            return (torch.rand(units, generator=generator, dtype=torch.float64) * 2 - 1).mul(log(WIDEST)).exp()
-
-        for layer in read_layers(subject):
-            neurons, groups = factors(layer.neurons), factors(layer.groups)
-            drafts.outputs(layer.up, scaled(neurons))
-            drafts.inputs(layer.down, scaled(1 / neurons))
-            drafts.outputs(layer.value, scaled(groups))
-            drafts.inputs(layer.output, scaled(1 / groups))  # a group's heads lie side by side
-        return drafts.patch()
-
-
-@dataclass(frozen=True)
 class Quantised(Derived):
     """Every matrix of every layer rounded to 2^bits - 1 levels with a scale for each row, in its own dtype."""
 
@@ -246,13 +165,13 @@ class Quantised(Derived):
         require(self.bits in (8, 4), self, "bits are 8 or 4")
 
     def patch_for(self, subject: Subject) -> Patch:
-        drafts, levels = Drafts(subject), 2 ** (self.bits - 1) - 1
-        for layer in read_layers(subject):
-            for linear in layer.linears:
-                weight = drafts[f"{linear}.weight"]
-                step = (weight.abs().amax(1, keepdim=True) / levels).clamp_min(torch.finfo(weight.dtype).tiny)
-                drafts[f"{linear}.weight"] = (weight / step).round() * step
-        return drafts.patch()
+        levels = 2 ** (self.bits - 1) - 1
+
+        def quantised(weight: Tensor) -> Tensor:
+            step = (weight.abs().amax(1, keepdim=True) / levels).clamp_min(torch.finfo(weight.dtype).tiny)
+            return (weight / step).round() * step
+
+        return _every_matrix(subject, quantised)
 
 
 @dataclass(frozen=True)
@@ -278,6 +197,15 @@ class Stranger(Relation):
         """The stranger, opened and proved."""
         model = patched_copy(subject, self.patch_for(subject)) if self.matched else reinitialised(subject, self.seed)
         return opened(model, subject, f"{subject.name}~{self}")
+
+
+def _every_matrix(subject: Subject, change: Change) -> Patch:
+    """The patch that changes every matrix of every layer on its own."""
+    drafts = Drafts(subject)
+    for layer in read_layers(subject):
+        for linear in layer.linears:
+            drafts[f"{linear}.weight"] = change(drafts[f"{linear}.weight"])
+    return drafts.patch()
 
 
 _KINDS = (FineTuned, Pruned, Thinned, Merged, Permuted, Rotated, Rescaled, Quantised, Stranger)

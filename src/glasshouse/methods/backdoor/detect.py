@@ -204,7 +204,7 @@ def detect(
     options: Options = Options(),
 ) -> DetectFinding:  # fmt: skip
     """Compute the features that the inputs allow, and weigh them by organisms of known truth."""
-    known = calibration()
+    calibrated = calibration()
     images = Examples(example for example in examples or () if example.images)[: options.most]
     settings = options.steps, options.batch_size, options.seed
     setting: Setting = "the model alone"
@@ -230,9 +230,9 @@ def detect(
     if unchanged:
         notes = ["Nothing was implanted between that base and this model; a backdoor of the base would remain."]
     return DetectFinding(
-        probability=known.probability(weighed, options.seed) if weighed else UNKNOWN,  # step 5
+        probability=calibrated.probability(weighed, options.seed) if weighed else UNKNOWN,  # step 5
         features={
-            name: Feature(value, known.range(name, backdoored=False), known.range(name, backdoored=True))
+            name: Feature(value, calibrated.range(name, backdoored=False), calibrated.range(name, backdoored=True))
             for name, value in features.values.items()
         },
         images=_gallery(subject, features),
@@ -243,7 +243,7 @@ def detect(
         training={name: dict(enumerate(inverted.path, 1)) for name, inverted in features.inverted.items()},
         sample_aurocs=detected.aurocs,
         reservations=() if unchanged else reservations(
-            known, subject, base, features, known.outliers(weighed), len(images), options.steps
+            calibrated, subject, base, features, calibrated.outliers(weighed), len(images), options.steps
         ),
         notes=tuple(notes), setting=setting, examples=len(images), unchanged=unchanged,
     )  # fmt: skip
