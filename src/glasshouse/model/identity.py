@@ -35,6 +35,13 @@ class Identity:
     dtype: str
     revision: str | None = None
     adapter: str | None = None
+    """Folder of the adapter whose updates are in the weights."""
+    adapter_weights: str | None = None
+    """SHA-256 of that adapter's settings and weights."""
+    base: str | None = None
+    """Name of the model it was merged into."""
+    base_weights: str | None = None
+    """SHA-256 of that model's weights."""
 
 
 UNHASHED = "not hashed"
