@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.finder import unwrapped
-from glasshouse.model.identity import config_hash
+from glasshouse.model.identity import config_text
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.spectra import rounding_floor
 from glasshouse.values.errors import BadInput
@@ -124,7 +124,7 @@ def differing_parts(subject: Subject, base: Subject) -> tuple[str, ...]:
 
 def setting_differences(subject: Subject, base: Subject) -> tuple[str, ...]:
     """What differs and is no weight: configurations, chat template, tokenizer, image processor."""
-    after, before = _settings(subject), _settings(base)
+    after, before = settings(subject), settings(base)
     return tuple(name for name in {**before, **after} if before.get(name) != after.get(name))
 
 
@@ -165,13 +165,14 @@ def paths_of_parts(model: PreTrainedModel, anatomy: Anatomy) -> dict[str, Weight
     return paths
 
 
-def _settings(subject: Subject) -> dict[str, str]:
+def settings(subject: Subject) -> dict[str, str]:
+    """All that steers a model and is no weight, as text, by what it is."""
     model = unwrapped(subject.model)
     generation = getattr(model, "generation_config", None)
-    settings = {"configuration": config_hash(model.config)}
+    texts = {"configuration": config_text(model.config)}
     if generation is not None:
-        settings["generation configuration"] = generation.to_json_string(use_diff=True, ignore_metadata=True)
-    return settings | (subject.prompts.settings() if subject.prompts.original is not None else {})
+        texts["generation configuration"] = generation.to_json_string(use_diff=True, ignore_metadata=True)
+    return texts | (subject.prompts.settings() if subject.prompts.original is not None else {})
 
 
 def _read(name: str, stored: Tensor | None, owner: str) -> Tensor:
