@@ -1,22 +1,17 @@
-"""How are a model's weights quantised, can they be read here, and what do they stand for?
+"""How are a model's weights quantised, and can they be read here?
 
     quantisation(config)              the scheme that a configuration names; None for plain weights
     check_quantisation(name, config)  refuses a scheme whose library is missing, before any weight is read
-    dequantised(module)               the matrix that a quantised layer multiplies by, one layer at a time
 
 A checkpoint in fp8 or mxfp4 is opened dequantised, in bfloat16: transformers does so without a library of its own. Any
-other scheme keeps its packed weights, and its layers are asked what they multiply by.
+other scheme keeps its packed weights, which the methods that read weights refuse.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from glasshouse.values.errors import BadInput
@@ -100,23 +95,3 @@ def _installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # of a package that the module lies in
         return False
-
-
-def is_packed(module: nn.Module) -> bool:
-    """Whether a layer holds its matrix in another form than as one plain tensor of numbers."""
-    weight: Any = getattr(module, "weight", None)
-    if isinstance(weight, Tensor):
-        packed = not weight.is_floating_point() or weight.element_size() == 1
-        return packed or type(weight) not in (Tensor, nn.Parameter)
-    return any(hasattr(module, name) for name in ("qweight", "W_q", "weight_packed", "codes"))
-
-
-@torch.no_grad()
-def dequantised(module: nn.Module, inputs: int, dtype: torch.dtype) -> Float[Tensor, "out inner"]:
-    """The matrix that a packed linear layer multiplies by: its outputs for the unit vectors, without its bias. Every
-    scheme has a forward pass, whatever its format; a product with a unit vector adds nothing to one entry but zeros."""
-    bare = copy.copy(module)
-    bare._parameters = {**module._parameters, **({"bias": None} if "bias" in module._parameters else {})}
-    bare._buffers = {**module._buffers, **({"bias": None} if "bias" in module._buffers else {})}
-    device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
-    return bare(torch.eye(inputs, device=device, dtype=dtype)).T.float()
