@@ -155,7 +155,7 @@ def _wrapped(model: PreTrainedModel, adapter: Adapter, *, low_cpu_mem_usage: boo
 
 def _check_installed() -> None:
     if find_spec("peft") is None:
-        raise BadInput("an adapter needs peft: pip install 'glasshouse[adapters]'")
+        raise BadInput("an adapter needs peft: pip install peft")
 
 
 def _check_saved(adapted: Any, adapter: Adapter) -> None:
