@@ -23,6 +23,7 @@ def test_resizing_agrees_with_pillow_to_one_level(mode: str, size: tuple[int, in
     image = noise(3, 48, 64) // 2 + 64  # Pillow clips what overshoots between its two passes
     expected = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(size[::-1], Image.Resampling[mode])
     resized = operations.resize(image, size, InterpolationMode[mode])
+    assert torch.equal(operations.resize(image, size, Image.Resampling[mode].value), resized)
     assert resized.dtype == torch.uint8
     difference = resized.permute(1, 2, 0).numpy().astype(int) - np.array(expected).astype(int)
     assert np.abs(difference).max() <= 1

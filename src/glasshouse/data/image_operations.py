@@ -52,7 +52,7 @@ FROM_PIL = {
 def resize(
     image: Tensor,
     size: int | Sequence[int],
-    interpolation: InterpolationMode = InterpolationMode.BILINEAR,
+    interpolation: InterpolationMode | int = InterpolationMode.BILINEAR,
     max_size: int | None = None,
     antialias: bool | None = True,
 ) -> Tensor:
@@ -60,6 +60,8 @@ def resize(
     height, width = _sized(image.shape[-2], image.shape[-1], size, max_size)
     if (height, width) == tuple(image.shape[-2:]):
         return image
+    if isinstance(interpolation, int):  # Pillow's number
+        interpolation = FROM_PIL[Image.Resampling(interpolation)]
     smooth = interpolation in SMOOTH
     if not smooth and interpolation not in (InterpolationMode.NEAREST, InterpolationMode.NEAREST_EXACT):
         raise ValueError(f"{interpolation.value} is no way to resize tensors; use bilinear or bicubic")

@@ -38,7 +38,7 @@ NUMBERS: tuple[tuple[re.Pattern[str], range], ...] = (
 )
 """What the numbers of a configuration can be, by the ends of their names; the first rule that fits holds. They are
 wide: nothing is refused that any published model has."""
-FEATURE_LAYERS = re.compile(r"feature_layers?$|select_layers?$")
+FEATURE_LAYERS = re.compile(r"feature_layers?$|select_layers?$|vision_layer$")
 """These name layers and count from the end too."""
 CODE = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation")
 """Entries that can name compiled code on the hub."""
@@ -99,6 +99,16 @@ def auto_class(config: PreTrainedConfig) -> Any:
     if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return AutoModelForCausalLM
     return AutoModel
+
+
+def start_token(config: PreTrainedConfig) -> int:
+    """The token with which an encoder-decoder begins its answer."""
+    for name in ("decoder_start_token_id", "bos_token_id"):
+        for owner in (config.get_text_config(decoder=True), config):
+            token = getattr(owner, name, None)
+            if isinstance(token, int):
+                return token
+    raise BadInput(f"{config.model_type}: its configuration names no token to start decoding with")
 
 
 def on_meta(source: str, config: PreTrainedConfig) -> PreTrainedModel:

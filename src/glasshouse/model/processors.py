@@ -47,19 +47,19 @@ class LeftOut(PushToHubMixin):
     """In the place of a part for videos or sounds: what the repository states about it, and nothing that runs."""
 
     _auto_class = None
-    model_input_names: tuple[str, ...] = ()
 
     def __init__(self, kind: str, stated: Mapping[str, Any]) -> None:
         self.kind, self.stated = kind, dict(stated)
+        self.model_input_names: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         """Settings by name, as processors read them when they are built; None where the file leaves the default."""
-        if name.startswith("_") or name == "stated":
+        if name.startswith("_") or "stated" not in vars(self):
             raise AttributeError(name)
         return self.stated.get(name)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        raise BadInput(f"{self.kind}: this part was left out; for videos install torchvision for your torch")
+        raise BadInput(f"{self.kind}: this part was left out; for videos install glasshouse[vision]")
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self.stated)

@@ -12,21 +12,26 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from PIL.Image import Image
+from PIL.Image import new as new_image
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from glasshouse.data.examples import Example
 from glasshouse.data.strangers import strangers_files, within
 from glasshouse.model.anatomy import Anatomy
+from glasshouse.model.configs import start_token
 from glasshouse.model.layout import ImageInputs, PromptLayout
 from glasshouse.values.errors import BadInput
 
+BLANK = 64
+"""Edge of the image with which placeholders are tried."""
 TEMPLATE_SECONDS = 10.0
 """A chat template that runs longer never ends."""
 
@@ -117,7 +122,7 @@ class Prompts:
         if any(tails):
             tensors = self._with_answers(tensors, tails)
         if getattr(self.config, "is_encoder_decoder", False):
-            tensors["decoder_input_ids"] = torch.full((len(examples), 1), self._start_token())
+            tensors["decoder_input_ids"] = torch.full((len(examples), 1), start_token(self.config))
         return Encoded(tensors, layout)
 
     def _tensors(
@@ -157,6 +162,19 @@ class Prompts:
         queries = hasattr(self.processor, "num_query_tokens")
         return bool(getattr(self.processor, "image_token", None)) and not queries
 
+    @cached_property
+    def _placeholder(self) -> str:
+        """What stands for an image in a plain prompt; nothing where the processor puts the image in front itself and
+        refuses a second placeholder, which is tried."""
+        token = str(getattr(self.processor, "image_token", None) or "")
+        if token and not hasattr(self.processor, "num_query_tokens"):
+            try:
+                self._process([f"{token}a"], [[new_image("RGB", (BLANK, BLANK))]])
+            except Exception:  # noqa: BLE001 - whatever it raises, the prompt itself is tried without a placeholder
+                return ""
+            return token
+        return ""
+
     @property
     def form(self) -> str:
         """How prompts are written, where the user should know it."""
@@ -170,10 +188,7 @@ class Prompts:
     def _prompt(self, example: Example) -> str:
         """The text before the answer, placeholders not yet expanded."""
         if getattr(self.processor, "chat_template", None) is None:
-            # Processors with query tokens put the image in front themselves, and refuse a second placeholder.
-            token = (
-                "" if hasattr(self.processor, "num_query_tokens") else str(getattr(self.processor, "image_token", ""))
-            )
+            token = self._placeholder if example.images else ""
             users = example.user_turns
             if example.image_places:
                 users = ["".join(token if piece is None else piece for piece in example.pieces(turn))
@@ -261,16 +276,15 @@ class Prompts:
             arguments["images"] = images
         if getattr(self.processor, "chat_template", None) is not None:
             arguments["add_special_tokens"] = False  # the template has written them
-        return self.processor(**arguments)
-
-    def _start_token(self) -> int:
-        config = self.config.get_text_config(decoder=True)
-        for name in ("decoder_start_token_id", "bos_token_id"):
-            for owner in (config, self.config):
-                token = getattr(owner, name, None)
-                if isinstance(token, int):
-                    return token
-        raise BadInput(f"{self.anatomy.family}: its configuration names no token to start decoding with")
+        if "mm_token_type_ids" in getattr(self.processor, "model_input_names", ()):
+            arguments["return_mm_token_type_ids"] = True  # some processors state them and leave them out
+        try:
+            return self.processor(**arguments)
+        except ValueError as problem:
+            # Most processors take a list of images for each prompt, some only one image for each.
+            if "ested images" not in str(problem) or any(len(row) != 1 for row in images):
+                raise
+            return self.processor(**arguments | {"images": [row[0] for row in images]})
 
 
 def _parts(*pieces: str | None) -> list[dict[str, str]]:

@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 
 from glasshouse.data.examples import Example, Examples
-from glasshouse.model.adapters.adaptation import Adaptation
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.certificate import Certificate
 from glasshouse.model.finder import find_anatomy, unwrapped
@@ -40,6 +39,9 @@ GREEDY: dict[str, Any] = {
     **dict.fromkeys(("prompt_lookup_num_tokens", "assistant_early_exit", "custom_generate")),
 }
 """One answer per prompt, whatever other way of generating a checkpoint's generation_config.json asks for."""
+
+MODALITIES = "mm_token_type_ids"
+"""Whether each token stands for text, an image or a video."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,12 @@ class Subject:
         name: str,
         *,
         revision: str | None = None,
+        adapter: str | None = None,
         origin: Origin | None = None,
-        adaptation: Adaptation | None = None,
     ) -> None:
-        self.model, self.name, self.revision = model, name, revision
+        self.model, self.name, self.revision, self.adapter = model, name, revision, adapter
         self.origin = origin
         """How to open the same model again; None for a model that was handed in as an object."""
-        self.adaptation = adaptation
-        """What its weights are made of where an adapter was merged into a base; None for a model of its own."""
         self.anatomy: Anatomy = find_anatomy(model)
         self.prompts = Prompts(processor, self.anatomy, unwrapped(model).config)
         self.certificate: Certificate | None = None
@@ -135,7 +135,7 @@ class Subject:
             parameters=sum(parameter.numel() for parameter in parameters),
             dtype=str(self.model.dtype).removeprefix("torch."),
             revision=self.revision,
-            **(self.adaptation.ingredients if self.adaptation else {}),
+            adapter=self.adapter,
         )
 
     def recheck(self) -> None:
@@ -159,6 +159,7 @@ class Subject:
         inputs = {
             name: value.to(device, dtype) if value.is_floating_point() else value.to(device)
             for name, value in encoded.inputs.items()
+            if name != MODALITIES or self._takes_modalities
         }
         return Encoded(inputs, encoded.layout)
 
@@ -229,7 +230,7 @@ class Subject:
                 generated = self.model.generate(  # pyright: ignore[reportCallIssue]
                     **encoded.inputs,
                     max_new_tokens=max_new_tokens,
-                    pad_token_id=self.prompts.pad_token,
+                    **self._padding(),
                     **GREEDY,
                 )
             seq2seq = getattr(self.model.config, "is_encoder_decoder", False)
@@ -240,6 +241,17 @@ class Subject:
     @cached_property
     def _takes_positions(self) -> bool:
         return "position_ids" in inspect.signature(unwrapped(self.model).forward).parameters
+
+    @cached_property
+    def _takes_modalities(self) -> bool:
+        """Whether the model takes the kind of every token; some processors state it for models that refuse it."""
+        return MODALITIES in inspect.signature(unwrapped(self.model).forward).parameters
+
+    def _padding(self) -> dict[str, int | None]:
+        """The token that fills finished answers; a class with a `generate` of its own names it itself."""
+        own, common = (getattr(each, "generate", None) for each in (type(unwrapped(self.model)), GenerationMixin))
+        plain = own is common
+        return {"pad_token_id": self.prompts.pad_token} if plain else {}
 
     @property
     def generates(self) -> bool:

@@ -182,7 +182,10 @@ def _story(subject: Subject, read: Readout, first: Examples, options: Options) -
     span = "text" if subject.anatomy.image_token is not None and first[0].images else "all"
     residuals = record(subject, language.residual @ span, first)
     choices = [read(residual[-options.tokens :]).softmax(-1).max(-1) for residual in residuals.values()]
-    ids = subject.encode(first).inputs["input_ids"][0].cpu()
+    inputs = subject.encode(first).inputs
+    if "input_ids" not in inputs:
+        raise BadInput(f"{subject.anatomy.family}: takes no prompt, so there are no tokens to read layer by layer")
+    ids = inputs["input_ids"][0].cpu()
     prompt = ids[ids != subject.anatomy.image_token] if span == "text" else ids
     return Heatmap(
         "What each layer would generate next, along the end of the first prompt",

@@ -1,1 +1,0 @@
-"""PEFT adapters: read, merged into their base, shown what comes with them, and drawn."""
