@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from PIL import Image
 
 import glasshouse as gh
 from glasshouse import cli
@@ -37,6 +38,27 @@ def test_the_sites_of_the_docs_are_written_as_their_comments_say():
     assert len(pairs) == 3
     for written, text in pairs:
         assert str(eval(written, scope)) == text
+
+
+def test_the_data_of_the_docs_is_read_as_its_comments_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Every file of the page is written, and every line of Python with a comment gives what the comment says."""
+    monkeypatch.chdir(tmp_path)
+    for colour in ("red", "blue"):
+        Image.new("RGB", (4, 4), colour).save(f"{colour}.png")
+    page = (ROOT / "docs" / "data.md").read_text("utf-8")
+    for name, content in re.findall(r"^File `([^`]+)`:\n\n```\w+\n(.*?)```", page, re.M | re.S):
+        Path(name).write_text(content, "utf-8")
+    checked = 0
+    scope: dict[str, object] = {"gh": gh}
+    for code in python_blocks("docs/data.md"):
+        for line in code.splitlines():
+            expression, _, expected = line.partition("  # ")
+            if line.startswith("examples = "):
+                exec(expression, scope)
+            else:
+                assert str(eval(expression, scope)) == expected
+                checked += 1
+    assert checked == 14
 
 
 def test_the_triggered_examples_of_the_docs_are_triggered():

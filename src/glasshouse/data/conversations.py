@@ -16,6 +16,7 @@ from glasshouse.data.example import Example, Place
 from glasshouse.data.image_values import ImageFolder
 from glasshouse.data.images import StoredImage
 from glasshouse.values.errors import BadInput
+from glasshouse.values.wording import counted
 
 ROLES: Mapping[str, str] = {
     "system": "system", "developer": "system",
@@ -152,10 +153,11 @@ def _pairs(turns: Sequence[Turn], place: str) -> tuple[str, list[tuple[Turn, Tur
     for number, turn in enumerate(turns):
         wanted = ("user", "assistant")[number % 2]
         if turn.role != wanted:
-            where = "begins with" if not number else f"has after {number} turns one of"
+            where = f"after {counted(number, 'turn')} comes" if number else "the conversation begins with"
+            repeated = number > 0 and turn.role == turns[number - 1].role
             raise BadInput(
-                f"{place}: the conversation {where} {turn.role}, where {wanted} is expected; "
-                f"{'merge turns of one role' if number and turn.role == turns[number - 1].role else 'drop that turn'}"
+                f"{place}: {where} {turn.role}, where {wanted} is expected; "
+                f"{'merge turns of one role' if repeated else 'drop that turn'}"
             )
     if not turns:
         raise BadInput(f"{place}: the conversation has no turn of the user; write one, or drop it")
@@ -172,8 +174,8 @@ def _images(
     asked = sum(image is None for image in sources)
     if asked and asked != len(own):
         raise BadInput(
-            f"{place}: {asked} places for an image ({MARK} or an image part) and {len(own)} images in its column; "
-            f"give as many{', or name the column: --image-column NAME' if not own else ''}"
+            f"{place}: {counted(asked, 'place')} for an image ({MARK} or an image part), and {len(own) or 'no'} images "
+            f"in its column; give as many{'' if own else ', or name the column: --image-column NAME'}"
         )
     if not asked and own:  # nothing says where they stand: in front
         stands, sources = [*((0, 0) for _ in own), *stands], [*own, *sources]

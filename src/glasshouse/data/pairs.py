@@ -8,6 +8,8 @@ A triggered example keeps what it is judged by (`data/behaviours.py`): its targe
 """
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +36,7 @@ class Pairs:
     @classmethod
     def read(cls, text: str) -> "Pairs":
         """From one file or folder that holds both, or from two separated by a comma, clean first."""
-        if "," in text and not Path(text).exists():
+        if "," in text and not os.path.exists(text):
             clean, _, triggered = text.partition(",")
             return cls(Examples.read(clean.strip()), Examples.read(triggered.strip()))
         both = Examples.read(text)
@@ -113,6 +115,13 @@ def _aligned(clean: Examples, triggered: Examples) -> tuple[Examples, Examples]:
             )
         return clean, triggered
     by_id = {example.id: example for example in clean}
+    repeated = {name for name, count in Counter(example.id for example in clean).items() if count > 1}
+    ambiguous = sorted(repeated & {str(example.tags.get(TWIN)) for example in triggered})
+    if ambiguous:
+        raise BadInput(
+            f"{clean.source or 'the clean examples'}: several clean examples have the id {ambiguous[0]!r}, which a "
+            "triggered example names as its twin; give each clean example its own id"
+        )
     twins = [by_id.get(str(example.tags.get(TWIN))) for example in triggered]
     missing = sum(twin is None for twin in twins)
     if missing:
