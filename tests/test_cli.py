@@ -331,6 +331,9 @@ REFUSED: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "an option that is no number": (nothing, ("run", "count", "--factor", "x"), "--factor x: write a number"),
     "a limit that is no number": (nothing, ("run", "count", "--limit", "2.5"), "--limit 2.5: write a whole number"),
     "a word too many": (nothing, ("run", "count", "stray"), "stray: no flag takes this word"),
+    "a device for a drawing": (nothing, ("anatomy", SEEDLING, "--device", "cpu"), "leave out device"),
+    "no such dtype for a drawing": (nothing, ("anatomy", "nowhere", "--dtype", "half"), "dtype half: write one"),
+    "no such device for a drawing": (nothing, ("anatomy", "nowhere", "--device", "gpu"), "device gpu: no such device"),
     "nothing to draw": (nothing, ("anatomy",), "MODEL is missing: folder, hub name or organism:NAME"),
     "no such depth": (nothing, ("audit", "x", "--depth", "deep"), "--depth deep: write one of quick, standard"),
     "a run.json that is a list": (

@@ -105,17 +105,17 @@ def anatomy(rest: list[str]) -> int:
     form = flags.anatomy(rest)
     opening = form.opening
     certificate = None
+    drawn, adapter = anatomy_of(form.model, opening, form.base)
     if form.prove:
-        subject = open_model(form.model, **{**opening.settings, "unproved": True})
+        subject = open_model(form.model, **{**opening.settings, "base": form.base, "unproved": True})
         drawn, certificate = subject.anatomy, subject.certificate
-    else:
-        drawn = anatomy_of(form.model, opening)
     status = 1 if certificate and certificate.failures else 0
     if form.json:
-        print(json.dumps({"anatomy": pack(drawn)[0], "proof": pack(certificate)[0] if certificate else None}))
+        parts = {"anatomy": drawn, "proof": certificate} | ({"adapter": adapter} if adapter else {})
+        print(json.dumps({name: pack(part)[0] if part else None for name, part in parts.items()}))
         return status
     screen = console()
-    for line in drawn.lines():
+    for line in (*drawn.lines(), *(adapter.lines() if adapter else ())):
         screen.unbroken(line)
     for check in certificate.checks if certificate else ():
         screen.print(f"  proved  {check.what}" if check.passed else f"  FAILED  {check.what} ({check.detail})")

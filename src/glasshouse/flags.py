@@ -36,7 +36,8 @@ TYPED = ("download", "remote_code")
 
 def anatomy(rest: Sequence[str]) -> Any:
     prove = ("prove", bool, False, "Load the weights and prove the anatomy on a forward pass.", None)
-    return _read("anatomy", rest, ("model", str, MISSING, f"{MODEL}.", "MODEL"), OPENING, prove, JSON)
+    base = ("base", str | None, None, "Model that an adapter is merged into, if not the model that it names.", "MODEL")
+    return _read("anatomy", rest, ("model", str, MISSING, f"{MODEL}.", "MODEL"), OPENING, base, prove, JSON)
 
 
 def report(rest: Sequence[str]) -> Any:

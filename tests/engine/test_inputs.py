@@ -123,12 +123,13 @@ def test_an_adapter_is_compared_with_the_model_it_is_put_on(seedling: Subject, m
         return seedling
 
     monkeypatch.setattr(known, "open_model", open_model)
+    monkeypatch.setattr(known.SubjectKind, "base", lambda self, value: "what it was merged into")
     request = Request(
         "several", {"model": ("org/m",), "series": ("org/a", "org/b")}, opening=Opening(adapter="a", revision="v1")
     )
-    supply(inputs_of(several), request)
-    host = [("org/m", "v1", None)]  # `host` means the base, whatever it is called
-    assert opened == [("org/m", "v1", "a"), ("org/a", None, None), ("org/b", None, None), *host]
+    supplied = supply(inputs_of(several), request)
+    assert supplied["host"] == "what it was merged into"  # `host` means the base, whatever it is called
+    assert opened == [("org/m", "v1", "a"), ("org/a", None, None), ("org/b", None, None)]
 
 
 def test_what_is_missing_is_said_with_the_fix():

@@ -223,9 +223,9 @@ def test_the_base_that_an_adapter_names_is_not_asked_for(stored, stored_lora: Pa
     [
         ({"peft_type": "XLORA", "adapters": {"0": "somebody/lora"}, "hidden_size": 64}, "X-LoRA.*loads further"),
         ({"megatron_config": {"a": 1}, "megatron_core": "evil"}, "megatron_config makes peft import a module"),
-        ({"peft_type": "NONSENSE"}, "does not fit the model"),
-        ({"r": 10**9}, "does not fit the model"),
-        ({"target_modules": 5}, "does not fit the model"),
+        ({"peft_type": "NONSENSE"}, "peft_type is NONSENSE, and only LORA is merged"),
+        ({"r": 10**9}, "rank r is 1,000,000,000, and the weights have rank 2 at most"),
+        ({"target_modules": 5}, "target_modules must be a list of names"),
         ({"target_modules": ["nowhere"]}, "does not fit the model"),
     ],
     ids=str,

@@ -275,28 +275,6 @@ def test_names_that_are_nowhere_are_not_looked_for_on_the_network():
         open_subject("nobody/no-such-model-anywhere")
 
 
-def test_an_adapter_folder_alone_says_what_to_do(tmp_path: Path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(BadInput, match=r"this is an adapter.*--adapter"):
-        open_subject(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("files", "fix"),
-    [
-        ({}, "no adapter_config"),
-        ({"adapter_config.json": "{}", "adapter_model.bin": "x"}, "pickle adapters are not read"),
-        ({"adapter_config.json": "{}", "adapter_model.safetensors": "x"}, "not a whole safetensors file"),
-    ],
-    ids=["empty", "pickle", "truncated"],
-)
-def test_adapters_are_as_suspect_as_models(stored, tmp_path: Path, files: dict[str, str], fix: str):
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    with pytest.raises(BadInput, match=fix):
-        open_subject(stored("llava"), adapter=tmp_path)
-
-
 def test_a_processor_without_images_is_refused(broken: Path):
     for name in ("preprocessor_config.json", "processor_config.json"):
         (broken / name).unlink(missing_ok=True)

@@ -422,7 +422,7 @@ def test_rows_beyond_the_batch_are_refused(llava: Subject):
 # Adapters -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_lora_layer_is_the_layer_it_wraps(folder, tmp_path):
+def test_a_lora_layer_is_the_layer_it_wraps(folder):
     from peft import LoraConfig, get_peft_model
 
     from glasshouse.model.opening import open_subject
@@ -432,8 +432,8 @@ def test_a_lora_layer_is_the_layer_it_wraps(folder, tmp_path):
     config = LoraConfig(r=2, target_modules=["o_proj", "down_proj", "q_proj"], init_lora_weights=False)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        get_peft_model(plain.model, config).save_pretrained(tmp_path / "adapter")
-    subject = open_subject(place, adapter=tmp_path / "adapter")
+        wrapped = get_peft_model(plain.model, config)
+    subject = open_subject(wrapped, processor=plain.processor)
     assert subject.certificate.failures == ()
     assert subject.anatomy.tower("language").layers[0].attention_writer.endswith("self_attn.o_proj")
     examples = examples_for(subject, 2)

@@ -14,9 +14,9 @@ from typing import Any
 
 from glasshouse.data.strangers import read_object, reason
 from glasshouse.engine.inputs import Input
-from glasshouse.engine.kinds import BASE
+from glasshouse.engine.kinds import BASE, SubjectKind
 from glasshouse.engine.method import Method
-from glasshouse.engine.opening import Opening
+from glasshouse.engine.opening import Opening, on_base
 from glasshouse.organisms.organism import Organism
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.errors import BadInput
@@ -113,7 +113,7 @@ def supply(inputs: Sequence[Input], request: Request, values: Mapping[str, Any] 
     """Read what was written, keep what is there as a value, and add what an organism or an adapter brings; by flag."""
     if request.limit is not None and request.limit < 1:
         raise BadInput(f"--limit {request.limit}: must be at least 1")
-    supplied = dict(values or {})
+    request, supplied = _on_base(inputs, request), dict(values or {})
     for each in inputs:
         if each.flag in supplied:
             each.check(supplied[each.flag])
@@ -142,12 +142,29 @@ def _read(each: Input, texts: Texts, opening: Opening) -> Any:
 
 def _brought(each: Input, inputs: Sequence[Input], request: Request, supplied: Mapping[str, Any]) -> Any:
     """What comes with the other inputs: from an organism its parts, from an adapter the model it is put on."""
+    examined = supplied.get(each.kind.flag)
+    if each.meaning.organism == BASE and isinstance(examined, each.kind.type):
+        base = each.kind.base(examined)
+        if base is not None:
+            return base
     if request.opening.adapter:
-        text = request.inputs.get(each.kind.flag, ())
-        base = each.meaning.organism == BASE and text
-        return each.kind.read(text[0], replace(request.opening, adapter=None)) if base else None
+        return None
     organism = _organism(inputs, request, supplied)
     return each.kind.brought(organism, each.meaning.organism) if organism else None
+
+
+def _on_base(inputs: Sequence[Input], request: Request) -> Request:
+    """A request in which an adapter that was given as the model is put on its base: the base that was given, or that
+    the adapter names."""
+    flag = SubjectKind.flag
+    texts, bases = request.inputs.get(flag, ()), request.inputs.get(BASE, ())
+    if len(texts) != 1 or not any(each.flag == flag and not each.several for each in inputs):
+        return request
+    put = on_base(texts[0], bases[0] if len(bases) == 1 else None, request.opening)
+    if put is None:
+        return request
+    others = {name: each for name, each in request.inputs.items() if name != BASE}
+    return replace(request, inputs={**others, flag: (put[0],)}, opening=put[1])
 
 
 def _organism(inputs: Sequence[Input], request: Request, supplied: Mapping[str, Any]) -> Organism | None:

@@ -286,6 +286,6 @@ def _imported() -> Any:
     try:
         import ray
     except ImportError:
-        raise BadInput("--on ray: Ray is not installed; pip install 'glasshouse[cluster]'") from None
+        raise BadInput("--on ray: Ray is not installed; pip install ray") from None
     logging.getLogger("ray").setLevel(logging.ERROR)
     return ray

@@ -109,6 +109,10 @@ class Kind(ABC, Generic[T]):
         """The organism that a text or value names, so that it can bring the other inputs."""
         return None
 
+    def base(self, value: T) -> T | None:
+        """What an adapter was merged into to make it."""
+        return None
+
     def brought(self, organism: Organism, part: str) -> T | None:
         """What an organism holds for this kind."""
         value = getattr(organism, part) if part and organism.brings(part) else None

@@ -15,7 +15,7 @@ from glasshouse.data.pairs import Pairs
 from glasshouse.engine.inputs import Kind, Meaning
 from glasshouse.engine.opening import Opening, open_model
 from glasshouse.model.finder import unwrapped
-from glasshouse.model.opening import open_subject
+from glasshouse.model.opening import open_subject, opened_base
 from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
@@ -59,7 +59,11 @@ class SubjectKind(Kind[Subject]):
     def text(self, value: Subject) -> str:
         identity, checks = value.identity, value.certificate.checks if value.certificate else ()
         parts = [f"{identity.name}, {identity.architecture}, {identity.dtype}, weights {identity.weights[:16]}…"]
-        parts += [f"{name} {text}" for name in ("revision", "adapter") if (text := getattr(identity, name))]
+        parts += [f"revision {identity.revision}"] if identity.revision else []
+        if identity.adapter:
+            hashes = [str(each)[:16] for each in (identity.adapter_weights, identity.base_weights)]
+            parts += [f"adapter {identity.adapter}, weights {hashes[0]}…"]
+            parts += [f"merged into {identity.base}, weights {hashes[1]}…"]
         failed = sum(not check.passed for check in checks)
         proof = f"anatomy proved by {len(checks)} checks{f', of which {failed} failed' if failed else ''}"
         parts += [proof if checks else "anatomy not proved"]
@@ -71,6 +75,9 @@ class SubjectKind(Kind[Subject]):
 
     def device(self, value: Subject) -> str:
         return str(value.model.device)
+
+    def base(self, value: Subject) -> Subject | None:
+        return opened_base(value) if value.adaptation else None
 
     def organism(self, value: str | Subject) -> Organism | None:
         name = value if isinstance(value, str) else value.name

@@ -1,19 +1,24 @@
 """How does a name become an opened model? A folder, a hub name, `organism:NAME`, or a model that is loaded already."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from glasshouse.model.adapters.drawing import AdapterAnatomy
+from glasshouse.model.adapters.reading import is_adapter, read_adapter
 from glasshouse.model.anatomy import Anatomy
-from glasshouse.model.opening import open_anatomy, open_subject
+from glasshouse.model.opening import named_base, open_adapter_anatomy, open_anatomy, open_subject
+from glasshouse.model.placement import check_device
 from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
 from glasshouse.values.errors import BadInput
 
+GROWN = ("adapter", "revision", "device", "dtype")
+"""Settings that an organism does not take: they were chosen when it was grown."""
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -47,6 +52,7 @@ def open_model(
     *,
     processor: Any = None,
     adapter: str | Path | None = None,
+    base: str | Path | None = None,
     revision: str | None = None,
     dtype: torch.dtype | str = "auto",
     device: str | Mapping[str, Any] | None = None,
@@ -54,25 +60,49 @@ def open_model(
     remote_code: bool = False,
     unproved: bool = False,
 ) -> Subject:
-    """Open a folder, a hub name, `organism:NAME` or a loaded model; see `open_subject`."""
+    """Open a folder, a hub name, `organism:NAME`, an adapter's folder or a loaded model; see `open_subject`."""
     if isinstance(source, str) and shelf.is_organism(source):
-        settings = {"processor": processor, "adapter": adapter, "revision": revision, "device": device}
-        named = [name for name, value in settings.items() if value is not None] + ["dtype"] * (dtype != "auto")
-        if named:
-            raise BadInput(f"{source}: an organism is opened as it was grown; leave out {', '.join(named)}")
-        return shelf.take(source)
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise BadInput(f"dtype {dtype}: write one of {', '.join(DTYPES)}")
-        dtype = DTYPES[dtype]
+        return _organism(
+            source, processor=processor, adapter=adapter, base=base, revision=revision, device=device, dtype=dtype
+        )
     return open_subject(
-        source, processor=processor, adapter=adapter, revision=revision, dtype=dtype, device=device,
-        download=download, remote_code=remote_code, unproved=unproved,
+        source, processor=processor, adapter=adapter, base=base, revision=revision, dtype=_read_dtype(dtype),
+        device=device, download=download, remote_code=remote_code, unproved=unproved,
     )  # fmt: skip
 
 
-def anatomy_of(source: str, opening: Opening) -> Anatomy:
-    """The anatomy of a name, from its configuration alone."""
+def on_base(source: str, base: str | None, opening: Opening) -> tuple[str, Opening] | None:
+    """The base of an adapter's folder, and how to open the two together; None for what is no adapter."""
+    if shelf.is_organism(source) or not is_adapter(source):
+        return None
+    if opening.adapter is not None:
+        raise BadInput(f"{source}: this is an adapter; give the model to merge {opening.adapter} into")
+    name, revision = named_base(read_adapter(Path(source)), base, opening.revision, download=opening.download)
+    return name, replace(opening, adapter=source, revision=revision)
+
+
+def anatomy_of(source: str, opening: Opening, base: str | None = None) -> tuple[Anatomy, AdapterAnatomy | None]:
+    """The anatomy of a name, from its configuration alone, and what an adapter does to it."""
     if shelf.is_organism(source):
-        return shelf.take(source).anatomy
-    return open_anatomy(source, revision=opening.revision, download=opening.download, remote_code=opening.remote_code)
+        return _organism(source, **{name: opening.settings[name] for name in GROWN}, base=base).anatomy, None
+    _read_dtype(opening.dtype)
+    check_device(opening.device)
+    ways = {"revision": opening.revision, "download": opening.download, "remote_code": opening.remote_code}
+    anatomy = open_anatomy(source, base=base, **ways)
+    return anatomy, open_adapter_anatomy(source, base=base, **ways) if is_adapter(source) else None
+
+
+def _organism(name: str, **settings: Any) -> Subject:
+    """The organism, as it was grown."""
+    refused = [
+        setting for setting, value in settings.items() if value is not None and (setting, value) != ("dtype", "auto")
+    ]
+    if refused:
+        raise BadInput(f"{name}: an organism is opened as it was grown; leave out {', '.join(refused)}")
+    return shelf.take(name)
+
+
+def _read_dtype(dtype: torch.dtype | str) -> torch.dtype | str:
+    if isinstance(dtype, str) and dtype not in DTYPES:
+        raise BadInput(f"dtype {dtype}: write one of {', '.join(DTYPES)}")
+    return DTYPES[dtype] if isinstance(dtype, str) else dtype

@@ -9,3 +9,5 @@ from glasshouse.methods.backdoor.norm_law import norm_law as norm_law
 from glasshouse.methods.backdoor.purify import purify as purify
 from glasshouse.methods.backdoor.recovery import recovery as recovery
 from glasshouse.methods.backdoor.spectrum import spectrum as spectrum
+from glasshouse.methods.integrity.changed import changed as changed
+from glasshouse.methods.integrity.diff import diff as diff

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -29,9 +31,7 @@ def check_folder(folder: Path) -> None:
     """Refuse pickles, missing shards and truncated files, each with its fix."""
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
-            raise BadInput(
-                f"{folder}: this is an adapter; open the model it was trained on and add it: --adapter {folder}"
-            )
+            raise BadInput(f"{folder}: this is an adapter, which is no base; give the folder of a whole model")
         raise BadInput(f"{folder}: no config.json in this folder; point to a Hugging Face checkpoint")
     tensors = sorted(folder.glob("*.safetensors"))
     if (folder / INDEX).is_file():
@@ -53,6 +53,14 @@ def check_file(file: Path) -> None:
     """Refuse a safetensors file that is truncated or is something else."""
     with strangers_files(file, "not a whole safetensors file", "download it again"), safe_open(file, framework="pt"):
         pass
+
+
+def is_cached(name: str, revision: str | None) -> bool:
+    """Whether the configuration of a hub model lies in the local cache."""
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
+    except HFValidationError:  # no name that the hub could have
+        return False
 
 
 def _shards(index: Path) -> set[str]:

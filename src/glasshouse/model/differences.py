@@ -18,10 +18,11 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.finder import unwrapped
-from glasshouse.model.identity import config_hash
+from glasshouse.model.identity import config_text
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.spectra import rounding_floor
 from glasshouse.values.errors import BadInput
@@ -123,7 +124,7 @@ def differing_parts(subject: Subject, base: Subject) -> tuple[str, ...]:
 
 def setting_differences(subject: Subject, base: Subject) -> tuple[str, ...]:
     """What differs and is no weight: configurations, chat template, tokenizer, image processor."""
-    after, before = _settings(subject), _settings(base)
+    after, before = settings(subject), settings(base)
     return tuple(name for name in {**before, **after} if before.get(name) != after.get(name))
 
 
@@ -137,21 +138,26 @@ def state(subject: Subject) -> Mapping[str, Tensor]:
 
 
 def part_of(subject: Subject, name: str) -> WeightPart:
-    """The part of the model that a weight belongs to: the one with the longest path that its name begins with."""
-    paths = _paths(subject, subject.anatomy)
-    inside = [path for path in paths if not path or name.startswith(f"{path}.")]
+    """The part of the model that a weight belongs to."""
+    return part_in(paths_of_parts(unwrapped(subject.model), subject.anatomy), name)
+
+
+def part_in(paths: Mapping[str, WeightPart], name: str) -> WeightPart:
+    """The part with the longest path that the name of a weight or module begins with."""
+    inside = [path for path in paths if not path or f"{name}.".startswith(f"{path}.")]
     return paths[max(inside, key=len)] if inside else "elsewhere"
 
 
-def _paths(subject: Subject, anatomy: Anatomy) -> dict[str, WeightPart]:
+def paths_of_parts(model: PreTrainedModel, anatomy: Anatomy) -> dict[str, WeightPart]:
+    """Module paths of a model's parts; the model may lie on the meta device."""
     paths: dict[str, WeightPart] = {}
     if anatomy.language is not None:
         paths[anatomy.language.path] = "language"
     if anatomy.vision is not None:
         paths[anatomy.vision.path] = "vision"
     if anatomy.language is not None:
-        table = unwrapped(subject.model).get_input_embeddings()
-        paths |= {path: "embeddings" for path, module in unwrapped(subject.model).named_modules() if module is table}
+        table = model.get_input_embeddings()
+        paths |= {path: "embeddings" for path, module in model.named_modules() if module is table}
         if anatomy.language.unembedding is not None:
             paths[anatomy.language.unembedding] = "head"
     if anatomy.projector is not None:
@@ -159,13 +165,14 @@ def _paths(subject: Subject, anatomy: Anatomy) -> dict[str, WeightPart]:
     return paths
 
 
-def _settings(subject: Subject) -> dict[str, str]:
+def settings(subject: Subject) -> dict[str, str]:
+    """All that steers a model and is no weight, as text, by what it is."""
     model = unwrapped(subject.model)
     generation = getattr(model, "generation_config", None)
-    settings = {"configuration": config_hash(model.config)}
+    texts = {"configuration": config_text(model.config)}
     if generation is not None:
-        settings["generation configuration"] = generation.to_json_string(use_diff=True, ignore_metadata=True)
-    return settings | (subject.prompts.settings() if subject.prompts.original is not None else {})
+        texts["generation configuration"] = generation.to_json_string(use_diff=True, ignore_metadata=True)
+    return texts | (subject.prompts.settings() if subject.prompts.original is not None else {})
 
 
 def _read(name: str, stored: Tensor | None, owner: str) -> Tensor:

@@ -35,6 +35,13 @@ class Identity:
     dtype: str
     revision: str | None = None
     adapter: str | None = None
+    """Folder of the adapter whose updates are in the weights."""
+    adapter_weights: str | None = None
+    """SHA-256 of that adapter's settings and weights."""
+    base: str | None = None
+    """Name of the model it was merged into."""
+    base_weights: str | None = None
+    """SHA-256 of that model's weights."""
 
 
 UNHASHED = "not hashed"
@@ -72,10 +79,14 @@ _BESIDE = ("_name_or_path", "architectures", "transformers_version", "dtype", "t
 Identity has its own fields for these, and saving a model sets some of them."""
 
 
+def config_text(config: PreTrainedConfig) -> str:
+    """All that a configuration says of what weights compute, as JSON."""
+    return json.dumps(_essential(json.loads(config.to_json_string(use_diff=False))), sort_keys=True)
+
+
 def config_hash(config: PreTrainedConfig) -> str:
-    """SHA-256 of all that a configuration says of what weights compute."""
-    text = json.dumps(_essential(json.loads(config.to_json_string(use_diff=False))), sort_keys=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    """SHA-256 of `config_text`."""
+    return hashlib.sha256(config_text(config).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def generation_hash(settings: GenerationConfig | None) -> str:

@@ -66,7 +66,7 @@ def _needs_accelerate(named: str) -> None:
     try:
         import accelerate  # noqa: F401
     except ImportError:
-        raise BadInput(f"{named}: needs accelerate: pip install 'glasshouse[large]'") from None
+        raise BadInput(f"{named}: needs accelerate: pip install accelerate") from None
 
 
 def check_stored(name: str, model: PreTrainedModel) -> None:

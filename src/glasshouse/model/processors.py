@@ -59,7 +59,7 @@ class LeftOut(PushToHubMixin):
         return self.stated.get(name)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        raise BadInput(f"{self.kind}: this part was left out; for videos install glasshouse[vision]")
+        raise BadInput(f"{self.kind}: this part was left out; for videos install torchvision for your torch")
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self.stated)

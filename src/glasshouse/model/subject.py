@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 
 from glasshouse.data.examples import Example, Examples
+from glasshouse.model.adapters.adaptation import Adaptation
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.certificate import Certificate
 from glasshouse.model.finder import find_anatomy, unwrapped
@@ -69,12 +70,14 @@ class Subject:
         name: str,
         *,
         revision: str | None = None,
-        adapter: str | None = None,
         origin: Origin | None = None,
+        adaptation: Adaptation | None = None,
     ) -> None:
-        self.model, self.name, self.revision, self.adapter = model, name, revision, adapter
+        self.model, self.name, self.revision = model, name, revision
         self.origin = origin
         """How to open the same model again; None for a model that was handed in as an object."""
+        self.adaptation = adaptation
+        """What its weights are made of where an adapter was merged into a base; None for a model of its own."""
         self.anatomy: Anatomy = find_anatomy(model)
         self.prompts = Prompts(processor, self.anatomy, unwrapped(model).config)
         self.certificate: Certificate | None = None
@@ -135,7 +138,7 @@ class Subject:
             parameters=sum(parameter.numel() for parameter in parameters),
             dtype=str(self.model.dtype).removeprefix("torch."),
             revision=self.revision,
-            adapter=self.adapter,
+            **(self.adaptation.ingredients if self.adaptation else {}),
         )
 
     def recheck(self) -> None:

@@ -2,7 +2,8 @@
 
     Patch({"model.multi_modal_projector.linear_2.weight": LowRank(left, right)})
 
-Every delta is added to a weight, except `Whole`, which replaces it bit for bit. `model/patches.py` applies them.
+Every delta is added to a weight, except `Whole`, which replaces it bit for bit, and `Rounded`, which quantises it.
+`model/patches.py` applies them.
 """
 
 from collections.abc import Callable, Mapping
@@ -125,6 +126,24 @@ class Rows(Delta):
         _fits(self.places, self.values.shape[0], weight.shape[self.axis], "rows")
         other = (self.values.shape[1],)
         return (*other, weight.shape[1]) if self.axis else (weight.shape[0], *other)
+
+
+@dataclass(frozen=True, eq=False)
+class Rounded(Delta):
+    """The weight on a grid of 2^bits - 1 levels per row, symmetric about zero, as quantised checkpoints store it."""
+
+    bits: int = 8
+
+    def onto(self, weight: Tensor) -> Tensor:
+        exact = weight.float()
+        levels = 2 ** (self.bits - 1) - 1
+        step = exact.abs().amax(tuple(range(1, exact.ndim)), keepdim=True).clamp_min(1e-30) / levels
+        return ((exact / step).round() * step).to(weight.dtype)
+
+    def shape_on(self, weight: Tensor) -> tuple[int, ...]:
+        if not 2 <= self.bits <= 16:
+            raise ValueError(f"{self.bits} bits; from 2 to 16 can be asked for")
+        return tuple(weight.shape)
 
 
 @dataclass(frozen=True)

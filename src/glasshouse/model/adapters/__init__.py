@@ -1,0 +1,1 @@
+"""PEFT adapters: read, merged into their base, shown what comes with them, and drawn."""
