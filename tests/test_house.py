@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -205,18 +204,22 @@ print(json.dumps(read))
 
 
 def test_importing_is_quick(tmp_path: Path):
-    code = "import time, json; t = time.perf_counter(); import glasshouse; print(json.dumps(time.perf_counter() - t))"
+    """CPU time, which other work on the machine does not lengthen; `bench/startup.py` measures what a user waits."""
+    code = "import time, json; t = time.process_time(); import glasshouse; print(json.dumps(time.process_time() - t))"
     assert min(python(code, tmp_path) for _ in range(5)) < 0.1
 
 
-def test_listing_is_quick_and_imports_no_torch(tmp_path: Path):
+def test_listing_is_quick(tmp_path: Path):
+    """CPU time of the whole process, interpreter included, as above."""
     command = Path(sys.executable).with_name("glasshouse")
-    took = []
-    for _ in range(5):
-        began = time.perf_counter()
+
+    def seconds() -> float:
+        before = os.times()
         subprocess.run([command, "list"], cwd=tmp_path, check=True, capture_output=True)
-        took.append(time.perf_counter() - began)
-    assert min(took) < 0.3
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    assert min(seconds() for _ in range(5)) < 0.3
     assert list(tmp_path.iterdir()) == []
 
 

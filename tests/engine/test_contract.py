@@ -224,12 +224,20 @@ def documented(chosen: Method[Finding]) -> dict[str, str]:
     return found
 
 
+def unfounded(method: Method[Finding]) -> tuple[Verdict, ...]:
+    """Verdicts for which an untrained model gives no reason: an alarm, and from an adviser, who judges nothing, a pass."""
+    return (Verdict.PASS,) if method.role == "adviser" else (Verdict.CONCERN, Verdict.FAIL)
+
+
+@each_method
+def test_an_untrained_model_raises_no_alarm(answer: Answer):
+    """The negative control, on the untrained samples; `make test-slow` repeats it on other seeds."""
+    assert answer.run.finding.verdict not in unfounded(answer.asked)
+
+
 @pytest.mark.slow  # every method, three to five times
 @each_method
-def test_its_negative_control_raises_no_alarm(entry: Entry, monkeypatch: pytest.MonkeyPatch):
-    """Fresh models that have learned nothing: at most one in five may look as if something had been planted.
-
-    A judge's or a witness's concern counts as an alarm; an adviser may not pass what it does not judge."""
+def test_at_most_one_of_several_untrained_models_raises_an_alarm(entry: Entry):
     chosen = load(entry.name)
     verdicts: list[Verdict] = []
     values = samples(chosen)
@@ -240,8 +248,7 @@ def test_its_negative_control_raises_no_alarm(entry: Entry, monkeypatch: pytest.
                    for number, flag in enumerate(fresh)}  # fmt: skip
         require(chosen, values)
         verdicts.append(chosen.answer(values, chosen.small).verdict)
-    wrong = (Verdict.PASS,) if chosen.role == "adviser" else (Verdict.CONCERN, Verdict.FAIL)
-    assert sum(verdict in wrong for verdict in verdicts) <= 1, verdicts
+    assert sum(verdict in unfounded(chosen) for verdict in verdicts) <= 1, verdicts
 
 
 def test_there_is_something_to_hold_to_the_contract():
