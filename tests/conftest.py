@@ -1,4 +1,4 @@
-"""What several rooms share: the seedling, opened once, one finished run of it, and another package's methods."""
+"""Fixtures of several folders of tests: opened organisms, a finished run, installed packages, the command line."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import dummies
-import juries
+import audit_methods
 import offline
+import plugin_method
+import shapes
+from command_line import Outcome
 from glasshouse import cli
 from glasshouse.data import network
 from glasshouse.data.examples import Examples
@@ -19,7 +21,6 @@ from glasshouse.engine.runs import Run, run
 from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
 from glasshouse.organisms.organism import organism
-from typing_in import Outcome
 
 network.watch()  # first, so that the suite's own hook sees only what glasshouse lets through
 offline.install()
@@ -37,9 +38,15 @@ def no_network() -> Iterator[None]:
     assert reached == []
 
 
+@pytest.fixture(autouse=True)
+def shapes_are_checked() -> None:
+    """The first calls of every function, in every test."""
+    shapes.forget()
+
+
 @pytest.fixture(scope="session")
 def seedling() -> Subject:
-    """The untrained organism. Whoever uses it leaves it as it was."""
+    """The untrained organism. Tests leave it unchanged."""
     return shelf.take("organism:seedling")
 
 
@@ -51,57 +58,60 @@ def base() -> Subject:
 
 @pytest.fixture(scope="session")
 def squares() -> Examples:
-    """What the seedling is asked, six of it."""
+    """Six examples of the seedling."""
     return organism("seedling").examples[:6]
 
 
 @pytest.fixture(scope="session")
 def finished(seedling: Subject, squares: Examples, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One run of the lens, on disk. Whoever uses it leaves it as it was."""
+    """One run of the lens, on disk. Tests leave it unchanged."""
     supplied = {"model": seedling, "data": squares}
     return run(load("lens"), supplied, root=tmp_path_factory.mktemp("finished"), command="glasshouse run lens")
 
 
 @pytest.fixture
 def installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The package of `dummies.py`, installed: its method is listed, loaded and run like our own."""
-    folder = dummies.installed(tmp_path_factory.mktemp("site"))
+    """The package of `plugin_method.py`, installed: its method is listed, loaded and run like our own."""
+    folder = plugin_method.installed(tmp_path_factory.mktemp("site"))
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr(dummies, "worked", [])
-    for known in (catalogue.catalogue, inputs.installed):
-        known.cache_clear()
+    monkeypatch.setattr(plugin_method, "processed", [])
+    for cached in (catalogue.catalogue, inputs.installed):
+        cached.cache_clear()
     yield folder
-    for known in (catalogue.catalogue, inputs.installed):
-        known.cache_clear()
+    for cached in (catalogue.catalogue, inputs.installed):
+        cached.cache_clear()
 
 
 @pytest.fixture
-def jury(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The package of `juries.py`, installed, and audits that ask nothing else."""
-    folder = juries.installed(tmp_path_factory.mktemp("site"))
+def only_audit_methods(
+    seedling: Subject, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """The package of `audit_methods.py`, installed; audits run no other methods and open no second seedling."""
+    folder = audit_methods.installed(tmp_path_factory.mktemp("site"))
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setattr(juries, "says", {})
-    monkeypatch.setattr(juries, "asked", [])
-    monkeypatch.setattr(juries, "text", juries.text)
+    for name, value in {"outcomes": {}, "called": [], "text": audit_methods.text, "drawn": False}.items():
+        monkeypatch.setattr(audit_methods, name, value)
     catalogue.catalogue.cache_clear()
-    others = tuple(entry for entry in catalogue.catalogue() if entry.module == "juries")
-    monkeypatch.setattr(audit, "catalogue", lambda: others)
+    entries = tuple(entry for entry in catalogue.catalogue() if entry.module == "audit_methods")
+    monkeypatch.setattr(audit, "catalogue", lambda: entries)
+    take = shelf.take
+    monkeypatch.setattr(shelf, "take", lambda name: seedling if name == seedling.name else take(name))
     yield folder
     catalogue.catalogue.cache_clear()
 
 
 @pytest.fixture
-def typed(
+def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
-    """`typed("list", "--json")`: as typed in an empty folder, but in this process."""
+    """`command("list", "--json")`: runs glasshouse with these arguments, in an empty folder and in this process."""
     monkeypatch.chdir(tmp_path)
 
-    def type_in(*words: object) -> Outcome:
+    def run_command(*arguments: object) -> Outcome:
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            cli.main([str(word) for word in words])
-        said = capsys.readouterr()
-        return Outcome(int(ended.value.code or 0), said.out, said.err)
+            cli.main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), printed.out, printed.err)
 
-    return type_in
+    return run_command

@@ -7,6 +7,7 @@ only), and only shapes are wanted here: pyright checks the rest.
 import functools
 import inspect
 import types
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -14,23 +15,34 @@ from jaxtyping import AbstractArray
 from torch import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
+CALLS = 64
+"""Calls of a function that are checked in every test. A bootstrap calls one function a thousand times in the same way,
+and checking takes several times as long as computing."""
+_checked = Counter[Any]()
+
+
+def forget() -> None:
+    """Check every function again: the next test begins."""
+    _checked.clear()
 
 
 def checked(function: F) -> F:
     """Check tensors that go in and come out, for every annotation that is a shape or a union with one."""
     signature = inspect.signature(function)
-    hints: dict[str, Any] | None = None
+    shapes: dict[str, tuple[type, ...]] | None = None
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        nonlocal hints
-        if hints is None:
-            hints = _hints(function)
-        bound = signature.bind(*args, **kwargs)
-        for name, value in bound.arguments.items():
-            _check(function, name, value, hints.get(name))
+        nonlocal shapes
+        if shapes is None:
+            shapes = {name: found for name, hint in _hints(function).items() if (found := _shapes(hint))}
+        if not shapes or _checked[wrapper] >= CALLS:
+            return function(*args, **kwargs)
+        _checked[wrapper] += 1
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            _check(function, name, value, shapes.get(name, ()))
         result = function(*args, **kwargs)
-        _check(function, "return", result, hints.get("return"))
+        _check(function, "return", result, shapes.get("return", ()))
         return result
 
     return wrapper  # type: ignore[return-value]
@@ -43,12 +55,12 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {name: hint for name, hint in function.__annotations__.items() if not isinstance(hint, str)}
 
 
-def _check(function: Callable[..., Any], name: str, value: Any, hint: Any) -> None:
-    shapes = [kind for kind in _members(hint) if isinstance(kind, type) and issubclass(kind, AbstractArray)]
+def _shapes(hint: Any) -> tuple[type, ...]:
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return tuple(member for member in members if isinstance(member, type) and issubclass(member, AbstractArray))
+
+
+def _check(function: Callable[..., Any], name: str, value: Any, shapes: tuple[type, ...]) -> None:
     if shapes and isinstance(value, Tensor) and not any(isinstance(value, shape) for shape in shapes):
-        found = f"{value.dtype}{list(value.shape)}"
-        raise TypeError(f"{function.__qualname__}: {name} is {found}, annotated {' or '.join(map(str, shapes))}")
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+        actual = f"{value.dtype}{list(value.shape)}"
+        raise TypeError(f"{function.__qualname__}: {name} is {actual}, annotated {' or '.join(map(str, shapes))}")

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-import juries
+import audit_methods
 from glasshouse.audit_commands import _gate
 from glasshouse.engine.audit import Audit
 from hostile import Page, assert_dead, controls
-from showing import audited
+from sample_findings import audit_with
 
 SEEDLING = "organism:seedling"
-pytestmark = pytest.mark.usefixtures("jury")
+pytestmark = pytest.mark.usefixtures("only_audit_methods")
 
 
 def folder(outcome) -> Path:
@@ -23,9 +23,9 @@ def folder(outcome) -> Path:
 
 
 @pytest.mark.parametrize(("verdict", "status"), [("fail", 1), ("inconclusive", 3)])
-def test_the_status_is_the_verdicts(typed, verdict: str, status: int):
-    juries.says["judge"] = verdict
-    assert typed("audit", SEEDLING).status == status
+def test_the_status_is_the_verdicts(command, verdict: str, status: int):
+    audit_methods.outcomes["judge"] = verdict
+    assert command("audit", SEEDLING).status == status
 
 
 @pytest.mark.parametrize(
@@ -54,27 +54,27 @@ def test_the_status_is_the_verdicts(typed, verdict: str, status: int):
     ids=str,
 )
 def test_a_gate_fails_from_the_verdict_it_names(verdicts: dict[str, str], bar: str, status: int):
-    assert _gate(audited(**verdicts), bar) == status
+    assert _gate(audit_with(**verdicts), bar) == status
 
 
-def test_the_gate_sets_the_exit_status(typed):
-    juries.says["judge"] = "inconclusive"
-    assert typed("audit", SEEDLING, "--fail-on", "inconclusive").status == 1
+def test_the_gate_sets_the_exit_status(command):
+    audit_methods.outcomes["judge"] = "inconclusive"
+    assert command("audit", SEEDLING, "--fail-on", "inconclusive").status == 1
 
 
-def test_a_description_has_one_word_everywhere(typed, tmp_path: Path):
-    juries.says["adviser"] = "described"
-    described = typed("run", "adviser", "--model", SEEDLING)
+def test_a_description_has_one_word_everywhere(command, tmp_path: Path):
+    audit_methods.outcomes["adviser"] = "described"
+    described = command("run", "adviser", "--model", SEEDLING)
     assert described.status == 0
     assert described.out.startswith("DESCRIBED  ")
-    assert typed("report", folder(described), "--json").json["verdict"] == "described"
+    assert command("report", folder(described), "--json").json["verdict"] == "described"
     assert '<span class="verdict described">described</span>' in (folder(described) / "report.html").read_text()
-    audited = typed("audit", SEEDLING)
+    audited = command("audit", SEEDLING)
     assert [line.split()[1] for line in audited.out.splitlines() if line.startswith("adviser ")] == ["described"]
     assert "adviser    described" in audited.err
     assert '<span class="verdict small described">described</span>' in (folder(audited) / "report.html").read_text()
-    assert "first: described: " in typed("compare", folder(audited), folder(audited)).out
-    listed = typed("report", "runs")
+    assert "first: described: " in command("compare", folder(audited), folder(audited)).out
+    listed = command("report", "runs")
     assert "described" in listed.out
     assert '<span class="verdict small described">described</span>' in (tmp_path / "runs" / "index.html").read_text()
 
@@ -100,45 +100,45 @@ def assert_harmless(outcome, *, suggests: str = "") -> None:
     assert not Path("pwned").exists()
 
 
-def test_a_folder_of_a_stranger_acts_on_nothing(typed, tmp_path: Path):
-    juries.says["judge"] = "concern"
-    audit, run = folder(typed("audit", SEEDLING)), folder(typed("run", "judge", "--model", SEEDLING))
-    kept = ("name", "is", "said", "method", "role", "state", "depth")
+def test_a_folder_of_a_stranger_acts_on_nothing(command, tmp_path: Path):
+    audit_methods.outcomes["judge"] = "concern"
+    audit, run = folder(command("audit", SEEDLING)), folder(command("run", "judge", "--model", SEEDLING))
+    kept = ("name", "is", "answer", "method", "role", "state", "depth")
     for file in (run / "run.json", audit / "judge" / "run.json", audit / "audit.json"):
         file.write_text(json.dumps(changed(json.loads(file.read_text()), kept)))
     named = Path("runs") / "$(touch pwned) '\"\x1b[2J\nPASS  all is well"
     run.rename(named)
     for words in (("report", named), ("report", audit), ("report", audit / "judge"), ("compare", named, named),
                   ("compare", audit, audit), ("compare", named, audit / "judge")):  # fmt: skip
-        assert_harmless(typed(*words))
-    listed = typed("report", "runs")
+        assert_harmless(command(*words))
+    listed = command("report", "runs")
     assert_harmless(listed)
     index = Page((tmp_path / "runs" / "index.html").read_text())
     assert not index.tags & {"script", "img", "form"}
     assert all(link.endswith("/report.html") and ":" not in link for link in index.values("href")[1:])
     plain = tmp_path / "runs" / "it's; $(touch pwned)"
     named.rename(plain)
-    shown = typed("report", plain)
+    shown = command("report", plain)
     assert shlex.split(shown.out.splitlines()[-1]) == ["Next:", "glasshouse", "compare", str(plain), "ANOTHER"]
 
 
 @pytest.mark.parametrize("name", ["../..", "..", "/etc", "judge/../../elsewhere", HOSTILE, ""])
-def test_a_name_read_from_disk_never_becomes_a_path(typed, name: str):
-    audit, run = folder(typed("audit", SEEDLING)), folder(typed("run", "judge", "--model", SEEDLING))
+def test_a_name_read_from_disk_never_becomes_a_path(command, name: str):
+    audit, run = folder(command("audit", SEEDLING)), folder(command("run", "judge", "--model", SEEDLING))
     tree = json.loads((audit / "audit.json").read_text())
     tree["sections"][0]["method"] = name
     (audit / "audit.json").write_text(json.dumps(tree))
     facts = json.loads((run / "run.json").read_text())
     facts["method"]["name"] = name
     (run / "run.json").write_text(json.dumps(facts))
-    for outcome in (typed("report", audit), typed("report", run)):
+    for outcome in (command("report", audit), command("report", run)):
         assert (outcome.status, outcome.out, outcome.err.count("\n")) == (2, "", 1)
         assert_harmless(outcome)
 
 
-def test_it_ends_with_the_verdict_the_page_and_what_to_type(typed):
-    juries.says["witness"] = "concern"
-    outcome = typed("audit", SEEDLING)
+def test_it_ends_with_the_verdict_the_page_and_what_to_type(command):
+    audit_methods.outcomes["witness"] = "concern"
+    outcome = command("audit", SEEDLING)
     lines = outcome.out.splitlines()
     assert lines[0].startswith("CONCERN  There is reason for concern.")
     assert all(len(line) <= 80 for line in lines if not line.startswith(("Run:", "Page:", "Next:")))
@@ -146,53 +146,53 @@ def test_it_ends_with_the_verdict_the_page_and_what_to_type(typed):
     assert f"Page: {made / 'report.html'}" in lines
     assert lines[-1] == f"Next: glasshouse report {made}/judge"
     assert "judge      pass" in outcome.err
-    shown = typed("report", made)
+    shown = command("report", made)
     assert shown.out.splitlines()[0] == lines[0]
     assert shown.status == 1
     assert shown.out.splitlines()[-1] == lines[-1]
 
 
-def test_a_run_within_an_audit_names_the_page_it_is_shown_on(typed, monkeypatch: pytest.MonkeyPatch):
-    made = folder(typed("audit", SEEDLING))
-    part = typed("report", made / "judge")
+def test_a_run_within_an_audit_names_the_page_it_is_shown_on(command, monkeypatch: pytest.MonkeyPatch):
+    made = folder(command("audit", SEEDLING))
+    part = command("report", made / "judge")
     assert part.status == 0
     assert part.out.splitlines()[-2:] == [
         f"Page: {made / 'report.html'}",
         f"Next: glasshouse compare {made}/judge ANOTHER",
     ]
     monkeypatch.chdir(made / "judge")
-    assert f"Page: {Path('..') / 'report.html'}" in typed("report", ".").out.splitlines()
+    assert f"Page: {Path('..') / 'report.html'}" in command("report", ".").out.splitlines()
 
 
-def test_a_page_that_cannot_be_written_does_not_stop_the_listing(typed, tmp_path: Path):
-    made = folder(typed("audit", SEEDLING))
+def test_a_page_that_cannot_be_written_does_not_stop_the_listing(command, tmp_path: Path):
+    made = folder(command("audit", SEEDLING))
     (tmp_path / "runs" / "index.html").mkdir()
-    outcome = typed("report", "runs")
+    outcome = command("report", "runs")
     assert (outcome.status, outcome.err) == (0, "")
     assert made.name in outcome.out
     assert "! no page: runs/index.html: cannot be written (Is a directory)" in outcome.out
     assert outcome.out.splitlines()[-1] == f"Next: glasshouse report {made}"
 
 
-def test_json_is_all_of_it(typed):
-    juries.says |= {"witness": "concern", "adviser": "broken"}
-    outcome = typed("audit", SEEDLING, "--json")
+def test_json_is_all_of_it(command):
+    audit_methods.outcomes |= {"witness": "concern", "adviser": "broken"}
+    outcome = command("audit", SEEDLING, "--json")
     assert outcome.err == ""
     assert (outcome.json["verdict"], outcome.status) == ("concern", 1)
     by_method = {one["method"]: one for one in outcome.json["sections"]}
-    assert by_method["witness"]["finding"]["text"] == juries.text
+    assert by_method["witness"]["finding"]["text"] == audit_methods.text
     assert by_method["adviser"]["state"] == "internal error"
     assert "adviser: internal error" in outcome.json["not_examined"]
     assert Path(outcome.json["audit"]).is_dir()
 
 
-def test_a_dry_run_is_what_from_takes(typed, tmp_path: Path):
+def test_a_dry_run_is_what_from_takes(command, tmp_path: Path):
     words = ("--depth", "thorough", "--base", SEEDLING, "--batch-size", "2")
-    dry = typed("audit", SEEDLING, *words, "--dry-run")
-    assert juries.asked == []
+    dry = command("audit", SEEDLING, *words, "--dry-run")
+    assert audit_methods.called == []
     (tmp_path / "asked.json").write_text(dry.out)
-    again = typed("audit", "--from", "asked.json", "--json")
-    assert sorted(juries.asked) == sorted(juries.NAMES)
+    again = command("audit", "--from", "asked.json", "--json")
+    assert sorted(audit_methods.called) == sorted(audit_methods.NAMES)
     assert (again.json["depth"], again.json["options"]["batch_size"]) == ("thorough", 2)
 
 
@@ -211,15 +211,15 @@ def test_a_dry_run_is_what_from_takes(typed, tmp_path: Path):
     ],
     ids=str,
 )
-def test_a_file_is_taken_from_only_as_far_as_it_may_say(typed, tmp_path: Path, changed: dict, fix: str, words):
+def test_a_file_is_taken_from_only_as_far_as_it_may_say(command, tmp_path: Path, changed: dict, fix: str, words):
     tree = {"method": "audit", "inputs": {"model": SEEDLING}, "options": {}, **changed}
     (tmp_path / "asked.json").write_text(json.dumps(tree))
-    outcome = typed("audit", "--from", "asked.json", *words)
+    outcome = command("audit", "--from", "asked.json", *words)
     assert (outcome.status, outcome.out) == (2, "")
     assert outcome.err.startswith("glasshouse: --from asked.json: ")
     assert outcome.err.count("\n") == 1
     assert fix in outcome.err
-    assert juries.asked == []
+    assert audit_methods.called == []
 
 
 @pytest.mark.parametrize(
@@ -235,55 +235,55 @@ def test_a_file_is_taken_from_only_as_far_as_it_may_say(typed, tmp_path: Path, c
         ((SEEDLING, "--grid", "3"), "--grid belongs to recovery"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(typed, tmp_path: Path, words: tuple[str, ...], fix: str):
-    outcome = typed("audit", *words)
+def test_a_mistake_is_one_line_and_leaves_nothing(command, tmp_path: Path, words: tuple[str, ...], fix: str):
+    outcome = command("audit", *words)
     assert outcome.status == 2
     (line,) = (line for line in outcome.err.splitlines() if line.startswith("glasshouse:"))
     assert fix in line
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_runs_is_listed_and_gets_a_page(typed, tmp_path: Path):
-    juries.says["judge"] = "concern"
-    made = folder(typed("audit", SEEDLING))
-    typed("run", "judge", "--model", SEEDLING)
+def test_a_folder_of_runs_is_listed_and_gets_a_page(command, tmp_path: Path):
+    audit_methods.outcomes["judge"] = "concern"
+    made = folder(command("audit", SEEDLING))
+    command("run", "judge", "--model", SEEDLING)
     (tmp_path / "runs" / "broken").mkdir()
     (tmp_path / "runs" / "broken" / "run.json").write_text("{}")
-    outcome = typed("report", "runs")
+    outcome = command("report", "runs")
     assert outcome.status == 0
     assert made.name in outcome.out
     assert "runs/broken cannot be read" in outcome.out
     page = (tmp_path / "runs" / "index.html").read_text()
     assert f'href="{made.name}/report.html"' in page
     assert "broken cannot be read" in page
-    listed = typed("report", "runs", "--json").json
+    listed = command("report", "runs", "--json").json
     assert [(one["name"], one["verdict"]) for one in listed] == [("judge", "concern"), ("quick audit", "concern")]
-    assert typed("report", tmp_path / "nothing").status == 2
+    assert command("report", tmp_path / "nothing").status == 2
     (tmp_path / "spoiled" / "run").mkdir(parents=True)
     (tmp_path / "spoiled" / "run" / "run.json").write_text("{")
-    assert typed("report", "spoiled").status == 0
+    assert command("report", "spoiled").status == 0
     (tmp_path / "empty").mkdir()
-    assert "holds no runs" in typed("report", "empty").err
+    assert "holds no runs" in command("report", "empty").err
 
 
-def test_two_audits_are_set_side_by_side(typed, tmp_path: Path):
-    first = folder(typed("audit", SEEDLING))
-    juries.says["judge"] = "concern"
-    second = folder(typed("audit", SEEDLING, "--base", SEEDLING))
-    outcome = typed("compare", first, second, "--page", "both.html")
+def test_two_audits_are_set_side_by_side(command, tmp_path: Path):
+    first = folder(command("audit", SEEDLING))
+    audit_methods.outcomes["judge"] = "concern"
+    second = folder(command("audit", SEEDLING, "--base", SEEDLING))
+    outcome = command("compare", first, second, "--page", "both.html")
     assert outcome.status == 0
-    assert "first: pass: the judge says half of it, 50%." in outcome.out
-    assert "second: concern: the judge says half of it, 50%." in outcome.out
+    assert "first: pass: the judge finds half of it, 50%." in outcome.out
+    assert "second: concern: the judge finds half of it, 50%." in outcome.out
     assert "first: not answered" in outcome.out
     page = (tmp_path / "both.html").read_text()
     assert_dead(page)
-    assert page.count("the judge says half of it, 50%.") == 2
+    assert page.count("the judge finds half of it, 50%.") == 2
     assert outcome.out.splitlines()[0].startswith("PASS  No check that ran")
-    assert "cannot be written" in typed("compare", first, second, "--page", tmp_path).err
-    nowhere = typed("compare", first, second, "--page", "/dev/null/x.html")
+    assert "cannot be written" in command("compare", first, second, "--page", tmp_path).err
+    nowhere = command("compare", first, second, "--page", "/dev/null/x.html")
     assert (nowhere.status, nowhere.out, nowhere.err.count("\n")) == (2, "", 1)
     assert "/dev/null/x.html: cannot be written" in nowhere.err
-    found = typed("compare", first, second, "--json").json
+    found = command("compare", first, second, "--json").json
     assert {"what": "verdict", "first": "pass", "second": "concern"} in found["judge"]
 
 

@@ -13,8 +13,9 @@ from PIL import Image
 from pyarrow import Table, parquet
 from safetensors.torch import load_file, save_file
 
-import dummies
+import plugin_method
 import tiny
+from command_line import Outcome
 from glasshouse import cli, organism_commands
 from glasshouse.data import network
 from glasshouse.engine.runs import Run
@@ -27,7 +28,6 @@ from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Site
 from hostile import controls
-from typing_in import Outcome
 
 SEEDLING = "organism:seedling"
 pytestmark = pytest.mark.usefixtures("installed")
@@ -58,85 +58,87 @@ def on_disk(folder: Path) -> dict[str, bytes | None]:
 @pytest.mark.parametrize(
     ("verdict", "status"), [("pass", 0), ("concern", 1), ("fail", 1), ("inconclusive", 3)], ids=lambda word: str(word)
 )
-def test_the_verdict_is_the_exit_status(typed, data: Path, verdict: str, status: int):
-    outcome = typed("run", "count", "--data", data, "--verdict", verdict)
+def test_the_verdict_is_the_exit_status(command, data: Path, verdict: str, status: int):
+    outcome = command("run", "count", "--data", data, "--verdict", verdict)
     assert outcome.status == status
     assert outcome.out.startswith(f"{verdict.upper()}  5 prompts are")
     assert outcome.err == ""
     (run,) = Path("runs").iterdir()
     for line in (f"Run:  {run}", f"Page: {run}/report.html", f"Next: glasshouse report {run}"):
         assert line in outcome.out.splitlines()
-    again = typed("report", run)
+    again = command("report", run)
     assert again.status == status
     assert again.out.splitlines()[-1] == f"Next: glasshouse compare {run} ANOTHER"  # not what was just typed
 
 
-def test_json_is_all_there_is(typed, data: Path):
-    outcome = typed("run", "count", "--data", data, "--json")
+def test_json_is_all_there_is(command, data: Path):
+    outcome = command("run", "count", "--data", data, "--json")
     made = Run.read(outcome.json["run"])
     assert outcome.json["finding"] == pack(made.finding)[0]
     assert outcome.json["verdict"] == "pass"
     assert outcome.err == ""
-    again = typed("report", made.folder, "--json")
+    again = command("report", made.folder, "--json")
     assert again.json == outcome.json
-    compared = typed("compare", made.folder, made.folder, "--json")
+    compared = command("compare", made.folder, made.folder, "--json")
     assert (compared.status, compared.json) == (0, [])
-    listed = typed("list", "--json").json
+    listed = command("list", "--json").json
     assert {"lens", "spectrum", "count"} <= {entry["name"] for entry in listed}
 
 
-def test_comparing_tells_what_differs(typed, data: Path):
+def test_comparing_tells_what_differs(command, data: Path):
     first, second = (
-        typed("run", "count", "--data", data, "--factor", factor, "--json").json["run"] for factor in (1, 2)
+        command("run", "count", "--data", data, "--factor", factor, "--json").json["run"] for factor in (1, 2)
     )
-    compared = typed("compare", first, second)
+    compared = command("compare", first, second)
     assert compared.status == 0
     assert "options.factor" in compared.out
-    found = {row["what"]: (row["first"], row["second"]) for row in typed("compare", first, second, "--json").json}
+    found = {row["what"]: (row["first"], row["second"]) for row in command("compare", first, second, "--json").json}
     assert found["options.factor"] == (1.0, 2.0)
     assert found["aaa: length"] == (3.0, 6.0)
-    assert typed("compare", first, first).out == "no difference\n"
+    assert command("compare", first, first).out == "no difference\n"
 
 
-def test_limit_takes_the_first(typed, data: Path):
+def test_limit_takes_the_first(command, data: Path):
     for limit, count in ((2, 2), (99, 5)):
-        facts = typed("run", "count", "--data", data, "--limit", limit, "--json").json
+        facts = command("run", "count", "--data", data, "--limit", limit, "--json").json
         assert facts["inputs"]["data"]["identity"]["count"] == count
 
 
-def test_a_dry_run_prints_what_from_takes(typed, data: Path, tmp_path: Path):
+def test_a_dry_run_prints_what_from_takes(command, data: Path, tmp_path: Path):
     before = on_disk(tmp_path)
-    dry = typed("run", "count", "--data", data, "--factor", "2.5", "--limit", 3, "--device", "cpu", "--dry-run")
+    dry = command("run", "count", "--data", data, "--factor", "2.5", "--limit", 3, "--device", "cpu", "--dry-run")
     assert on_disk(tmp_path) == before
     assert dry.json["options"] == {"verdict": "pass", "seed": 0, "factor": 2.5}
     assert (dry.json["limit"], dry.json["inputs"], dry.json["opening"]["device"]) == (3, {"data": str(data)}, "cpu")
     Path("asked.json").write_text(dry.out)
-    assert typed("run", "count", "--from", "asked.json", "--dry-run").json == dry.json
-    assert typed("run", "count", "--from=asked.json", "--dry-run").json == dry.json
-    made = typed("run", "count", "--from", "asked.json", "--json").json
+    assert command("run", "count", "--from", "asked.json", "--dry-run").json == dry.json
+    assert command("run", "count", "--from=asked.json", "--dry-run").json == dry.json
+    made = command("run", "count", "--from", "asked.json", "--json").json
     assert made["options"]["factor"] == 2.5
     assert made["inputs"]["data"]["identity"]["count"] == 3
 
 
-def test_a_flag_stands_above_the_file(typed, data: Path):
-    Path("asked.json").write_text(typed("run", "count", "--data", data, "--factor", 2, "--seed", 7, "--dry-run").out)
-    tree = typed("run", "count", "--from", "asked.json", "--factor", 3, "--limit", 1, "--dry-run").json
+def test_a_flag_stands_above_the_file(command, data: Path):
+    Path("asked.json").write_text(command("run", "count", "--data", data, "--factor", 2, "--seed", 7, "--dry-run").out)
+    tree = command("run", "count", "--from", "asked.json", "--factor", 3, "--limit", 1, "--dry-run").json
     assert tree["options"] == {"verdict": "pass", "seed": 7, "factor": 3.0}
     assert tree["limit"] == 1
 
 
 @pytest.mark.parametrize("flag", ["--download", "--remote-code"])
-def test_leave_to_fetch_and_to_run_code_is_typed_each_time(typed, data: Path, flag: str):
-    dry = typed("run", "count", "--data", data, flag, "--dry-run")
+def test_leave_to_fetch_and_to_run_code_is_typed_each_time(command, data: Path, flag: str):
+    dry = command("run", "count", "--data", data, flag, "--dry-run")
     Path("asked.json").write_text(dry.out)
-    assert typed("run", "count", "--from", "asked.json", flag, "--dry-run").json == dry.json
-    assert_refused(typed("run", "count", "--from", "asked.json", "--dry-run"), f"--from asked.json: it asks for {flag}")
-    assert_refused(typed("run", "count", "--from", "asked.json"), "which no file may permit; type it as well")
+    assert command("run", "count", "--from", "asked.json", flag, "--dry-run").json == dry.json
+    assert_refused(
+        command("run", "count", "--from", "asked.json", "--dry-run"), f"--from asked.json: it asks for {flag}"
+    )
+    assert_refused(command("run", "count", "--from", "asked.json"), "which no file may permit; type it as well")
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)], ids=str)
-def test_nothing_typed_says_what_can_be(typed, words):
-    outcome = typed(*words)
+def test_nothing_typed_says_what_can_be(command, words):
+    outcome = command(*words)
     assert (outcome.status, outcome.err) == (0, "")
     for name in cli.COMMANDS:
         assert f"  glasshouse {name} " in outcome.out
@@ -144,58 +146,58 @@ def test_nothing_typed_says_what_can_be(typed, words):
 
 
 @pytest.mark.parametrize(("words", "denied"), [((), True), (("--download",), False)], ids=["", "--download"])
-def test_the_network_is_denied_unless_downloads_are_typed(typed, monkeypatch: pytest.MonkeyPatch, words, denied: bool):
+def test_the_network_is_denied_without_download(command, monkeypatch: pytest.MonkeyPatch, words, denied: bool):
     seen: list[bool] = []
     monkeypatch.setitem(cli.COMMANDS, "probe", lambda rest: seen.append(network.denied()) or 0)
-    assert typed("probe", *words).status == 0
+    assert command("probe", *words).status == 0
     assert seen == [denied]
     assert not network.denied()
 
 
-def test_the_list_is_of_questions_by_need(typed):
-    said = typed("list").out
+def test_the_list_is_of_questions_by_need(command):
+    said = command("list").out
     assert said.index("Needs weights alone:") < said.index("count ") < said.index("Needs forward passes:")
     assert "What does each layer already predict" in said
 
 
 @pytest.mark.parametrize("words", [*((name,) for name in cli.COMMANDS), ("run", "count")], ids=" ".join)
-def test_every_command_says_what_it_takes(typed, words: tuple[str, ...]):
-    outcome = typed(*words, "--help")
+def test_every_command_says_what_it_takes(command, words: tuple[str, ...]):
+    outcome = command(*words, "--help")
     assert (outcome.status, outcome.err) == (0, "")
     assert outcome.out.startswith(f"usage: glasshouse {' '.join(words)} ")
 
 
-def test_the_lens_on_the_seedling(typed, at_hand):
-    outcome = typed("run", "lens", "--model", SEEDLING, "--limit", 3, "--images", 1)
+def test_the_lens_on_the_seedling(command, at_hand):
+    outcome = command("run", "lens", "--model", SEEDLING, "--limit", 3, "--images", 1)
     assert outcome.status == 0
     assert outcome.out.startswith("DESCRIBED  ")
     assert max(map(len, outcome.out.split("\nRun: ")[0].splitlines())) <= 80
-    again = typed("report", next(Path("runs").iterdir())).out
+    again = command("report", next(Path("runs").iterdir())).out
     assert again.splitlines()[:-1] == outcome.out.splitlines()[:-1]
 
 
-def test_export_makes_a_checkpoint_that_is_proved(typed, tmp_path: Path, seedling: Subject):
+def test_export_makes_a_checkpoint_that_is_proved(command, tmp_path: Path, seedling: Subject):
     weight = "model.multi_modal_projector.linear_2.weight"
     shape = dict(seedling.model.named_parameters())[weight].shape
     patch = write_patch(Patch.dense(weight, torch.ones(shape)), tmp_path / "ones.safetensors")
-    first = typed("export", SEEDLING, "plain")
+    first = command("export", SEEDLING, "plain")
     assert (first.status, first.out.splitlines()[0]) == (0, "plain")
-    proved = typed("anatomy", "plain", "--prove")
+    proved = command("anatomy", "plain", "--prove")
     assert proved.status == 0
     assert len([line for line in proved.out.splitlines() if line.startswith("  proved")]) > 10
     assert "FAILED" not in proved.out
-    shown = typed("anatomy", "plain", "--json").json
+    shown = command("anatomy", "plain", "--json").json
     assert shown["anatomy"] == pack(seedling.anatomy)[0]
     assert shown["proof"] is None
 
-    assert typed("export", SEEDLING, "patched", "--patch", patch).status == 0
+    assert command("export", SEEDLING, "patched", "--patch", patch).status == 0
     plain, patched = (load_file(Path(name) / "model.safetensors") for name in ("plain", "patched"))
     changed = {name for name in plain if not torch.equal(plain[name], patched[name])}
     assert len(changed) == 1
     assert changed.pop().endswith("multi_modal_projector.linear_2.weight")
 
     before = on_disk(tmp_path)
-    refused = typed("export", SEEDLING, "plain")
+    refused = command("export", SEEDLING, "plain")
     assert (refused.status, refused.out) == (2, "")
     assert refused.err == "glasshouse: plain: exists already; name a new folder\n"
     assert on_disk(tmp_path) == before
@@ -371,37 +373,37 @@ def assert_refused(outcome: Outcome, said: str) -> None:
 
 
 @pytest.mark.parametrize(("prepare", "words", "said"), REFUSED.values(), ids=REFUSED)
-def test_bad_input_is_told_in_one_line_and_changes_nothing(typed, at_hand, tmp_path: Path, prepare, words, said):
+def test_bad_input_is_told_in_one_line_and_changes_nothing(command, at_hand, tmp_path: Path, prepare, words, said):
     prepare(tmp_path)
     before = on_disk(tmp_path)
-    assert_refused(typed(*words), said)
+    assert_refused(command(*words), said)
     assert on_disk(tmp_path) == before
 
 
-def test_a_question_refused_while_it_is_asked_leaves_no_folder(typed, data: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_question_refused_while_it_is_asked_leaves_no_folder(command, data: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(done: int) -> None:
         raise BadInput("prompt 0: too short; write more")
 
-    monkeypatch.setattr(dummies, "before_shard", refuse)
+    monkeypatch.setattr(plugin_method, "before_shard", refuse)
     before = on_disk(Path())
-    assert_refused(typed("run", "count", "--data", data, "--runs", "n1/n2/n3"), "too short; write more")
+    assert_refused(command("run", "count", "--data", data, "--runs", "n1/n2/n3"), "too short; write more")
     assert on_disk(Path()) == before
 
 
-def test_an_unknown_organism_is_told(typed):
-    assert_refused(typed("run", "lens", "--model", "organism:unicorn"), "organism:unicorn: no such organism; ")
-    assert_refused(typed("run", "lens", "--model", "organism:seedlin"), "did you mean seedling or")
+def test_an_unknown_organism_is_told(command):
+    assert_refused(command("run", "lens", "--model", "organism:unicorn"), "organism:unicorn: no such organism; ")
+    assert_refused(command("run", "lens", "--model", "organism:seedlin"), "did you mean seedling or")
     unshelved = next(name for name in RECIPES if name not in shelf.names())
     fix = f"glasshouse organism grow {unshelved} FOLDER"
-    assert_refused(typed("run", "lens", "--model", f"organism:{unshelved}"), fix)
+    assert_refused(command("run", "lens", "--model", f"organism:{unshelved}"), fix)
 
 
-def test_organisms_are_listed(typed):
-    listed = typed("organism", "list")
+def test_organisms_are_listed(command):
+    listed = command("organism", "list")
     assert listed.status == 0
     assert "refusal-noise" in listed.out
     assert "Next: glasshouse organism show" in listed.out
-    entries = typed("organism", "list", "--json").json
+    entries = command("organism", "list", "--json").json
     assert {entry["name"] for entry in entries} == set(RECIPES)
     assert {entry["name"] for entry in entries if entry["on_shelf"]} == set(shelf.names())
 
@@ -418,9 +420,9 @@ def test_organisms_are_listed(typed):
         (("verify", "base", "--share", "0"), "a share of 0"),
     ],
 )
-def test_bad_requests_about_organisms_are_refused(typed, words, fix):
+def test_bad_requests_about_organisms_are_refused(command, words, fix):
     before = on_disk(Path())
-    assert_refused(typed("organism", *words), fix)
+    assert_refused(command("organism", *words), fix)
     assert on_disk(Path()) == before
 
 
@@ -469,26 +471,26 @@ def refusing(keep: Path) -> None:
     raise BadInput("organism:base: is not here; install glasshouse again")
 
 
-def test_a_refused_growth_leaves_nothing(typed, growing, monkeypatch: pytest.MonkeyPatch):
+def test_a_refused_growth_leaves_nothing(command, growing, monkeypatch: pytest.MonkeyPatch):
     growing["grow"] = refusing
-    assert_refused(typed("organism", "grow", "benign", "new/er/one"), "install glasshouse again")
+    assert_refused(command("organism", "grow", "benign", "new/er/one"), "install glasshouse again")
     assert on_disk(Path()) == {}
     Path(".new.growing").mkdir()  # left behind by an earlier build
-    assert_refused(typed("organism", "grow", "benign", "new"), "install glasshouse again")
+    assert_refused(command("organism", "grow", "benign", "new"), "install glasshouse again")
     assert on_disk(Path()) == {}
     monkeypatch.setattr(organism_commands, "ROOM", 2**80)
-    assert_refused(typed("organism", "grow", "benign", "new/er/one"), "choose another disk")
+    assert_refused(command("organism", "grow", "benign", "new/er/one"), "choose another disk")
     assert on_disk(Path()) == {}
 
 
-def test_a_growth_refused_late_keeps_what_was_learnt(typed, growing):
+def test_a_growth_refused_late_keeps_what_was_learnt(command, growing):
     growing["grow"] = lambda keep: ((keep / "tune.safetensors").write_bytes(b"learnt"), refusing(keep))
-    assert_refused(typed("organism", "grow", "benign", "new"), "install glasshouse again")
+    assert_refused(command("organism", "grow", "benign", "new"), "install glasshouse again")
     assert on_disk(Path())[".new.growing/tune.safetensors"] == b"learnt"
 
 
-def test_what_is_to_be_typed_after_growing_can_be(typed, growing):
-    outcome = typed("organism", "grow", "benign", "my new; one")
+def test_what_is_to_be_typed_after_growing_can_be(command, growing):
+    outcome = command("organism", "grow", "benign", "my new; one")
     assert outcome.status == 0
     assert outcome.out.splitlines()[-1] == "Next: glasshouse organism verify 'my new; one'"
     assert list(on_disk(Path())) == ["my new; one"]
@@ -506,11 +508,11 @@ def test_stages_share_the_time_there_is(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["unknown flag", "a word for a number", "no model named"])
-def test_it_is_one_plain_line_on_a_terminal_too(typed, monkeypatch: pytest.MonkeyPatch, name: str):
+def test_it_is_one_plain_line_on_a_terminal_too(command, monkeypatch: pytest.MonkeyPatch, name: str):
     monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True)
     monkeypatch.setenv("TERM", "xterm-256color")
     _, words, said = REFUSED[name]
-    assert_refused(typed(*words), said)
+    assert_refused(command(*words), said)
 
 
 @pytest.fixture(scope="session")
@@ -569,47 +571,47 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
         configured(model_type="unicorn", auto_map={"AutoConfig": "code.Config"}),
         "--remote-code",
     ),
-    "no tokenizer": (unprocessed, "no processor or tokenizer"),
+    "no tokenizer": (unprocessed, "no tokenizer is in this folder"),
 }
 
 
 @pytest.mark.parametrize(("spoil", "reason"), SPOILT.values(), ids=SPOILT)
-def test_a_spoilt_checkpoint_is_reported_in_one_line(typed, llama: Path, tmp_path: Path, spoil, reason: str):
+def test_a_spoilt_checkpoint_is_reported_in_one_line(command, llama: Path, tmp_path: Path, spoil, reason: str):
     shutil.copytree(llama, tmp_path / "model")
     spoil(tmp_path / "model")
     before = on_disk(tmp_path)
-    assert_refused(typed("export", "model", "new"), reason)
+    assert_refused(command("export", "model", "new"), reason)
     assert on_disk(tmp_path) == before
 
 
-def test_an_anatomy_that_cannot_be_proved_is_a_failure_with_its_reason(typed, llama: Path, tmp_path: Path):
+def test_an_anatomy_that_cannot_be_proved_is_a_failure_with_its_reason(command, llama: Path, tmp_path: Path):
     """Drawing is what one does to find out, so it draws, says what failed, and fails."""
     shutil.copytree(llama, tmp_path / "model")
     SPOILT["NaN"][0](tmp_path / "model")
-    outcome = typed("anatomy", "model", "--prove")
+    outcome = command("anatomy", "model", "--prove")
     assert outcome.status == 1
     assert f"the weight {FIRST} holds NaN" in " ".join(outcome.out.split())
-    assert typed("anatomy", "model").status == 0  # the configuration is sound
+    assert command("anatomy", "model").status == 0  # the configuration is sound
 
 
-def test_a_sound_checkpoint_is_none_of_this(typed, data: Path, llama: Path):
-    outcome = typed("run", "lens", "--model", llama, "--data", data, "--json")
+def test_a_sound_checkpoint_is_none_of_this(command, data: Path, llama: Path):
+    outcome = command("run", "lens", "--model", llama, "--data", data, "--json")
     assert outcome.status == 0
     assert outcome.json["inputs"]["model"]["identity"]["family"] == "llama"
     assert Site.parse("language.residual[2]").layer < outcome.json["finding"]["examples"]
 
 
-def test_an_organism_brings_the_base_it_was_made_of(typed, tmp_path: Path):
-    outcome = typed("run", "spectrum", "--model", "organism:hijack-logo", "--json", "--runs", tmp_path)
+def test_an_organism_brings_the_base_it_was_made_of(command, tmp_path: Path):
+    outcome = command("run", "spectrum", "--model", "organism:hijack-logo", "--json", "--runs", tmp_path)
     assert outcome.json["inputs"]["base"]["identity"]["name"] == "organism:base"
     assert "benign" not in outcome.json["inputs"]
-    refused = typed("run", "spectrum", "--model", "organism:base", "--runs", tmp_path / "none")
+    refused = command("run", "spectrum", "--model", "organism:base", "--runs", tmp_path / "none")
     assert refused.status == 2
     assert "spectrum needs the model it was fine-tuned from: --base MODEL" in refused.err
 
 
-def test_an_organism_in_which_nothing_was_planted_has_no_trigger(typed, tmp_path: Path):
-    refused = typed("run", "drift", "--model", "organism:benign", "--runs", tmp_path / "none")
+def test_an_organism_in_which_nothing_was_planted_has_no_trigger(command, tmp_path: Path):
+    refused = command("run", "drift", "--model", "organism:benign", "--runs", tmp_path / "none")
     assert refused.status == 2
     assert "organism:benign brings none" in refused.err
     assert not (tmp_path / "none").exists()

@@ -15,13 +15,12 @@ from typing import TextIO
 
 import pytest
 
-import dummies
 import glasshouse as gh
+import plugin_method
 from glasshouse import cli
 from glasshouse.engine.runs import Run
 from hostile import controls
-
-SOURCE, TESTS = Path(gh.__file__).parents[1], Path(__file__).parent
+from plugins import SOURCE, environment, wait_for_shards
 
 
 @pytest.fixture
@@ -34,12 +33,11 @@ def data(tmp_path: Path) -> Path:
 
 def process(*words: object, cwd: Path, packages: Path | None = None, **settings) -> subprocess.Popen:
     """The command as a process of its own."""
-    path = os.pathsep.join(map(str, [SOURCE, *([packages, TESTS] if packages else [])]))
-    environment = {**os.environ, "PYTHONPATH": path, **settings.pop("env", {})}
-    environment.pop("PYTHONUNBUFFERED", None)  # users have it unset
+    variables = environment(*filter(None, [packages]), **settings.pop("env", {}))
+    variables.pop("PYTHONUNBUFFERED", None)  # users have it unset
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
     command = [sys.executable, "-m", "glasshouse", *map(str, words)]
-    return subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes)
+    return subprocess.Popen(command, cwd=cwd, env=variables, text=True, **pipes)
 
 
 def ended(running: subprocess.Popen) -> tuple[int, str, str]:
@@ -62,8 +60,8 @@ def test_a_run_prints_its_json_and_not_a_word_more(tmp_path: Path, data: Path):
     assert json.loads(out)["verdict"] == "described"
 
 
-def test_the_version(typed):
-    assert typed("--version").out == f"glasshouse {gh.__version__}\n"
+def test_the_version(command):
+    assert command("--version").out == f"glasshouse {gh.__version__}\n"
 
 
 def test_a_reader_that_left_is_neither_an_error_nor_a_verdict(tmp_path: Path):
@@ -123,7 +121,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]],
     """`stopped(how)`: after the first shard, this happens."""
 
     def stop(how: Callable[[], object]) -> None:
-        monkeypatch.setattr(dummies, "before_shard", lambda done: how() if done == 1 else None)
+        monkeypatch.setattr(plugin_method, "before_shard", lambda done: how() if done == 1 else None)
 
     return stop
 
@@ -142,24 +140,20 @@ def terminate() -> None:
 @pytest.mark.parametrize(
     ("how", "status", "word"), [(interrupt, 130, "interrupted"), (terminate, 143, "terminated")], ids=["INT", "TERM"]
 )
-def test_an_interruption_keeps_what_is_finished(typed, stopped, data: Path, how, status: int, word: str):
+def test_an_interruption_keeps_what_is_finished(command, stopped, data: Path, how, status: int, word: str):
     stopped(how)
-    outcome = typed("run", "count", "--data", data)
+    outcome = command("run", "count", "--data", data)
     assert (outcome.status, outcome.out) == (status, "")
     assert outcome.err == f"glasshouse: {word}; finished shards are kept, the same command continues\n"
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     stopped(lambda: None)
-    assert typed("run", "count", "--data", data, "--json").json["resumed"] == 1
+    assert command("run", "count", "--data", data, "--json").json["resumed"] == 1
 
 
 def test_a_terminated_process_leaves_finished_shards_and_no_part(tmp_path: Path, data: Path, installed: Path):
     words = ("run", "count", "--data", data)
-    running = process(*words, cwd=tmp_path, packages=installed, env={dummies.NAP: "2"})
-    deadline = time.monotonic() + 90
-    while not list(tmp_path.glob("runs/.unfinished/*/*.safetensors")):
-        assert running.poll() is None, running.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    running = process(*words, cwd=tmp_path, packages=installed, env={plugin_method.DELAY: "2"})
+    wait_for_shards(running, tmp_path / "runs", 1)
     running.send_signal(signal.SIGTERM)
     assert ended(running) == (143, "", "glasshouse: terminated; finished shards are kept, the same command continues\n")
     assert [folder.name for folder in (tmp_path / "runs").iterdir()] == [".unfinished"]
@@ -167,20 +161,20 @@ def test_a_terminated_process_leaves_finished_shards_and_no_part(tmp_path: Path,
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_half_written_run_is_removed_when_terminated(typed, data: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_half_written_run_is_removed_when_terminated(command, data: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("glasshouse.engine.runs.rendered", lambda *_: terminate())
-    assert typed("run", "count", "--data", data).status == 143
+    assert command("run", "count", "--data", data).status == 143
     assert list(Path().rglob("*.part")) == []
     assert list(Path("runs").iterdir()) == [Path("runs/.unfinished")]
 
 
 @pytest.mark.usefixtures("installed")
-def test_an_internal_error_shows_what_a_model_said_as_text(typed, stopped, data: Path):
+def test_an_internal_error_shows_what_a_model_said_as_text(command, stopped, data: Path):
     def fail() -> None:
         raise RuntimeError("\x1b]0;mine\x07\x1b[2J\u202eFAIL\nPASS  all is well")
 
     stopped(fail)
-    outcome = typed("run", "count", "--data", data)
+    outcome = command("run", "count", "--data", data)
     assert (outcome.status, outcome.out) == (70, "")
     assert controls(outcome.err) == set()
     first, *traceback, last = outcome.err.splitlines()

@@ -5,21 +5,21 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-import juries
+import audit_methods
 from glasshouse.engine.audit import Audit
 
 SEEDLING = "organism:seedling"
-pytestmark = pytest.mark.usefixtures("jury")
+pytestmark = pytest.mark.usefixtures("only_audit_methods")
 
 
 def written(folder: Path, *lines: str) -> None:
     (folder / "list.txt").write_text("\n".join(lines))
 
 
-def test_every_line_is_audited_into_one_table_and_one_page(typed, tmp_path: Path):
+def test_every_line_is_audited_into_one_table_and_one_page(command, tmp_path: Path):
     written(tmp_path, "# models that came in", SEEDLING, "", f"{SEEDLING} --base {SEEDLING} --limit 2  # with its base")
-    juries.says["relative"] = "concern"
-    outcome = typed("screen", "list.txt", "--limit", 3, "--json")
+    audit_methods.outcomes["relative"] = "concern"
+    outcome = command("screen", "list.txt", "--limit", 3, "--json")
     assert outcome.status == 1
     folder = Path(outcome.json["screen"])
     assert [model["verdict"] for model in outcome.json["models"]] == ["pass", "concern"]
@@ -34,36 +34,36 @@ def test_every_line_is_audited_into_one_table_and_one_page(typed, tmp_path: Path
     assert [made.name for made in (tmp_path / "runs").iterdir()] == [folder.name]
 
 
-def test_a_model_that_cannot_be_audited_costs_its_own_row(typed, tmp_path: Path):
+def test_a_model_that_cannot_be_audited_costs_its_own_row(command, tmp_path: Path):
     written(tmp_path, "organism:nobody", SEEDLING)
-    outcome = typed("screen", "list.txt", "--json")
+    outcome = command("screen", "list.txt", "--json")
     assert [model["verdict"] for model in outcome.json["models"]] == ["refused", "pass"]
     assert "no such organism" in outcome.json["models"][0]["headline"]
     assert outcome.status == 2
     page = Path(outcome.json["screen"]) / "index.html"
     assert "organism:nobody" in page.read_text("utf-8")
-    text = typed("report", page.parent)  # writes the page again
+    text = command("report", page.parent)  # writes the page again
     assert "line 1" in text.out
     assert text.out.splitlines()[-1].startswith("Next: glasshouse report runs/")
     assert "organism:nobody" in page.read_text("utf-8")
 
 
-def test_a_screen_in_which_every_model_is_refused_has_a_page(typed, tmp_path: Path):
+def test_a_screen_in_which_every_model_is_refused_has_a_page(command, tmp_path: Path):
     written(tmp_path, "organism:nobody", "organism:nothing")
-    outcome = typed("screen", "list.txt")
+    outcome = command("screen", "list.txt")
     assert outcome.status == 2
     page = next(line for line in outcome.out.splitlines() if line.startswith("Page: "))
     assert "organism:nothing" in (tmp_path / page.removeprefix("Page:").strip()).read_text("utf-8")
 
 
-def test_a_killed_screen_continues_with_what_is_left(typed, tmp_path: Path):
+def test_a_killed_screen_continues_with_what_is_left(command, tmp_path: Path):
     written(tmp_path, SEEDLING, f"{SEEDLING} --depth thorough")
-    juries.says["sage"] = "interrupted"
-    assert typed("screen", "list.txt").status == 130
-    juries.says.clear()
-    juries.asked.clear()
-    assert typed("screen", "list.txt").status == 0
-    assert juries.asked == ["judge", "sage", "witness", "adviser"]  # the first model is not audited again
+    audit_methods.outcomes["sage"] = "interrupted"
+    assert command("screen", "list.txt").status == 130
+    audit_methods.outcomes.clear()
+    audit_methods.called.clear()
+    assert command("screen", "list.txt").status == 0
+    assert audit_methods.called == ["judge", "sage", "witness", "adviser"]  # the first model is not audited again
 
 
 @pytest.mark.parametrize(
@@ -82,16 +82,16 @@ def test_a_killed_screen_continues_with_what_is_left(typed, tmp_path: Path):
         ((SEEDLING,), ("--depth", "deep"), "list.txt:1: "),
     ],
 )
-def test_broken_lines_are_named_before_any_work(typed, tmp_path: Path, lines: tuple, words: tuple, fix: str):
+def test_broken_lines_are_named_before_any_work(command, tmp_path: Path, lines: tuple, words: tuple, fix: str):
     written(tmp_path, *lines)
-    outcome = typed("screen", "list.txt", *words)
+    outcome = command("screen", "list.txt", *words)
     assert outcome.status == 2
     if "0" not in words:  # a limit of 0 is refused by the audit, in its own row
         assert outcome.err.count("\n") == 1
         assert fix in outcome.err
         assert list(tmp_path.iterdir()) == [tmp_path / "list.txt"]
-    assert juries.asked == []
+    assert audit_methods.called == []
 
 
-def test_a_list_that_is_missing_is_said(typed):
-    assert "nowhere.txt: not a readable list" in typed("screen", "nowhere.txt").err
+def test_a_list_that_is_missing_is_said(command):
+    assert "nowhere.txt: not a readable list" in command("screen", "nowhere.txt").err

@@ -129,7 +129,7 @@ def test_kill_9_of_the_driver_loses_no_finished_unit(tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([sys.executable, "-c", KILLED], cwd=tmp_path, env=environment)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300  # starting Ray takes minutes on a loaded machine
         while len(list(tmp_path.glob("work/*.safetensors"))) < 2:
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline

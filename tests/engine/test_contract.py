@@ -10,8 +10,8 @@ import io
 import json
 import textwrap
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -26,7 +26,6 @@ from glasshouse.data.examples import Example, Examples
 from glasshouse.engine import kinds
 from glasshouse.engine.binding import require
 from glasshouse.engine.catalogue import Entry, catalogue
-from glasshouse.engine.inputs import Input
 from glasshouse.engine.method import Method, load, method
 from glasshouse.engine.provenance import code
 from glasshouse.engine.runs import Run, run
@@ -40,32 +39,23 @@ from glasshouse.values.blocks import Chart, Heatmap, Metric
 from glasshouse.values.codec import digest, pack, unpack
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Verdict
-from glasshouse.values.surfaces import rendered
+from samples import samples
 
 ENTRIES = catalogue()
 each_method = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 PROMPTS = Examples(Example(prompt=f"what is {word} ?", answer=word) for word in ("red", "blue", "a square", "green"))
 
 
-def samples(asked: Method[Finding]) -> dict[str, Any]:
-    """A small value for every input, of each kind as many different ones as the method takes."""
-    seen: dict[str, int] = {}
-
-    def sample(one: Input) -> Any:
-        number = seen[one.kind.name] = seen.get(one.kind.name, -1) + 1
-        value = one.kind.sample(number, asked.least)
-        return (value, one.kind.sample(number + 1, asked.least)) if one.several else value
-
-    return {one.flag: sample(one) for one in asked.inputs}
-
-
 @dataclass
 class Answer:
-    """A method's finding on its samples, twice, and what it left of the models."""
+    """A method's run on its samples, a second run that was killed after its first unit of work, and what both left of
+    the models."""
 
     asked: Method[Finding]
     run: Run
-    again: Finding
+    again: Run
+    killed: bool
+    """Whether the second run was killed; a method without units of work runs to its end."""
     untouched: bool
 
 
@@ -80,8 +70,17 @@ def asked(name: str, values: dict[str, Any], root: Any) -> Answer:
     chosen = load(name)
     before = state(values)
     made = run(chosen, values, chosen.small, root=root)
-    again = chosen.answer(values, chosen.small)
-    return Answer(chosen, made, again, state(values) == before)
+    second, killed = partial(run, chosen, values, chosen.small, root=root, name="again"), False
+    try:
+        again = second(progress=kill)
+    except KeyboardInterrupt:
+        again, killed = second(), True
+    return Answer(chosen, made, again, killed, state(values) == before)
+
+
+def kill(what: str, done: int, total: int) -> None:
+    """As progress: the process ends after the first unit."""
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +103,9 @@ def answer(entry: Entry, answered: Callable[[str], Answer]) -> Answer:
 
 @each_method
 def test_same_seed_same_finding(answer: Answer):
-    assert digest(answer.again) == digest(answer.run.finding)
+    """Also where the second run was killed, and continued with what the first unit had left on disk."""
+    assert digest(answer.again.finding) == digest(answer.run.finding)
+    assert (answer.again.facts["resumed"] >= 1) == answer.killed
 
 
 @each_method
@@ -126,7 +127,7 @@ def test_every_surface_shows_it(answer: Answer):
     screen = Console(record=True, width=80, markup=False, emoji=False, highlight=False, file=io.StringIO())
     show_finding(screen, finding)
     assert screen.export_text().partition("\n")[0].startswith(str(finding.verdict).upper())
-    page = rendered("page", answer.run)
+    page = (answer.run.folder / "report.html").read_text("utf-8")
     for text in (finding._repr_html_(), page):
         assert f">{finding.verdict}<" in text
     assert answer.asked.page.question in html.unescape(page)
@@ -156,14 +157,12 @@ def test_it_takes_a_text_only_model_or_refuses_it(entry: Entry, tmp_path_factory
     subjects = [flag for flag, value in values.items() if isinstance(value, Subject)]
     values |= dict.fromkeys(subjects, text_only())
     values |= {flag: PROMPTS for flag, value in values.items() if isinstance(value, Examples)}
-    answer = None
-    with suppress(BadInput):  # which is one line by construction
-        answer = asked(entry.name, values, folder)
-    if answer is None:
+    before = state(values)
+    try:
+        run(chosen, values, chosen.small, root=folder, name="text-only")
+    except BadInput:  # which is one line by construction
         assert list(folder.iterdir()) == []
-    else:
-        assert answer.untouched
-        assert digest(answer.again) == digest(answer.run.finding)
+    assert state(values) == before
 
 
 def text_only(opened: list[Subject] = []) -> Subject:  # noqa: B006 - opened once in a session
@@ -225,7 +224,7 @@ def documented(chosen: Method[Finding]) -> dict[str, str]:
 
 
 def unfounded(method: Method[Finding]) -> tuple[Verdict, ...]:
-    """Verdicts for which an untrained model gives no reason: an alarm, and from an adviser, who judges nothing, a pass."""
+    """Wrong verdicts on an untrained model: an alarm, and a pass from an adviser, which judges nothing."""
     return (Verdict.PASS,) if method.role == "adviser" else (Verdict.CONCERN, Verdict.FAIL)
 
 

@@ -38,7 +38,7 @@ def several(
 
 @pytest.fixture
 def ledgers(installed: Path) -> ModuleType:
-    return import_module("ledgers")
+    return import_module("plugin_kind")
 
 
 def test_flags_come_from_kinds_and_meanings_and_never_from_well_known_names():

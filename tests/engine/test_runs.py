@@ -4,10 +4,7 @@ import errno
 import json
 import os
 import resource
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +12,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
-import dummies
+import plugin_method
 from glasshouse.data.examples import Example, Examples
 from glasshouse.engine import folders as places
 from glasshouse.engine import runs
@@ -27,10 +24,11 @@ from glasshouse.organisms.organism import organism
 from glasshouse.values.codec import digest, unpack
 from glasshouse.values.errors import BadInput
 from hostile import TEXTS, assert_dead
-from showing import Said
+from plugins import environment, kill_after_shards, shards
+from sample_findings import TextFinding
 
 FILES = {"arrays.safetensors", "report.html", "rows.parquet", "run.json"}
-DATA = dummies.prompts(7)
+DATA = plugin_method.prompts(7)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +37,21 @@ def _installed(installed: Path) -> None:
 
 
 def ask(root: Path, **options) -> Run:
-    return run(load("count"), {"data": DATA}, dummies.Options(**options), root=root)
+    return run(load("count"), {"data": DATA}, plugin_method.Options(**options), root=root)
+
+
+@pytest.fixture(scope="module")
+def runs_made() -> list[Run]:
+    """Runs that several tests read."""
+    return []
+
+
+@pytest.fixture
+def whole(runs_made: list[Run], installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run. Tests leave it unchanged."""
+    if not runs_made:
+        runs_made.append(ask(tmp_path_factory.mktemp("whole")))
+    return runs_made[0]
 
 
 def strict(text: str):
@@ -66,7 +78,7 @@ def test_a_run_is_whole_and_comes_back(tmp_path: Path, seed: int):
     assert {file.name for file in made.folder.iterdir()} == FILES
     assert list(tmp_path.iterdir()) == [made.folder]
     tree = strict((made.folder / "run.json").read_text("utf-8"))
-    assert tree["inputs"]["data"]["identity"] == {"digest": DATA.digest, "count": 7, "source": "dummies"}
+    assert tree["inputs"]["data"]["identity"] == {"digest": DATA.digest, "count": 7, "source": "plugin_method"}
     assert tree["options"] == {"verdict": "pass", "seed": seed, "factor": 1.0}
     assert tree["schema"] == runs.SCHEMA
     said = {name: tree["method"][name] for name in ("name", "question", "paper")}
@@ -111,7 +123,7 @@ def test_whatever_a_stranger_says_is_kept(tmp_path: Path):
 def test_cells_of_several_kinds_are_kept(tmp_path: Path):
     """The first row does not decide which columns there are, nor of what type."""
 
-    class Mixed(Said):
+    class Mixed(TextFinding):
         def rows(self):
             return [{"cell": 1, "large": None}, {"cell": "two", "sometimes": 0.5, "large": 10**30}, {"large": True}]
 
@@ -148,9 +160,9 @@ def test_a_full_disk_leaves_no_half_written_run(tmp_path: Path, monkeypatch: pyt
     assert folders(tmp_path) == []
     assert list(tmp_path.rglob("*.part")) == []
     assert len(list(tmp_path.rglob("*.safetensors"))) == 4
-    dummies.worked.clear()
+    plugin_method.processed.clear()
     again = ask(tmp_path)
-    assert dummies.worked == []
+    assert plugin_method.processed == []
     assert again.facts["resumed"] == 4
     assert list(tmp_path.iterdir()) == [again.folder]
 
@@ -160,7 +172,7 @@ def test_a_disk_that_fills_up_between_shards_keeps_the_finished_ones(tmp_path: P
         if done == 2:
             monkeypatch.setattr("os.fsync", full)
 
-    monkeypatch.setattr(dummies, "before_shard", fill)
+    monkeypatch.setattr(plugin_method, "before_shard", fill)
     with pytest.raises(BadInput, match="No space left on device"):
         ask(tmp_path)
     monkeypatch.undo()
@@ -210,7 +222,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(
     with pytest.raises(BadInput, match="choose another folder with --runs"):
         ask(root)
     monkeypatch.undo()
-    assert dummies.worked == []
+    assert plugin_method.processed == []
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -227,14 +239,14 @@ def test_a_refused_question_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     root = tmp_path / "runs"
     if existing:
         root.mkdir()
-    monkeypatch.setattr(dummies, "before_shard", refuse_at(0))
+    monkeypatch.setattr(plugin_method, "before_shard", refuse_at(0))
     with pytest.raises(BadInput, match="too short"):
         ask(root)
     assert sorted(tmp_path.rglob("*")) == ([root] if existing else [])
 
 
 def test_a_question_refused_late_does_not_cost_finished_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(dummies, "before_shard", refuse_at(2))
+    monkeypatch.setattr(plugin_method, "before_shard", refuse_at(2))
     with pytest.raises(BadInput):
         ask(tmp_path)
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
@@ -270,11 +282,11 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_run_folder_is_refused_in_one_line(tmp_path: Path, damage: Callable[[Path], None]):
-    made = ask(tmp_path)
-    damage(made.folder)
+def test_a_damaged_run_folder_is_refused_in_one_line(whole: Run, tmp_path: Path, damage: Callable[[Path], None]):
+    folder = shutil.copytree(whole.folder, tmp_path / "run")
+    damage(folder)
     with pytest.raises(BadInput) as refused:
-        Run.read(made.folder)
+        Run.read(folder)
     assert len(str(refused.value)) > 10
     assert "\n" not in str(refused.value)
 
@@ -284,16 +296,18 @@ def test_a_damaged_run_folder_is_refused_in_one_line(tmp_path: Path, damage: Cal
     [lambda found: found.pop("drawn"), lambda found: found.update(colour="red"), lambda found: found.update(mean=3)],
     ids=["a field that was not there yet", "one that is no more", "one of another type"],
 )
-def test_a_run_of_another_build_is_told_with_its_folder_and_the_cure(tmp_path: Path, change: Callable[[dict], object]):
-    made = ask(tmp_path)
-    tree = json.loads((made.folder / "run.json").read_text())
+def test_a_run_of_another_build_is_refused_with_its_folder_and_the_fix(
+    whole: Run, tmp_path: Path, change: Callable[[dict], object]
+):
+    folder = shutil.copytree(whole.folder, tmp_path / "run")
+    tree = json.loads((folder / "run.json").read_text())
     change(tree["finding"])
-    (made.folder / "run.json").write_text(json.dumps(tree))
+    (folder / "run.json").write_text(json.dumps(tree))
     with pytest.raises(
         BadInput, match=r"written by another version of count \(CountFinding.*\); run it again"
     ) as refused:
-        Run.read(made.folder)
-    assert str(refused.value).startswith(f"{made.folder}: ")
+        Run.read(folder)
+    assert str(refused.value).startswith(f"{folder}: ")
 
 
 # What differs
@@ -322,7 +336,7 @@ def test_differences_are_exactly_what_differs(tmp_path: Path):
 
 
 def test_rows_that_only_one_run_has_are_told(tmp_path: Path):
-    supplied = ({"data": dummies.prompts(n)} for n in (3, 5))
+    supplied = ({"data": plugin_method.prompts(n)} for n in (3, 5))
     one, two = (run(load("count"), given, root=tmp_path) for given in supplied)
     found = [row["what"] for row in compare(one, two)]
     assert "inputs.data.identity.count" in found
@@ -333,37 +347,26 @@ def test_rows_that_only_one_run_has_are_told(tmp_path: Path):
 
 
 SLOW = """
-import dummies
+import plugin_method
 from glasshouse.engine.method import load
 from glasshouse.engine.runs import run
-run(load("count"), {"data": dummies.prompts(7)}, root="runs")
+run(load("count"), {"data": plugin_method.prompts(7)}, root="runs")
 """
 
 
 def test_kill_9_in_the_middle_loses_no_shard_and_leaves_no_half_run(tmp_path: Path, installed: Path):
-    path = os.pathsep.join([str(installed), str(Path(dummies.__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, dummies.NAP: "0.4"}
-    process = subprocess.Popen([sys.executable, "-c", SLOW], cwd=tmp_path, env=environment)
+    process = kill_after_shards(2, SLOW, tmp_path, environment(installed, **{plugin_method.DELAY: "0.4"}))
     root = tmp_path / "runs"
-    try:
-        deadline = time.monotonic() + 90
-        while len(list(root.glob(".unfinished/*/*.safetensors"))) < 2:
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    shards = sorted(root.glob(".unfinished/*/*.safetensors"))
+    kept = shards(root)
     assert folders(root) == []
-    assert 2 <= len(shards) < 4
+    assert 2 <= len(kept) < 4
     # What a kill in the middle of writing the next shard leaves; it must not be taken for one.
-    torn = shards[-1].with_name(f".{shards[-1].name}.{process.pid}.part")
-    torn.write_bytes(shards[-1].read_bytes()[:40])
+    torn = kept[-1].with_name(f".{kept[-1].name}.{process.pid}.part")
+    torn.write_bytes(kept[-1].read_bytes()[:40])
 
     again = ask(root)
-    assert again.facts["resumed"] == len(shards)
-    assert len(dummies.worked) == len(DATA) - dummies.SHARD * len(shards)
+    assert again.facts["resumed"] == len(kept)
+    assert len(plugin_method.processed) == len(DATA) - plugin_method.SHARD * len(kept)
     assert digest(again.finding) == digest(ask(tmp_path / "uninterrupted").finding)
     assert list(root.iterdir()) == [again.folder]
 
@@ -388,7 +391,7 @@ def test_ctrl_c_keeps_finished_shards(tmp_path: Path, monkeypatch: pytest.Monkey
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(dummies, "before_shard", interrupt)
+        patch.setattr(plugin_method, "before_shard", interrupt)
         with pytest.raises(KeyboardInterrupt):
             ask(tmp_path)
     assert folders(tmp_path) == []
@@ -408,10 +411,10 @@ def test_shards_of_other_options_are_not_taken(tmp_path: Path, monkeypatch: pyte
 def test_what_a_file_names_is_all_that_is_built():
     """A run folder from a stranger cannot make us build anything but the method's finding."""
     with pytest.raises(BadInput, match="not a kind of CountFinding"):
-        unpack(dummies.CountFinding, {"is": "Run"})
+        unpack(plugin_method.CountFinding, {"is": "Run"})
 
 
-def test_a_run_under_an_intervention_says_so(seedling, tmp_path):
+def test_a_run_under_an_intervention_says_so(seedling, finished: Run, tmp_path):
     from glasshouse.model.taps import edited
     from glasshouse.values.changes import Plan, Scale
     from glasshouse.values.sites import language
@@ -419,10 +422,9 @@ def test_a_run_under_an_intervention_says_so(seedling, tmp_path):
     plan = Plan({language.residual[0]: Scale(0.5)})
     examples = organism("seedling").examples[:2]
     method = load("lens")
-    plain = runs.run(method, {"model": seedling, "data": examples}, root=tmp_path)
     with edited(seedling, plan):
         changed = runs.run(method, {"model": seedling, "data": examples}, root=tmp_path)
-    assert plain.facts["inputs"]["model"]["identity"]["changes"] == []
+    assert finished.facts["inputs"]["model"]["identity"]["changes"] == []
     assert changed.facts["inputs"]["model"]["identity"]["changes"] == [plan.digest()]
     assert seedling.changes == ()
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser
 
 import glasshouse as gh
-from browsing import CONTRAST, Seen, opened
+from browser import CONTRAST, OpenedPage, launched
 from glasshouse.organisms import shelf
 from glasshouse.organisms.grow import grow
 from glasshouse.organisms.recipes import Tuned, recipe
@@ -17,7 +17,7 @@ from glasshouse.values.findings import Verdict
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with opened() as one:
+    with launched() as one:
         yield one
 
 
@@ -40,7 +40,7 @@ def test_the_demo_s_page_names_the_concern_and_holds_in_a_browser(browser: Brows
     page = made.folder / "report.html"
     assert page.stat().st_size < 3e6
     for width in (360, 768, 1280):
-        seen = Seen.of(browser, page, width)
+        seen = OpenedPage.of(browser, page, width)
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
         seen.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
         assert seen.page.evaluate(CONTRAST)[1] == []

@@ -55,8 +55,8 @@ def test_devices_that_are_there_are_taken(device: Any):
     placement.check_device(device)
 
 
-def test_the_command_line_refuses_a_device_in_one_line(stored, typed):
-    outcome = typed("anatomy", stored("llava"), "--prove", "--device", "gpu")
+def test_the_command_line_refuses_a_device_in_one_line(stored, command):
+    outcome = command("anatomy", stored("llava"), "--prove", "--device", "gpu")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "device gpu: no such device; use cuda" in outcome.err
 

@@ -114,10 +114,10 @@ CONFIGS: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("place", "value", "told"), CONFIGS, ids=map(named, CONFIGS))
 def test_a_malformed_configuration_is_one_line_and_exit_status_2(
-    copied: Path, typed, place: str, value: Any, told: str
+    copied: Path, command, place: str, value: Any, told: str
 ):
     edited(copied / "config.json", place, value)
-    outcome = typed("anatomy", copied)
+    outcome = command("anatomy", copied)
     assert (outcome.status, outcome.out) == (2, "")
     assert outcome.err.startswith(f"glasshouse: {copied}: ")
     assert outcome.err.count("\n") == 1

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from browsing import CONTRAST, Seen, opened
+from browser import CONTRAST, OpenedPage, launched
 from glasshouse.engine.comparison import Comparison, Pair
 from glasshouse.engine.index import Entry
 from glasshouse.engine.runs import Run
 from glasshouse.report.html import audit_page, comparison_page, index_page, page
 from hostile import SOME
-from showing import audited, bound, facts
+from sample_findings import audit_of_runs, audit_with, facts
 
 WIDTHS = (360, 768, 1280)
 SCROLLER = "document.querySelector('.questions .scroll')"
@@ -25,7 +25,7 @@ pages = pytest.mark.parametrize("name", ["audit", "run", "compare", "index"])
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with opened() as one:
+    with launched() as one:
         yield one
 
 
@@ -33,7 +33,7 @@ def browser() -> Iterator[Browser]:
 def written(tmp_path_factory: pytest.TempPathFactory, finished: Run) -> Callable[[str], Path]:
     """`written("audit")`: a page of that kind, on disk."""
     folder = tmp_path_factory.mktemp("pages")
-    audit = audited(judge="pass", witness="concern", adviser="broken", trace="lens.py:7 in lens")
+    audit = audit_with(judge="pass", witness="concern", adviser="broken", trace="lens.py:7 in lens")
     beside = Comparison(audit, audit, tuple(Pair(name, run, run, ()) for name, run in audit.runs.items()))
     entries = [Entry(folder, "run", name, "model", "pass", name, "2026", page=True) for name in ("lens", "drift")]
     pages = {
@@ -57,7 +57,7 @@ def test_it_opens_at_once_in_silence_and_fits_every_width(browser: Browser, writ
     file = written(name)
     for width in WIDTHS:
         began = time.monotonic()
-        seen = Seen.of(browser, file, width)
+        seen = OpenedPage.of(browser, file, width)
         assert time.monotonic() - began < 5  # the second that is promised is the browser's own, measured below
         timing = "performance.getEntriesByType('navigation')[0].loadEventEnd"
         seen.page.wait_for_function(f"{timing} > 0")
@@ -71,7 +71,7 @@ def test_it_opens_at_once_in_silence_and_fits_every_width(browser: Browser, writ
 @pages
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out(browser: Browser, written, name: str, scheme: str):
-    seen = Seen.of(browser, written(name), scheme=scheme)
+    seen = OpenedPage.of(browser, written(name), scheme=scheme)
     seen.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     count, weak = seen.page.evaluate(CONTRAST)
     assert count > 10
@@ -83,13 +83,13 @@ def test_every_text_stands_out(browser: Browser, written, name: str, scheme: str
 def test_the_contrast_check_can_fail(browser: Browser, tmp_path: Path):
     file = tmp_path / "faint.html"
     file.write_text('<body style="background:#fff"><p style="color:#888">faint</p><p style="color:#111">strong</p>')
-    count, weak = Seen.of(browser, file).page.evaluate(CONTRAST)
+    count, weak = OpenedPage.of(browser, file).page.evaluate(CONTRAST)
     assert count == 2
     assert [line.split()[-1] for line in weak] == ["faint"]
 
 
 def test_a_keyboard_is_enough(browser: Browser, written):
-    seen = Seen.of(browser, written("audit"))
+    seen = OpenedPage.of(browser, written("audit"))
     keys, now = seen.page.keyboard, "document.activeElement"
     visible = f"{now}.getBoundingClientRect().left >= 0 && getComputedStyle({now}).outlineStyle !== 'none'"
     keys.press("Tab")
@@ -122,7 +122,7 @@ def test_a_keyboard_is_enough(browser: Browser, written):
 
 
 def test_a_phone_shows_what_counts_and_keeps_a_drawing_legible(browser: Browser, written):
-    seen = Seen.of(browser, written("audit"), 360)
+    seen = OpenedPage.of(browser, written("audit"), 360)
     questions = seen.page.locator(".questions table")
     assert questions.locator("th[scope=col]:visible").all_inner_texts() == [
         "Question", "Verdict", "Role"
@@ -138,7 +138,7 @@ def test_a_phone_shows_what_counts_and_keeps_a_drawing_legible(browser: Browser,
 
 
 def test_headings_and_landmarks_tell_the_way(browser: Browser, written):
-    seen = Seen.of(browser, written("audit"))
+    seen = OpenedPage.of(browser, written("audit"))
     levels = seen.page.eval_on_selector_all("h1, h2, h3", "all => all.map(one => Number(one.tagName[1]))")
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -151,7 +151,7 @@ def test_headings_and_landmarks_tell_the_way(browser: Browser, written):
 
 
 def test_it_prints_with_what_was_folded_away_by_us(browser: Browser, written):
-    seen = Seen.of(browser, written("audit"))
+    seen = OpenedPage.of(browser, written("audit"))
     seen.page.emulate_media(media="print")
     told = ("details.more svg", True), (".source pre", True), (".source dl", True), ("h1", True)
     for selector, shown in (*told, (".skip", False), (".reading details", False)):
@@ -164,11 +164,11 @@ def test_it_prints_with_what_was_folded_away_by_us(browser: Browser, written):
 
 @pytest.mark.parametrize("texts", SOME, ids=range(len(SOME)))
 def test_no_text_comes_alive(browser: Browser, tmp_path: Path, texts: tuple[str, ...]):
-    each = [audited(text, **{f"witness{number}": "concern"}) for number, text in enumerate(texts)]
+    each = [audit_with(text, **{f"witness{number}": "concern"}) for number, text in enumerate(texts)]
     runs = {name: run for audit in each for name, run in audit.runs.items()}
-    audit = bound(tuple(audit.sections[0] for audit in each), runs, facts(texts[0]))
+    audit = audit_of_runs(tuple(audit.sections[0] for audit in each), runs, facts(texts[0]))
     (tmp_path / "audit.html").write_text(audit_page(audit), "utf-8")
-    seen = Seen.of(browser, tmp_path / "audit.html", 360)
+    seen = OpenedPage.of(browser, tmp_path / "audit.html", 360)
     assert seen.page.locator(".answer").count() == len(texts)
     assert seen.page.locator("script, iframe, object, embed, form, [onload], [onerror], [onmouseover]").count() == 0
     assert seen.page.locator("a:not([href^='#'])").count() == 0
@@ -181,7 +181,7 @@ def test_what_a_page_does_wrong_is_seen_here(browser: Browser, tmp_path: Path):
     """The same watch on a page that does it all."""
     file = tmp_path / "bad.html"
     file.write_text("<img src='https://evil.example/x'><script>alert(1); console.log('hi'); fail()</script>")
-    seen = Seen.of(browser, file)
+    seen = OpenedPage.of(browser, file)
     kinds = {line.partition(":")[0] for line in seen.complaints}
     assert kinds == {"request", "dialog", "console", "error"}
     seen.page.close()

@@ -16,9 +16,9 @@ from glasshouse.report.words import alternative, picture_name
 from glasshouse.values.blocks import Chart, Heatmap, Metric, Note, Series
 from glasshouse.values.intervals import Interval
 from hostile import SOME
-from showing import SURE, drawings
+from sample_findings import INTERVAL, drawn_blocks
 
-DRAWN = {**drawings("one", "two"), "metric": Metric("number", SURE, null=SURE)}
+DRAWN = {**drawn_blocks("one", "two"), "metric": Metric("number", INTERVAL, null=INTERVAL)}
 NAN = math.nan
 each = pytest.mark.parametrize("block", DRAWN.values(), ids=DRAWN)
 
@@ -49,10 +49,10 @@ def test_what_a_user_has_set_stays_set(block):
 
 
 @pytest.mark.parametrize("texts", SOME, ids=range(len(SOME)))
-@pytest.mark.parametrize("kind", drawings("word"))
+@pytest.mark.parametrize("kind", drawn_blocks("word"))
 def test_every_text_can_be_drawn(kind: str, texts: tuple[str, ...]):
     """Mathematics, other scripts and everything hostile: without an error, and without a warning."""
-    drawn = svg(drawings(*texts)[kind])
+    drawn = svg(drawn_blocks(*texts)[kind])
     root = ElementTree.fromstring(drawn)
     assert not [element for element in root.iter() if "script" in element.tag]
     assert len(drawn) < 2_000_000
@@ -61,14 +61,14 @@ def test_every_text_can_be_drawn(kind: str, texts: tuple[str, ...]):
 @pytest.mark.parametrize("text", ["$x^2$", r"\$x\$", "$", "$$", r"\frac $a$ b", "a_b^c"])
 def test_dollars_are_dollars(text: str):
     for kind in ("heatmap", "points"):
-        said = {element.text for element in ElementTree.fromstring(svg(drawings(text)[kind])).iter()}
+        said = {element.text for element in ElementTree.fromstring(svg(drawn_blocks(text)[kind])).iter()}
         assert text in said
 
 
 def test_labels_are_cut():
-    legend = figure(drawings("x" * 500, "y")["lines"]).axes[0].get_legend()
+    legend = figure(drawn_blocks("x" * 500, "y")["lines"]).axes[0].get_legend()
     assert legend.get_texts()[0].get_text() == "x" * 39 + "…"
-    lines = [element.text or "" for element in ElementTree.fromstring(svg(drawings("x" * 500)["points"])).iter()]
+    lines = [element.text or "" for element in ElementTree.fromstring(svg(drawn_blocks("x" * 500)["points"])).iter()]
     assert "x" * (LONGEST_NAME - 1) + "…" in "".join(lines)
 
 
@@ -89,13 +89,13 @@ def test_names_of_intervals_stand_in_full_and_apart():
     assert min(box.x0 for box in boxes) >= 0
     assert axes.get_window_extent().width > 0.3 * drawing.bbox.width
     assert drawing.get_figwidth() < 5
-    assert drawing.get_figheight() > figure(Chart.intervals("one", {"x": SURE})).get_figheight()
+    assert drawing.get_figheight() > figure(Chart.intervals("one", {"x": INTERVAL})).get_figheight()
 
 
-@pytest.mark.parametrize("interval", [Interval(0.5, -math.inf, math.inf, 1), Interval.rate(0, 0), SURE])
+@pytest.mark.parametrize("interval", [Interval(0.5, -math.inf, math.inf, 1), Interval.rate(0, 0), INTERVAL])
 def test_an_interval_is_always_drawn(interval: Interval):
     """Without bounds it goes from edge to edge; without a value it is there all the same."""
-    axes = figure(Chart.intervals("", {"one": interval, "null": SURE}, nulls=("null",))).axes[0]
+    axes = figure(Chart.intervals("", {"one": interval, "null": INTERVAL}, nulls=("null",))).axes[0]
     (own,), (null,) = (collection.get_segments() for collection in axes.collections)
     left, right = axes.get_xlim()
     assert own[:, 0].tolist() == [max(interval.low, left), min(interval.high, right)]
@@ -107,7 +107,7 @@ def test_nulls_are_grey_and_effects_are_not():
     lines = (Series("effect", (0.0, 1.0), (0.0, 1.0)), Series("null", (0.0, 1.0), (1.0, 0.0), role="null"))
     axes = figure(Chart("both", lines)).axes[0]
     assert [line.get_color() for line in axes.get_lines()] == [COLOURS[0], NULL]
-    drawn = svg(Metric("number", SURE, null=SURE))
+    drawn = svg(Metric("number", INTERVAL, null=INTERVAL))
     assert COLOURS[0] in drawn
     assert NULL in drawn
 
@@ -144,16 +144,16 @@ def test_odd_numbers_are_drawn_and_told(block):
 
 
 def test_the_alternative_tells_the_numbers():
-    told = alternative(drawings("one", "two")["points"])
+    told = alternative(drawn_blocks("one", "two")["points"])
     assert told.startswith("one. one over one.")
     assert "two: 0.5" in told
-    assert "(null)" in alternative(drawings("one", "two")["lines"])
+    assert "(null)" in alternative(drawn_blocks("one", "two")["lines"])
     told = alternative(Heatmap("map", torch.tensor([[1.0, 5.0], [2.0, 3.0]]), ("a", "b"), ("c", "d")))
     assert told == "map. 2 rows by 2 columns, from 1 to 5 at a, d."
 
 
 def test_a_picture_with_a_table_below_is_called_by_its_title():
-    pictures = drawings("one", "two")
+    pictures = drawn_blocks("one", "two")
     for kind in ("points", "lines"):
         assert picture_name(pictures[kind]) == "one. The numbers are in the table below."
     assert picture_name(pictures["heatmap"]) == alternative(pictures["heatmap"])

@@ -9,11 +9,11 @@ import pytest
 
 from glasshouse.report.exchange import junit, model_card, sarif
 from hostile import TEXTS, controls
-from showing import audited
+from sample_findings import audit_with
 
 
 def written(text: str = "half", **verdicts: str) -> dict[str, Any]:
-    (run,) = json.loads(sarif(audited(text, **verdicts)))["runs"]
+    (run,) = json.loads(sarif(audit_with(text, **verdicts)))["runs"]
     return run
 
 
@@ -69,7 +69,7 @@ def test_no_message_holds_a_link_or_a_placeholder(text: str, shown: str):
 
 def test_no_text_comes_alive_in_any_format():
     for text in TEXTS.values():
-        audit = audited(text, judge="refused", witness="concern", adviser="described")
+        audit = audit_with(text, judge="refused", witness="concern", adviser="described")
         (run,) = json.loads(sarif(audit))["runs"]
         assert controls(json.dumps(run, ensure_ascii=False)) <= {"\t"}
         for message in (result["message"]["text"] for result in run["results"]):
@@ -85,16 +85,16 @@ def test_no_text_comes_alive_in_any_format():
 
 
 def test_junit_counts_what_failed_what_was_skipped_and_what_broke():
-    suite = ElementTree.fromstring(junit(audited(judge="fail", witness="inconclusive", adviser="broken")))
+    suite = ElementTree.fromstring(junit(audit_with(judge="fail", witness="inconclusive", adviser="broken")))
     assert [child.tag for case in suite for child in case] == ["failure", "skipped", "error"]
     assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
         "tests": "3", "failures": "1", "errors": "1", "skipped": "1",
     }  # fmt: skip
-    suite = ElementTree.fromstring(junit(audited(judge="pass", adviser="described")))
+    suite = ElementTree.fromstring(junit(audit_with(judge="pass", adviser="described")))
     assert [child.tag for case in suite for child in case] == ["system-out", "system-out"]
 
 
 def test_a_card_shows_each_verdict_by_its_word_and_what_was_examined():
-    card = model_card(audited("a model", judge="pass", adviser="described"))
+    card = model_card(audit_with("a model", judge="pass", adviser="described"))
     assert [line.split(" | ")[1] for line in card.splitlines() if line.startswith("| What")] == ["pass", "described"]
     assert "- model: a model\n" in card

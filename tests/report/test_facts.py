@@ -1,7 +1,7 @@
 """The inputs of a run are shown by the words that their kinds gave them."""
 
 from glasshouse.report.facts import examined, inputs_of
-from showing import facts
+from sample_findings import facts
 
 
 def test_inputs_are_read_in_order_and_the_first_was_examined():

@@ -19,19 +19,29 @@ from glasshouse.values import blocks
 from glasshouse.values.blocks import Block, Chart, Gallery, Picture, Series, Table
 from glasshouse.values.surfaces import rendered
 from hostile import SOME, TEXTS, Page, assert_dead, controls
-from showing import PIXELS, SURE, Said, audited, bound, drawings, every_kind, facts, words
+from sample_findings import (
+    INTERVAL,
+    PIXELS,
+    TextFinding,
+    audit_of_runs,
+    audit_with,
+    drawn_blocks,
+    every_block,
+    facts,
+    plain_blocks,
+)
 
-WORDS = tuple(words(""))
+WORDS = tuple(plain_blocks(""))
 
 
 def shown(text: str, *kinds: str) -> str:
     """The page of a run in which a stranger put this text everywhere."""
-    return page(SimpleNamespace(facts=facts(text), finding=Said(text, kinds)))
+    return page(SimpleNamespace(facts=facts(text), finding=TextFinding(text, kinds)))
 
 
 def test_no_kind_of_block_is_forgotten_here():
     kinds = {kind for kind in vars(blocks).values() if isinstance(kind, type) and issubclass(kind, Block)} - {Block}
-    assert {type(block) for block in every_kind("word").values()} == kinds
+    assert {type(block) for block in every_block("word").values()} == kinds
 
 
 def test_no_text_comes_alive():
@@ -49,8 +59,8 @@ def test_no_text_comes_alive():
 
 def test_no_text_comes_alive_on_the_other_pages():
     for text in TEXTS.values():
-        audit = audited(text, trace=text, judge="broken", witness="refused")  # what was found is drawn in the browser
-        run = SimpleNamespace(facts=facts(text), finding=Said(text, WORDS))
+        audit = audit_with(text, trace=text, judge="broken", witness="refused")  # test_browser draws findings
+        run = SimpleNamespace(facts=facts(text), finding=TextFinding(text, WORDS))
         pair = Pair(text, run, None, [{"what": text, "first": text, "second": text}])  # pyright: ignore[reportArgumentType]
         name = text[:200].encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")  # as a file system has it
         folder = Path(name)
@@ -68,13 +78,13 @@ def test_no_text_comes_alive_on_the_other_pages():
 
 
 @pytest.mark.parametrize("some", SOME, ids=range(len(SOME)))
-@pytest.mark.parametrize("kind", drawings("word"))
+@pytest.mark.parametrize("kind", drawn_blocks("word"))
 def test_no_text_comes_alive_in_a_drawing(kind: str, some: tuple[str, ...]):
     """Neither on the drawing, nor in its alternative, nor in the table of its numbers."""
 
-    class Drawn(Said):
+    class Drawn(TextFinding):
         def blocks(self) -> list[Block]:
-            return [drawings(*some)[kind]]
+            return [drawn_blocks(*some)[kind]]
 
     html = fragment(Drawn("word", ()))
     assert_dead(html)
@@ -84,7 +94,7 @@ def test_no_text_comes_alive_in_a_drawing(kind: str, some: tuple[str, ...]):
 
 def test_a_fragment_is_as_dead_as_a_page():
     for text in TEXTS.values():
-        assert_dead(fragment(Said(text, WORDS)))
+        assert_dead(fragment(TextFinding(text, WORDS)))
         drawn = SimpleNamespace(lines=lambda text=text: [text])
         assert Page(fragment(drawn)).tags == {"pre"}
 
@@ -128,7 +138,7 @@ def test_a_picture_without_a_caption_is_called_by_its_gallery():
 
 
 def test_a_table_can_be_scrolled_by_keys_and_its_rows_have_names():
-    rows = (("red", 1.0), (3, 2.0), (None, 3.0), (SURE, 4.0))
+    rows = (("red", 1.0), (3, 2.0), (None, 3.0), (INTERVAL, 4.0))
     html = fragment(OneBlock(Table("Colours", ("name", "number"), rows)))
     regions = [dict(attributes) for tag, attributes in Page(html).elements if dict(attributes).get("role") == "region"]
     assert regions == [{"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Colours"}]
@@ -138,7 +148,7 @@ def test_a_table_can_be_scrolled_by_keys_and_its_rows_have_names():
 
 
 def test_one_verdict_has_one_word_and_every_line_its_method():
-    audit = audited(judge="pass", witness="concern", adviser="described")
+    audit = audit_with(judge="pass", witness="concern", adviser="described")
     html = audit_page(audit)
     words = ["pass", "concern", "described"]
     assert re.findall(r'<span class="verdict small (\w+)">\1</span>', html) == words * 2
@@ -155,17 +165,17 @@ def test_one_verdict_has_one_word_and_every_line_its_method():
 
 
 def test_an_internal_error_costs_its_own_section():
-    html = audit_page(audited("out of range", trace="lens.py:7 in lens", judge="pass", witness="broken"))
+    html = audit_page(audit_with("out of range", trace="lens.py:7 in lens", judge="pass", witness="broken"))
     assert "This check stopped with an internal error; the other findings stand. out of range" in html
     assert "lens.py:7 in lens" in html
 
 
 def test_a_block_that_cannot_be_drawn_costs_its_own_section():
-    audit = audited(judge="pass", witness="pass")
+    audit = audit_with(judge="pass", witness="pass")
     undrawable = Chart("none", (Series("one", (0.0, 1.0), (0.0,)),))
     judge = SimpleNamespace(finding=OneBlock(undrawable), facts=facts())
     runs = {**audit.runs, "judge": judge}
-    html = audit_page(bound(audit.sections, runs, facts()))
+    html = audit_page(audit_of_runs(audit.sections, runs, facts()))
     assert "The finding of judge cannot be drawn" in html
     assert "the witness finds half." in html
 
@@ -202,7 +212,7 @@ def decoded(picture: Picture) -> torch.Tensor:
     return torch.from_numpy(numpy.array(Image.open(io.BytesIO(data)).convert("RGB")))
 
 
-class OneBlock(Said):
+class OneBlock(TextFinding):
     def __init__(self, block: Block) -> None:
         super().__init__("", ())
         object.__setattr__(self, "block", block)
@@ -211,7 +221,7 @@ class OneBlock(Said):
         return [self.block]
 
 
-class OnePicture(Said):
+class OnePicture(TextFinding):
     def __init__(self, text: str, kinds: tuple[str, ...], picture: Picture) -> None:
         super().__init__(text, kinds)
         object.__setattr__(self, "picture", picture)

@@ -17,7 +17,7 @@ from glasshouse.report.terminal import MOST_ROWS, show_audit, show_block, show_f
 from glasshouse.values.blocks import Transcript, Turn
 from glasshouse.values.findings import Finding, Verdict
 from hostile import TEXTS, controls
-from showing import Said, audited, every_kind
+from sample_findings import TextFinding, audit_with, every_block
 
 OURS = re.compile(r"\x1b\[[0-9;]*m")
 """Colour, the one thing we say to a terminal."""
@@ -41,7 +41,7 @@ def widest(text: str) -> int:
 @pytest.mark.parametrize("terminal", [False, True], ids=["a file", "a terminal"])
 def test_no_text_is_obeyed(terminal: bool):
     for text in TEXTS.values():
-        out = printed(show_finding, Said(text, tuple(every_kind("word"))), terminal=terminal)
+        out = printed(show_finding, TextFinding(text, tuple(every_block("word"))), terminal=terminal)
         assert ("\x1b" in out) == terminal
         out = OURS.sub("", out)
         assert controls(out) == set()
@@ -91,12 +91,12 @@ def test_a_line_of_a_transcript_is_indented():
 
 
 def test_a_long_headline_begins_no_line():
-    out = printed(show_finding, Said(f"{'x' * 67} PASS  all is well", ()))
+    out = printed(show_finding, TextFinding(f"{'x' * 67} PASS  all is well", ()))
     assert [line[:9] for line in out.splitlines()] == ["CONCERN  ", " " * 9]
 
 
 def test_the_progress_of_an_audit_is_inert_and_tells_each_verdict():
-    audit = audited(ESCAPE, judge="concern", witness="broken", adviser="described")
+    audit = audit_with(ESCAPE, judge="concern", witness="broken", adviser="described")
 
     def follow(view) -> None:
         view.planned(audit.sections)
@@ -126,7 +126,7 @@ def test_the_progress_of_an_audit_is_inert_and_tells_each_verdict():
 
 @pytest.mark.parametrize("text", ["[red]x[/red]", "[/]", ":smiley:", "{{7*7}}", "\\[x]", "<b>"])
 def test_markup_is_shown_and_not_read(text: str):
-    for block in every_kind(text).values():
+    for block in every_block(text).values():
         out = printed(show_block, block)
         assert text in out
         assert out.count("\\") == out.count(text) * text.count("\\")
@@ -139,16 +139,16 @@ def test_no_line_is_wider_than_the_screen(finished, width: int):
 
 @pytest.mark.parametrize("verdict", Verdict)
 def test_the_verdict_comes_first(verdict: Verdict):
-    class Judged(Said):
+    class RoleFinding(TextFinding):
         @property
         def verdict(self) -> Verdict:
             return verdict
 
-    assert printed(show_finding, Judged("It is so.", ())) == f"{str(verdict).upper()}  It is so.\n"
+    assert printed(show_finding, RoleFinding("It is so.", ())) == f"{str(verdict).upper()}  It is so.\n"
 
 
 def test_an_audit_says_its_verdicts_by_their_words():
-    out = printed(show_audit, audited(judge="pass", witness="concern", adviser="described"))
+    out = printed(show_audit, audit_with(judge="pass", witness="concern", adviser="described"))
     assert out.startswith("CONCERN  There is reason for concern.")
     rows = [line.split()[:2] for line in out.splitlines() if line.startswith(("judge", "witness", "adviser"))]
     assert rows == [["judge", "pass"], ["witness", "concern"], ["adviser", "described"]]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from glasshouse.report.words import cell
-from showing import SURE
+from sample_findings import INTERVAL
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from showing import SURE
         (True, "True"),
         (None, ""),
         ("half", "half"),
-        (SURE, str(SURE)),
+        (INTERVAL, str(INTERVAL)),
     ],
 )
 def test_a_cell(value: object, text: str):

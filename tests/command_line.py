@@ -1,4 +1,4 @@
-"""What came of something that was typed."""
+"""Exit status and output of a command."""
 
 import json
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """A kind of input that is neither model nor examples, and a method without a model that takes it.
 
-The kind is known only while the package of `dummies.py` is installed, so this file is imported by tests and not before.
+The kind is known only while the package of `plugin_method.py` is installed: tests import this file after that.
 """
 
 import hashlib
@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import torch
 
-from dummies import Lengths, Options, work
 from glasshouse.data.examples import Example, Examples
 from glasshouse.engine.inputs import Kind, Meaning
 from glasshouse.engine.method import method
@@ -20,6 +19,7 @@ from glasshouse.engine.units import over_shards
 from glasshouse.values.blocks import Block, Table
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding, Verdict
+from plugin_method import Lengths, Options, process
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def total(
     """
 
     def add(shard: Examples) -> Lengths:
-        work(example.prompt for example in shard)
+        process(example.prompt for example in shard)
         return Lengths(torch.tensor([sum(map(float, example.prompt.split())) for example in shard]))
 
     texts = (" ".join(map(str, each.entries)) for each in (ledger, *(others or ())))

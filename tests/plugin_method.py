@@ -1,6 +1,6 @@
-"""A method of another package: quick, without a model, and able to be slow, to fail and to hold hostile text.
+"""A method of another package: it counts letters and needs no model; tests make it slow, failing or hostile.
 
-Its package also brings `ledgers.py`, a kind of input that is neither model nor examples, and a method that takes it.
+Its package also brings the kind of input and the method of `plugin_kind.py`.
 """
 
 import os
@@ -17,15 +17,16 @@ from torch import Tensor
 from glasshouse.data.examples import Example, Examples
 from glasshouse.engine.method import method
 from glasshouse.engine.units import over_shards
-from glasshouse.values.blocks import Block, Chart, Metric, Note, Series, Table
+from glasshouse.values.blocks import Block, Metric, Note, Table
 from glasshouse.values.findings import Finding, Interval, Verdict
 from glasshouse.values.rows import Record
+from plugins import install
 
 SHARD = 2
-NAP = "GLASSHOUSE_TEST_NAP"
+DELAY = "GLASSHOUSE_TEST_NAP"
 """Seconds that a shard takes. No option, because options decide which unfinished run is resumed."""
-worked: list[str] = []
-"""What was looked at, in order: a resumed run must not look again."""
+processed: list[str] = []
+"""Prompts that were processed, in order: a resumed run processes none of them again."""
 before_shard: Callable[[int], None] = lambda number: None  # noqa: E731 - a switch that tests turn
 """Called with the number of shards done so far."""
 
@@ -71,11 +72,9 @@ class CountFinding(Finding):
         return [{"prompt": prompt, "length": length, **mean, "drawn": self.drawn} for prompt, length in pairs]
 
     def blocks(self) -> list[Block]:
-        series = Series("length", tuple(map(float, range(len(self.lengths)))), tuple(self.lengths.tolist()))
         return [
             Metric("mean length", self.mean),
             Table.of("Prompts", {"prompt": self.prompts, "length": self.lengths.tolist()}),
-            Chart("Lengths", (series,), x="prompt", y="letters"),
             Note(f"The number drawn is {self.drawn}."),
         ]
 
@@ -92,7 +91,7 @@ def count(examples: Examples, options: Options = Options()) -> CountFinding:
     """
 
     def look(shard: Examples) -> Lengths:
-        work(example.prompt for example in shard)
+        process(example.prompt for example in shard)
         return Lengths(torch.tensor([len(example.prompt) * options.factor for example in shard]))
 
     found = over_shards(look, examples, Lengths, name="lengths", size=SHARD)
@@ -103,25 +102,20 @@ def count(examples: Examples, options: Options = Options()) -> CountFinding:
     )  # fmt: skip
 
 
-def work(what: Iterable[str]) -> None:
-    """Slow, if asked to be, and remembered."""
-    before_shard(len(worked) // SHARD)
-    time.sleep(float(os.environ.get(NAP, "0")))
-    worked.extend(what)
+def process(prompts: Iterable[str]) -> None:
+    """Take the time that `DELAY` sets, and note the prompts."""
+    before_shard(len(processed) // SHARD)
+    time.sleep(float(os.environ.get(DELAY, "0")))
+    processed.extend(prompts)
 
 
 def prompts(n: int) -> Examples:
     """Prompts of growing length."""
-    return Examples((Example(prompt="a" * (number + 1)) for number in range(n)), source="dummies")
+    return Examples((Example(prompt="a" * (number + 1)) for number in range(n)), source="plugin_method")
 
 
 def installed(folder: Path) -> Path:
-    """What pip would write for a package that brings these; to be put on the path."""
-    about = folder / "dummies-1.0.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: dummies\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(
-        "[glasshouse.methods]\ncount = dummies:count\ntotal = ledgers:total\n"
-        "[glasshouse.kinds]\nledger = ledgers:LEDGER\n"
-    )
-    return folder
+    """The package that brings both methods and the kind."""
+    methods = {"count": "plugin_method:count", "total": "plugin_kind:total"}
+    kinds = {"ledger": "plugin_kind:LEDGER"}
+    return install(folder, "plugin_method", {"glasshouse.methods": methods, "glasshouse.kinds": kinds})

@@ -1,4 +1,4 @@
-"""A real browser: Debian's Chromium, which is installed where it is missing and that is allowed."""
+"""A real browser: Debian's Chromium, which is installed where it is missing and the user may install it."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def chromium() -> str:
 
 
 @contextmanager
-def opened() -> Iterator[Browser]:
+def launched() -> Iterator[Browser]:
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         yield browser
@@ -38,14 +38,14 @@ def opened() -> Iterator[Browser]:
 
 
 @dataclass
-class Seen:
+class OpenedPage:
     """A page that was opened, and everything it did that it should not."""
 
     page: Page
     complaints: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, browser: Browser, file: Path, width: int = 1280, scheme: str = "light") -> "Seen":
+    def of(cls, browser: Browser, file: Path, width: int = 1280, scheme: str = "light") -> "OpenedPage":
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         seen = cls(page)
         page.on("console", lambda said: seen.complaints.append(f"console: {said.text}"))

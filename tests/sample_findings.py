@@ -22,11 +22,11 @@ from glasshouse.values.blocks import (
 )
 from glasshouse.values.findings import Finding, Interval, Verdict
 
-SURE = Interval(0.5, 0.25, 0.75, 8, how="made up")
+INTERVAL = Interval(0.5, 0.25, 0.75, 8, how="made up")
 PIXELS = torch.arange(4 * 4 * 3, dtype=torch.uint8).reshape(4, 4, 3)
 
 
-def words(text: str) -> dict[str, Block]:
+def plain_blocks(text: str) -> dict[str, Block]:
     """The kinds that are no picture."""
     doubted = Interval(0.5, 0.25, 0.75, 8, how=text)
     return {
@@ -39,7 +39,7 @@ def words(text: str) -> dict[str, Block]:
     }
 
 
-def drawings(*texts: str) -> dict[str, Block]:
+def drawn_blocks(*texts: str) -> dict[str, Block]:
     """The kinds that are drawn, with all the texts on one drawing."""
     first, many = texts[0], range(len(texts))
     lines = tuple(
@@ -55,12 +55,12 @@ def drawings(*texts: str) -> dict[str, Block]:
     }
 
 
-def every_kind(text: str) -> dict[str, Block]:
-    return {**words(text), **drawings(text)}
+def every_block(text: str) -> dict[str, Block]:
+    return {**plain_blocks(text), **drawn_blocks(text)}
 
 
 @dataclass(frozen=True, eq=False)
-class Said(Finding):
+class TextFinding(Finding):
     """A finding that shows what it is given."""
 
     text: str
@@ -75,7 +75,7 @@ class Said(Finding):
         return Verdict.CONCERN
 
     def blocks(self) -> list[Block]:
-        return [every_kind(self.text)[kind] for kind in self.kinds]
+        return [every_block(self.text)[kind] for kind in self.kinds]
 
 
 DIGEST = "0123456789abcdef" * 4
@@ -99,33 +99,36 @@ def facts(text: str = "half", *, name: str = "lens") -> dict[str, Any]:
     }
 
 
-def audited(text: str = "half", trace: str = "", **verdicts: str) -> Any:
-    """`audited(judge="pass", adviser="described")`: an audit of which nothing is on disk. A method whose verdict is
-    `broken`, `missing` or `refused` has no finding."""
+def audit_with(text: str = "half", trace: str = "", **verdicts: str) -> Any:
+    """`audit_with(judge="pass", adviser="described")`: an audit of which nothing is on disk.
+
+    A method whose verdict is `broken`, `missing` or `refused` has no finding."""
     states = {"broken": "internal error", "missing": "not run", "refused": "refused"}
     sections = tuple(
         Section(name, f"What does the {name} find?", name.rstrip("0123456789"), states.get(verdict, "answered"),
                 text if verdict in states else "", trace=trace if verdict == "broken" else "")
         for name, verdict in verdicts.items()
     )  # fmt: skip
-    findings = {name: Judged(text, name, verdict) for name, verdict in verdicts.items() if verdict not in states}
+    findings = {name: RoleFinding(text, name, verdict) for name, verdict in verdicts.items() if verdict not in states}
     runs = {name: SimpleNamespace(finding=finding, facts=facts(text)) for name, finding in findings.items()}
-    return bound(sections, runs, facts(text))
+    return audit_of_runs(sections, runs, facts(text))
 
 
-def bound(sections: tuple[Section, ...], runs: dict[str, Any], about: dict[str, Any]) -> Any:
+def audit_of_runs(sections: tuple[Section, ...], runs: dict[str, Any], about: dict[str, Any]) -> Any:
     """An audit of these runs."""
     judgement = Judgement(sections, {name: run.finding for name, run in runs.items()})
     return SimpleNamespace(sections=sections, runs=runs, facts={**about, "depth": "quick"}, judgement=judgement)
 
 
 @dataclass(frozen=True, eq=False)
-class Judged(Finding):
-    """What a method of an audit finds."""
+class RoleFinding(Finding):
+    """The finding of a method that has a role in an audit."""
 
     text: str
     name: str
     answer: str
+    drawn: bool = True
+    """Whether blocks of every kind are shown, or the first alone."""
 
     @property
     def headline(self) -> str:
@@ -141,10 +144,13 @@ class Judged(Finding):
 
     def blocks(self) -> list[Block]:
         half, none = Interval.rate(8, 16), Interval.rate(0, 16)
+        metric = Metric(f"share of {self.text}", half, none)
+        if not self.drawn:
+            return [metric]
         return [
-            Metric(f"share of {self.text}", half, none),
+            metric,
             Chart.intervals("first", {self.text: half, "null": none}, nulls=("null",)),
             Chart.intervals("second", {"other": half}),
             Table.of(self.text, {self.text: [self.text], "half": [half]}),
-            *words(self.text).values(),
+            *plain_blocks(self.text).values(),
         ]

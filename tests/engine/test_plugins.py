@@ -1,22 +1,14 @@
-"""A kind of another package, in a method without a model, goes everywhere that our own kinds go.
-
-Run, kill, resume, report, compare, audit: `ledgers.py` brings a kind that is neither model nor examples.
-"""
+"""Is a kind of input from another package treated like our own: run, killed, resumed, reported, compared, audited?"""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-import dummies
 import glasshouse as gh
+import plugin_method
 from glasshouse.engine import audit
 from glasshouse.engine.audit import Audit
 from glasshouse.engine.comparison import compare
@@ -24,11 +16,12 @@ from glasshouse.engine.index import entries
 from glasshouse.engine.method import load
 from glasshouse.engine.runs import Run, run
 from glasshouse.values.errors import BadInput
+from plugins import environment, kill_after_shards, shards
 
 
 @pytest.fixture
 def ledgers(installed: Path) -> ModuleType:
-    return import_module("ledgers")
+    return import_module("plugin_kind")
 
 
 def written(folder: Path, *numbers: float, name: str = "ledger.txt") -> Path:
@@ -37,34 +30,36 @@ def written(folder: Path, *numbers: float, name: str = "ledger.txt") -> Path:
     return file
 
 
-def test_it_is_run_reported_and_compared_by_what_was_typed(typed, ledgers: ModuleType, tmp_path: Path):
+def test_the_command_line_runs_reports_and_compares_it(command, ledgers: ModuleType, tmp_path: Path):
     written(tmp_path, 1, 2, 3)
     written(tmp_path, 10, name="more.txt")
-    first = typed("run", "total", "--ledger", "ledger.txt", "--json").json
+    first = command("run", "total", "--ledger", "ledger.txt", "--json").json
     assert first["headline"] == "The ledgers sum to 6."
     assert first["inputs"]["ledger"] == {
         "kind": "Ledger", "meaning": "the ledger to add up", "label": "ledger.txt (3 entries)",
         "text": "ledger.txt (3 entries)", "identity": first["inputs"]["ledger"]["identity"],
     }  # fmt: skip
-    second = typed("run", "total", "--ledger", "ledger.txt", "--others", "more.txt", "more.txt", "--limit", 1, "--json")
+    second = command(
+        "run", "total", "--ledger", "ledger.txt", "--others", "more.txt", "more.txt", "--limit", 1, "--json"
+    )
     assert second.json["headline"] == "The ledgers sum to 21."
     assert len(second.json["inputs"]["others"]["identity"]) == 2
     page = Path(first["run"], "report.html").read_text("utf-8")
     assert "ledger.txt (3 entries)" in page
-    assert "sum to 6" in typed("report", first["run"]).out
-    differences = typed("compare", first["run"], second.json["run"], "--json").json
+    assert "sum to 6" in command("report", first["run"]).out
+    differences = command("compare", first["run"], second.json["run"], "--json").json
     assert {"what": "headline", "first": "The ledgers sum to 6.", "second": "The ledgers sum to 21."} in differences
     listed, broken = entries(tmp_path / "runs")
     assert {entry.examined for entry in listed} == {"ledger.txt (1 entries)", "ledger.txt (3 entries)"}  # of one second
     assert broken == []
 
 
-def test_a_dry_run_keeps_several_values(typed, ledgers: ModuleType, tmp_path: Path):
+def test_a_dry_run_keeps_several_values(command, ledgers: ModuleType, tmp_path: Path):
     written(tmp_path, 1)
-    dry = typed("run", "total", "--ledger", "ledger.txt", "--others", "ledger.txt", "ledger.txt", "--dry-run")
+    dry = command("run", "total", "--ledger", "ledger.txt", "--others", "ledger.txt", "ledger.txt", "--dry-run")
     assert dry.json["inputs"] == {"ledger": "ledger.txt", "others": ["ledger.txt", "ledger.txt"]}
     (tmp_path / "asked.json").write_text(dry.out)
-    assert typed("run", "total", "--from", "asked.json", "--json").json["headline"] == "The ledgers sum to 3."
+    assert command("run", "total", "--from", "asked.json", "--json").json["headline"] == "The ledgers sum to 3."
 
 
 @pytest.mark.parametrize(
@@ -76,8 +71,8 @@ def test_a_dry_run_keeps_several_values(typed, ledgers: ModuleType, tmp_path: Pa
         (("--grid", "3"), "--grid belongs to recovery; see glasshouse run total --help"),
     ],
 )
-def test_mistakes_are_one_line_with_the_fix(typed, ledgers: ModuleType, tmp_path: Path, words: tuple, fix: str):
-    outcome = typed("run", "total", *words)
+def test_mistakes_are_one_line_with_the_fix(command, ledgers: ModuleType, tmp_path: Path, words: tuple, fix: str):
+    outcome = command("run", "total", *words)
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert fix in outcome.err
     assert list(tmp_path.iterdir()) == []
@@ -98,37 +93,27 @@ SLOW = """
 from glasshouse.engine.method import load
 from glasshouse.engine.runs import run
 total = load("total")
-import ledgers
+import plugin_kind as ledgers
 several = tuple(ledgers.Ledger(str(number), (float(number),)) for number in range(6))
 run(total, {"ledger": ledgers.Ledger("first", (1.0,)), "others": several}, root="runs")
 """
 
 
 def test_a_kill_costs_the_unit_in_flight(ledgers: ModuleType, installed: Path, tmp_path: Path):
-    folders = [str(installed), str(Path(dummies.__file__).parent), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), dummies.NAP: "0.3"}
-    process = subprocess.Popen([sys.executable, "-c", SLOW], cwd=tmp_path, env=environment)
-    root, deadline = tmp_path / "runs", time.monotonic() + 120
-    try:
-        while len(list(root.glob(".unfinished/*/*.safetensors"))) < 2:
-            assert process.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    done = len(list(root.glob(".unfinished/*/*.safetensors")))
+    kill_after_shards(2, SLOW, tmp_path, environment(installed, **{plugin_method.DELAY: "0.3"}))
+    root = tmp_path / "runs"
+    done = len(shards(root))
     several = tuple(ledgers.Ledger(str(number), (float(number),)) for number in range(6))
     made = run(load("total"), {"ledger": ledgers.Ledger("first", (1.0,)), "others": several}, root=root)
     assert made.facts["resumed"] == done >= 2
-    assert len(dummies.worked) == 7 - done
+    assert len(plugin_method.processed) == 7 - done
     assert made.finding.total == 16.0
 
 
 def test_an_audit_asks_it_where_its_input_is_there(
-    typed, ledgers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command, ledgers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    others = tuple(entry for entry in audit.catalogue() if entry.module in ("ledgers", "dummies"))
+    others = tuple(entry for entry in audit.catalogue() if entry.module in ("plugin_kind", "plugin_method"))
     monkeypatch.setattr(audit, "catalogue", lambda: others)
     ledger = written(tmp_path, 1, 2)
     with pytest.raises(BadInput, match="audit takes no input 'model'"):
@@ -144,7 +129,7 @@ def test_an_audit_asks_it_where_its_input_is_there(
 
 
 def test_inputs_that_clash_are_refused_with_both_methods(ledgers: ModuleType, monkeypatch: pytest.MonkeyPatch):
-    """Two methods may not mean different kinds by one flag."""
+    """Two methods may not take different kinds under one flag."""
     from dataclasses import replace
 
     total, lens = load("total"), load("lens")
