@@ -27,9 +27,9 @@ def places(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return base, random_adapter(base, root / "adapter", modules_to_save=[PROJECTORS[request.param]])
 
 
-def test_an_adapter_is_audited_by_one_command(typed, places: tuple[Path, Path]):
+def test_an_adapter_is_audited_by_one_command(command, places: tuple[Path, Path]):
     base, adapter = places
-    outcome = typed("audit", adapter, "--json")
+    outcome = command("audit", adapter, "--json")
     assert outcome.status in (0, 1, 3)
     tree = json.loads(outcome.out)
     spectrum = json.loads((Path(tree["audit"]) / "spectrum" / "run.json").read_text())
@@ -40,31 +40,31 @@ def test_an_adapter_is_audited_by_one_command(typed, places: tuple[Path, Path]):
     assert compared["name"] == str(base)
 
 
-def test_a_base_that_was_moved_is_asked_for_and_can_be_given(typed, places: tuple[Path, Path], tmp_path: Path):
+def test_a_base_that_was_moved_is_asked_for_and_can_be_given(command, places: tuple[Path, Path], tmp_path: Path):
     base, adapter = places
     own = shutil.copytree(adapter, tmp_path / "own")
     settings = json.loads((own / "adapter_config.json").read_text()) | {"base_model_name_or_path": "somebody/moved"}
     (own / "adapter_config.json").write_text(json.dumps(settings))
     for words in (("run", "spectrum", "--model"), ("audit",), ("anatomy",)):
-        outcome = typed(*words, own)
+        outcome = command(*words, own)
         assert outcome.status == 2
         assert "its base somebody/moved is neither a folder nor in the local cache; give its folder: --base FOLDER" in (
             " ".join(outcome.err.split())
         )
-    assert typed("anatomy", own, "--base", base).status == 0
-    assert typed("run", "spectrum", "--model", own, "--base", base).status in (0, 1, 3)
+    assert command("anatomy", own, "--base", base).status == 0
+    assert command("run", "spectrum", "--model", own, "--base", base).status in (0, 1, 3)
 
 
-def test_an_adapter_is_drawn_with_its_base(typed, places: tuple[Path, Path]):
+def test_an_adapter_is_drawn_with_its_base(command, places: tuple[Path, Path]):
     base, adapter = places
-    plain, drawn = typed("anatomy", base).out, typed("anatomy", adapter).out
+    plain, drawn = command("anatomy", base).out, command("anatomy", adapter).out
     assert drawn.startswith(plain.rpartition("Next:")[0])
     assert f"LoRA adapter {adapter}, weights " in drawn
     assert "weights replaced: model." in drawn
-    tree = json.loads(typed("anatomy", adapter, "--json").out)
+    tree = json.loads(command("anatomy", adapter, "--json").out)
     assert tree["adapter"]["kind"] == "LoRA"
     assert {part["part"] for part in tree["adapter"]["parts"]} >= {"language", "projector"}
-    assert "adapter" not in json.loads(typed("anatomy", base, "--json").out)
+    assert "adapter" not in json.loads(command("anatomy", base, "--json").out)
 
 
 def _exported(name: str, root: Path) -> tuple[Subject, Path]:

@@ -51,8 +51,9 @@ def test_the_same_result_as_here_to_the_last_bit(tmp_path: Path, seedling: Subje
         here = over_shards(cluster_work.score, squares, cluster_work.Scores, handles={"subject": seedling}, size=2)
     finally:
         torch.set_num_threads(torch_threads)
-    with executing("ray"), working_in(Workspace(tmp_path)) as workspace:
+    with executing("ray"), working_in(Workspace(tmp_path)):
         there = over_shards(cluster_work.score, squares, cluster_work.Scores, handles={"subject": seedling}, size=2)
+    with executing("ray"), working_in(Workspace(tmp_path)) as workspace:  # as a second process would
         again = over_shards(cluster_work.score, squares, cluster_work.Scores, handles={"subject": seedling}, size=2)
     assert here.values.tolist() == there.values.tolist() == again.values.tolist()
     assert set(there.opened) == {seedling.identity.weights}
@@ -76,6 +77,7 @@ def test_results_are_kept_and_read_back(tmp_path: Path, on_ray):
     notes.mkdir()
     with working_in(Workspace(tmp_path / "work")):
         mapped(cluster_work.noted, UNITS[:5], int, handles={"notes": notes})
+    with working_in(Workspace(tmp_path / "work")):  # as a second process would
         assert mapped(cluster_work.noted, UNITS, int, handles={"notes": notes}) == [unit * unit for unit in UNITS]
     assert counts(notes) == [1] * len(UNITS)
 
