@@ -133,7 +133,7 @@ FILES: list[tuple[str, str, Any, str]] = [
     ("config.json", "text_config.hidden_size", 0, "lm_head.weight has shape|zero-element"),
     ("config.json", "vision_config.image_size", -3, "has shape"),
     ("config.json", "vision_feature_layer", 99, "index out of range"),
-    ("config.json", "quantization_config", {"quant_method": "gptq", "bits": 4}, "cannot be loaded"),
+    ("config.json", "quantization_config", {"quant_method": "gptq", "bits": 4}, "quantised .gptq, 4 bits., which"),
     (TOKENIZER, "", "{ no", "no processor or tokenizer"),
     (TOKENIZER, "model", None, "no processor or tokenizer"),
     (TOKENIZER, "model.vocab", {"a": -1}, "invalid value"),
