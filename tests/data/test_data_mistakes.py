@@ -177,13 +177,13 @@ MISTAKES: dict[str, tuple[Prepare, str, str]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_costs_one_line(typed, installed, tmp_path: Path, mistake: str):
+def test_a_mistake_costs_one_line(command, installed, tmp_path: Path, mistake: str):
     prepare, data, told = MISTAKES[mistake]
     Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
     Image.new("RGB", (4, 4), "red").save(tmp_path.parent / "red.png")
     prepare(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    outcome = typed("run", "count", "--data", data)
+    outcome = command("run", "count", "--data", data)
     assert (outcome.status, outcome.out) == (2, ""), outcome
     assert outcome.err.count("\n") == 1
     assert told in outcome.err

@@ -89,10 +89,10 @@ def test_files_that_are_missing_are_named_with_where_to_get_them(tmp_path: Path)
     assert "torchvision" not in str(refused.value)
 
 
-def test_proving_without_a_tokenizer_is_refused_with_status_2(tmp_path: Path, typed):
+def test_proving_without_a_tokenizer_is_refused_with_status_2(tmp_path: Path, command):
     folder = families.checkpoint("llava", tmp_path / "model")
     (folder / "tokenizer.json").unlink()
-    outcome = typed("anatomy", folder, "--prove")
+    outcome = command("anatomy", folder, "--prove")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "no tokenizer is in this folder" in outcome.err
 
