@@ -68,7 +68,7 @@ def test_the_video_part_is_left_out_and_its_settings_kept(form: str, tmp_path: P
     assert isinstance(processor.video_processor, LeftOut)
     assert processor.video_processor.temporal_patch_size == 2
     with pytest.raises(
-        BadInput, match=r"video_processor: this part was left out; for videos install glasshouse\[vision\]"
+        BadInput, match=r"video_processor: this part was left out; for videos install torchvision for your torch"
     ):
         processor.video_processor([])
     processor.save_pretrained(tmp_path / "again")
