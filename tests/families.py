@@ -42,7 +42,7 @@ SMALL = {
 
 VIDEOS = {"Qwen2_5_VLProcessor": "Qwen2VLVideoProcessor"}
 """Classes of video parts that the processor's name does not give."""
-_TIMM = "its vision tower is a timm model, which needs torchvision: pip install 'glasshouse[vision]'"
+_TIMM = "its vision tower is a timm model, so install timm, and torchvision for your torch"
 NOT_BUILT = dict.fromkeys(("fast_vlm", "gemma3n", "perception_lm"), _TIMM) | {
     "evolla": "reads proteins, not images",
     "instructblipvideo": "reads videos alone, which no example holds",
