@@ -1,7 +1,7 @@
 """Which flags does each command take? Derived from dataclasses and from the inputs of methods, never written twice."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING, field, is_dataclass, make_dataclass, replace
 from io import StringIO
@@ -127,7 +127,8 @@ def _inputs(inputs: Sequence[Input], saved: Request, positional: str = "") -> li
         default: Any = (given or ()) if each.several else (given[0] if given else None)
         kind = tyro.conf.Positional[kind] if each.flag == positional else kind
         columns.append((_column(each.flag), kind, default, each.help, each.kind.metavar))
-    return columns
+    reading = {flag: text for each in inputs for flag, text in each.kind.reading.items()}
+    return columns + [(_column(flag), str | None, None, text, "NAME") for flag, text in reading.items()]
 
 
 def _saved(rest: Sequence[str], method: str, inputs: Sequence[Input]) -> Request:
@@ -178,13 +179,26 @@ def _requested(saved: Request, form: Any, inputs: Sequence[Input], options: dict
             typed = f"--{name.replace('_', '-')}"
             raise BadInput(f"--from {form.from_}: it asks for {typed}, which no file may permit; type it as well")
     texts: dict[str, tuple[str, ...]] = {}
+    readers: dict[str, str] = {}
     for each in inputs:
         value = getattr(form, _column(each.flag))
+        reading = {flag: name for flag in each.kind.reading if (name := getattr(form, _column(flag)))}
         if value:
-            texts[each.flag] = tuple(value) if each.several else (value,)
+            written = tuple(value) if each.several else (value,)
+            texts[each.flag] = tuple(each.kind.spelled(text, reading) for text in written)
         elif value is not None and not each.several:
             raise BadInput(f"--{each.flag}: empty; give {each.kind.form}")
+        elif reading:
+            readers = dict.fromkeys(reading, each.flag) | readers
+    _refuse_unread(readers, [each for each in inputs if each.flag in texts])
     return Request(saved.method, texts, options, form.opening, form.limit)
+
+
+def _refuse_unread(flags: Mapping[str, str], given: Sequence[Input]) -> None:
+    """Refuse a flag that says how to read an input which is not there."""
+    for flag, owner in flags.items():
+        if not any(flag in each.kind.reading for each in given):
+            raise BadInput(f"--{flag} says how --{owner} is read, which is not given; give it, or leave --{flag} out")
 
 
 def _from(rest: Sequence[str]) -> Path | None:

@@ -9,6 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from glasshouse.data.columns import resolved
+from glasshouse.data.examples import Examples
+from glasshouse.engine.kinds import PairsKind
+
 Prepare = Callable[[Path], object]
 
 
@@ -188,3 +192,55 @@ def test_a_mistake_costs_one_line(command, installed, tmp_path: Path, mistake: s
     assert outcome.err.count("\n") == 1
     assert told in outcome.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+TABLE = text(CSV, "question,img\nwhat?,pictures/a.png\n")
+COLUMNS = ("--prompt-column", "question", "--image-column", "img")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A table whose images lie elsewhere."""
+    TABLE(tmp_path)
+    (tmp_path / "elsewhere" / "pictures").mkdir(parents=True)
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "elsewhere" / "pictures" / "a.png")
+    return tmp_path
+
+
+def test_flags_name_the_columns_of_all_data(command, installed, table: Path):
+    asked = ("run", "count", "--data", CSV, *COLUMNS, "--image-folder", "elsewhere")
+    written = f"{CSV}?prompt=question&image=img&folder=elsewhere"
+    assert command(*asked, "--dry-run").json["inputs"] == {"data": written}
+    by_flags, by_text = command(*asked, "--json").json, command("run", "count", "--data", written, "--json").json
+    assert by_flags["inputs"] == by_text["inputs"]
+    assert by_flags["inputs"]["data"]["identity"]["count"] == 1
+    assert "read as prompt from 'question', image from 'img' (CSV): 1 example" in by_flags["inputs"]["data"]["text"]
+
+
+def test_what_stands_behind_a_file_stands_above_the_flags(command, installed, table: Path):
+    asked = command("run", "count", "--data", f"{CSV}?prompt=other", *COLUMNS, "--dry-run")
+    assert asked.json["inputs"] == {"data": f"{CSV}?prompt=other&image=img"}
+
+
+def test_flags_hold_for_both_files_of_pairs(tmp_path: Path):
+    assert PairsKind().spelled("a.csv, b.csv?prompt=p", {"prompt-column": "the question", "image-folder": "x,y"}) == (
+        "a.csv?prompt=the question&folder=x%2Cy,b.csv?prompt=p&folder=x%2Cy"
+    )
+
+
+def test_a_column_of_data_that_is_not_given_is_refused(command, installed):
+    outcome = command("run", "count", "--prompt-column", "question")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err == (
+        "glasshouse: --prompt-column says how --data is read, which is not given; give it, or leave --prompt-column out\n"
+    )
+
+
+def test_other_processes_find_the_file_and_its_images(table: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(table)
+    there = resolved(f"{CSV}?prompt=question&image=img&folder=elsewhere")
+    assert there == f"{table / CSV}?prompt=question&image=img&folder={table / 'elsewhere'}"
+    monkeypatch.chdir("/")
+    assert Examples.read(there)[0].prompt == "what?"
+    assert [resolved(text) for text in ("organism:base", "gone.csv?prompt=x", "")] == [
+        "organism:base", "gone.csv?prompt=x", ""]  # fmt: skip

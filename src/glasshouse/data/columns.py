@@ -8,9 +8,8 @@ A character that the text form itself uses is written as in a URL: %26 for &, %3
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
-from typing import Any
 from urllib.parse import unquote
 
 from glasshouse.values.errors import BadInput
@@ -23,6 +22,14 @@ FLAGS: Mapping[str, str] = {
     "folder": "image-folder",
 }
 """By option of the text form, the flag that sets it for all data of a command."""
+HELP: Mapping[str, str] = {
+    "prompt-column": "Column of the data that holds the prompt, if not `prompt`.",
+    "image-column": "Column of the data that holds the image or images, if not `image` or `images`.",
+    "answer-column": "Column of the data that holds the answer, if not `answer`.",
+    "messages-column": "Column of the data that holds the conversation, if not `messages` or `conversations`.",
+    "image-folder": "Folder that image paths in the data are relative to and must stay in. Default: the file's folder.",
+}
+"""What each flag sets."""
 USUAL: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt",),
     "image": ("image", "images"),
@@ -119,9 +126,21 @@ def split(text: str) -> tuple[str, Columns]:
     return path, Columns(**options)
 
 
-def spelled(text: str, given: Mapping[str, Any]) -> str:
-    """The file with these columns written behind it; what is written there already stays."""
+def spelled(text: str, flags: Mapping[str, str]) -> str:
+    """The file with what the flags set written behind it; what is written there already stays."""
     path, columns = split(text)
-    chosen = {option.name: getattr(columns, option.name) or given.get(option.name) for option in fields(Columns)}
+    return _joined(path, {name: getattr(columns, name) or flags.get(flag, "") for name, flag in FLAGS.items()}, text)
+
+
+def resolved(text: str) -> str:
+    """The file as every process finds it, its image folder too; a name that is no path as it is."""
+    path, columns = split(text)
+    if not path or not os.path.exists(path):
+        return text
+    folder = os.path.realpath(columns.folder) if columns.folder else ""
+    return _joined(os.path.realpath(path), {**asdict(columns), "folder": folder}, os.path.realpath(path))
+
+
+def _joined(path: str, chosen: Mapping[str, str], plain: str) -> str:
     options = "&".join(f"{name}={str(value).translate(ESCAPES)}" for name, value in chosen.items() if value)
-    return f"{path}?{options}" if options else text
+    return f"{path}?{options}" if options else plain

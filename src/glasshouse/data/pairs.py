@@ -36,9 +36,9 @@ class Pairs:
     @classmethod
     def read(cls, text: str) -> "Pairs":
         """From one file or folder that holds both, or from two separated by a comma, clean first."""
-        if "," in text and not os.path.exists(text):
-            clean, _, triggered = text.partition(",")
-            return cls(Examples.read(clean.strip()), Examples.read(triggered.strip()))
+        files = parts(text)
+        if len(files) == 2:
+            return cls(*map(Examples.read, files))
         both = Examples.read(text)
         twins = [example for example in both if TWIN in example.tags]
         if not twins:
@@ -99,6 +99,12 @@ class Pairs:
         """Triggered examples, judged by the correct answer of their clean twins."""
         judged = (replace(triggered, answer=clean.answer, tags=dict(clean.tags)) for clean, triggered in self)
         return Examples(judged, self.triggered.source)
+
+
+def parts(text: str) -> tuple[str, ...]:
+    """The one or two files that a text names."""
+    clean, comma, triggered = text.partition(",")
+    return (clean.strip(), triggered.strip()) if comma and not os.path.exists(text) else (text,)
 
 
 def _target(triggered: Example) -> dict[str, str | int | float | bool]:

@@ -30,8 +30,9 @@ from glasshouse.values.wording import listed
 
 T = TypeVar("T")
 RESERVED = frozenset(
-    ("adapter", "batch-size", "depth", "device", "download", "dry-run", "dtype", "fail-on", "from", "help", "json",
-     "limit", "on", "remote-code", "revision", "runs", "unproved")
+    ("adapter", "answer-column", "batch-size", "depth", "device", "download", "dry-run", "dtype", "fail-on", "from",
+     "help", "image-column", "image-folder", "json", "limit", "messages-column", "on", "prompt-column", "remote-code",
+     "revision", "runs", "unproved")
 )  # fmt: skip
 """Flags of the commands themselves; an input cannot be called so."""
 AUDITS = frozenset(("batch-size", "depth", "fail-on"))
@@ -62,6 +63,8 @@ class Kind(ABC, Generic[T]):
     example: str
     """Such a value, for the fix in an error message."""
     meaning: Meaning
+    reading: Mapping[str, str] = {}
+    """Flags, with their help, that say how the values of a command are read; `spelled` writes them into the texts."""
     slow: bool = False
     """Slow to read: read last, so that a mistake elsewhere is reported first."""
 
@@ -72,6 +75,10 @@ class Kind(ABC, Generic[T]):
     @abstractmethod
     def read(self, text: str, opening: Opening) -> T:
         """The value that `text` names."""
+
+    def spelled(self, text: str, flags: Mapping[str, str]) -> str:
+        """The text with what the flags of `reading` set, so that a request holds all that decides its value."""
+        return text
 
     @abstractmethod
     def identity(self, value: T) -> Mapping[str, Any]:

@@ -10,8 +10,9 @@ from typing import Annotated, Any, TypeVar
 
 import torch
 
+from glasshouse.data.columns import HELP, spelled
 from glasshouse.data.examples import Examples
-from glasshouse.data.pairs import Pairs
+from glasshouse.data.pairs import Pairs, parts
 from glasshouse.engine.inputs import Kind, Meaning
 from glasshouse.engine.opening import Opening, open_model
 from glasshouse.model.finder import unwrapped
@@ -90,8 +91,12 @@ class SubjectKind(Kind[Subject]):
 class _SetKind(Kind[S]):
     """A kind whose value is an ordered, hashed set with a source."""
 
+    reading = HELP
     units: str
     """What it holds, in the plural."""
+
+    def spelled(self, text: str, flags: Mapping[str, str]) -> str:
+        return spelled(text, flags)
 
     def identity(self, value: S) -> Mapping[str, Any]:
         return {"digest": value.digest, "count": len(value), "source": value.source}
@@ -133,6 +138,9 @@ class PairsKind(_SetKind[Pairs]):
     form = "one file or folder in which triggered examples name their twin, or CLEAN,TRIGGERED"
     example = "clean.jsonl,triggered.jsonl"
     meaning = Meaning("clean examples with their triggered twins, if you know or suspect a trigger", organism="pairs")
+
+    def spelled(self, text: str, flags: Mapping[str, str]) -> str:
+        return ",".join(spelled(part, flags) for part in parts(text))
 
     def read(self, text: str, opening: Opening) -> Pairs:
         return Pairs.read(text)

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from glasshouse.data.columns import resolved, split
 from glasshouse.engine.audit import EXAMINED, examine
 from glasshouse.engine.binding import Request, as_tree
 from glasshouse.engine.folders import placed, workplace, writing
@@ -99,14 +100,14 @@ def _unit(candidate: Candidate) -> tuple[str, str, str]:
 
 def _absolute(text: str) -> str:
     """Paths that exist here, also in a list with commas, as every worker can find them."""
-    return ",".join(str(Path(part).resolve()) if part and Path(part).exists() else part for part in text.split(","))
+    return ",".join(map(resolved, text.split(",")))
 
 
 def _state(text: str) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of the files behind a text: a checkpoint that changed is screened again."""
     states: list[tuple[str, int, int]] = []
     for part in text.split(","):
-        path = Path(part)
+        path = Path(split(part)[0])
         files = sorted(path.rglob("*")) if part and path.is_dir() else [path] if part and path.is_file() else []
         states += [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
     return tuple(states)
