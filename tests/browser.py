@@ -74,3 +74,6 @@ class OpenedPage:
 
 CONTRAST = Path(__file__).with_name("contrast.js").read_text("utf-8")
 """Counts texts, and names those that stand out too little."""
+
+SPLIT = Path(__file__).with_name("split.js").read_text("utf-8")
+"""Counts words, and names those that a line break splits."""

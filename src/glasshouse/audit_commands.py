@@ -180,5 +180,6 @@ def _as_json(result: "Run | Audit") -> dict[str, Any]:
         "headlines": judgement.headlines(),
         "evidence": judgement.evidence(),
         "not_examined": judgement.not_examined(),
+        "power": judgement.power(),
     }
     return {"audit": str(result.folder), **result.facts, **summary, "sections": sections}

@@ -1,5 +1,5 @@
-"""What can be typed: list · anatomy · run · audit · screen · report · compare · export · organism. Flags come from
-dataclasses, never written twice.
+"""What can be typed: list · anatomy · run · audit · screen · report · compare · view · export · organism. Flags come
+from dataclasses, never written twice.
 
 Exit status: 0 pass or described, 1 concern or fail, 2 bad input, 3 inconclusive, so that a pipeline can gate on it;
 from 70 on the command did not end by itself (`process.py`).
@@ -179,6 +179,13 @@ def compare(rest: list[str]) -> int:
     return audit_commands.compare(rest)
 
 
+def view(rest: list[str]) -> int:
+    """Serve a folder of runs to this machine's browser, with search and compare: glasshouse view FOLDER."""
+    from glasshouse import view_commands
+
+    return view_commands.view(rest)
+
+
 def export(rest: list[str]) -> int:
     """Write a checkpoint others can load, patched if asked: glasshouse export MODEL FOLDER [--patch FILE]."""
     from glasshouse import flags
@@ -221,6 +228,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "screen": screen,
     "report": report,
     "compare": compare,
+    "view": view,
     "export": export,
     "organism": organism,
 }

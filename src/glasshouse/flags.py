@@ -51,6 +51,16 @@ def compare(rest: Sequence[str]) -> Any:
     return _read("compare", rest, *folders, page, JSON)
 
 
+def view(rest: Sequence[str]) -> Any:
+    return _read(
+        "view",
+        rest,
+        ("folder", Path, MISSING, "A folder of runs and audits.", "FOLDER"),
+        ("port", int, 0, "Port on 127.0.0.1; 0 takes any free one.", "PORT"),
+        ("no_browser", bool, False, "Print the address and open no browser.", None),
+    )
+
+
 def export(rest: Sequence[str]) -> Any:
     model = ("model", str, MISSING, f"{MODEL}.", "MODEL")
     folder = ("folder", Path, MISSING, "A new folder for the checkpoint.", "FOLDER")

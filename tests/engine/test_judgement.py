@@ -57,7 +57,7 @@ def test_what_speaks_against_it_is_told_first_and_numbers_have_their_doubt():
     made = judged(adviser="concern", judge="pass", witness="concern")
     assert [method for method, _ in made.headlines()] == ["witness", "judge", "adviser"]
     assert made.evidence() == [
-        f"{name} ({verdict}): share of 42% 0.50 [0.28, 0.72] n=16; control 0.00 [0.00, 0.19] n=16"
+        f"{name} ({verdict}): share of 42% 50% (28-72%) n=16; control 0% (0-19%) n=16"
         for name, verdict in (("judge", "pass"), ("witness", "concern"))
     ]
     assert made.advice()[0] == "Do not deploy it as it is."

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from browser import CONTRAST, OpenedPage, launched
+from browser import CONTRAST, SPLIT, OpenedPage, launched
 from glasshouse.engine.comparison import Comparison, Pair
 from glasshouse.engine.index import Entry
 from glasshouse.engine.runs import Run
@@ -18,8 +18,8 @@ from glasshouse.report.html import audit_page, comparison_page, index_page, page
 from hostile import SOME
 from sample_findings import audit_of_runs, audit_with, facts
 
-WIDTHS = (360, 768, 1280)
-SCROLLER = "document.querySelector('.questions .scroll')"
+WIDTHS = (390, 768, 1280)
+OPEN_ALL = "document.querySelectorAll('details').forEach(one => one.open = true)"
 pages = pytest.mark.parametrize("name", ["audit", "run", "compare", "index"])
 
 
@@ -64,6 +64,11 @@ def test_it_opens_at_once_in_silence_and_fits_every_width(browser: Browser, writ
         assert seen.page.evaluate(timing) < 1000
         assert seen.complaints == []
         assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+        seen.page.evaluate(OPEN_ALL)
+        assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
+        checked, split = seen.page.evaluate(SPLIT)
+        assert checked > 20
+        assert split == []
         seen.shot(f"{name}-{width}")
         seen.page.close()
 
@@ -72,7 +77,7 @@ def test_it_opens_at_once_in_silence_and_fits_every_width(browser: Browser, writ
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_stands_out(browser: Browser, written, name: str, scheme: str):
     seen = OpenedPage.of(browser, written(name), scheme=scheme)
-    seen.page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    seen.page.evaluate(OPEN_ALL)
     count, weak = seen.page.evaluate(CONTRAST)
     assert count > 10
     assert weak == []
@@ -93,7 +98,7 @@ def test_a_keyboard_is_enough(browser: Browser, written):
     keys, now = seen.page.keyboard, "document.activeElement"
     visible = f"{now}.getBoundingClientRect().left >= 0 && getComputedStyle({now}).outlineStyle !== 'none'"
     keys.press("Tab")
-    assert seen.page.evaluate(f"{now}.textContent") == "Skip to the findings"
+    assert seen.page.evaluate(f"{now}.textContent") == "Skip to the contents"
     assert seen.page.evaluate(visible)
     keys.press("Enter")
     reached: list[str] = []
@@ -113,7 +118,7 @@ def test_a_keyboard_is_enough(browser: Browser, written):
     first.focus()
     keys.press("Enter")
     assert first.evaluate("one => one.parentElement.open")
-    link = seen.page.locator("nav a").last
+    link = seen.page.get_by_role("navigation").get_by_role("link", name="What does the witness find?")
     link.focus()
     keys.press("Enter")
     assert seen.page.evaluate("location.hash") == "#witness"
@@ -121,19 +126,64 @@ def test_a_keyboard_is_enough(browser: Browser, written):
     seen.page.close()
 
 
-def test_a_phone_shows_what_counts_and_keeps_a_drawing_legible(browser: Browser, written):
-    seen = OpenedPage.of(browser, written("audit"), 360)
-    questions = seen.page.locator(".questions table")
-    assert questions.locator("th[scope=col]:visible").all_inner_texts() == [
-        "Question", "Verdict", "Role"
-    ]  # fmt: skip
-    assert questions.locator("td", has_text=re.compile("^witness$")).is_visible()
-    assert seen.page.evaluate(f"{SCROLLER}.scrollWidth <= {SCROLLER}.clientWidth")
+def test_a_phone_shows_every_cell_under_its_column_and_keeps_a_drawing_legible(browser: Browser, written):
+    seen = OpenedPage.of(browser, written("audit"), 390)
+    cells = seen.page.locator(".questions [data-label]")
+    assert cells.count() == 4 * 3
+    left = cells.evaluate_all("all => new Set(all.map(one => Math.round(one.getBoundingClientRect().left))).size")
+    assert left == 1  # one below the other
+    labels = cells.evaluate_all("all => all.map(one => getComputedStyle(one, '::before').content)")
+    assert labels[:4] == [f'"{name}: "' for name in ("Check", "Verdict", "Role", "Finding")]
+    roles = seen.page.locator(".questions").get_by_role("columnheader")
+    assert roles.all_inner_texts() == ["Check", "Verdict", "Role", "Finding"]  # unseen, and read aloud
     sizes = seen.page.eval_on_selector_all(
         ".intervals svg", "all => all.filter(one => one.checkVisibility()).map(one => one.getScreenCTM().a)"
     )
     assert sizes
     assert min(sizes) > 0.9  # of nine points
+    seen.page.close()
+
+
+def test_columns_stand_side_by_side_where_there_is_room(browser: Browser, written):
+    seen = OpenedPage.of(browser, written("audit"), 768)
+    cells = seen.page.locator(".questions tbody tr").first.locator("[data-label]")
+    tops = cells.evaluate_all("all => new Set(all.map(one => Math.round(one.getBoundingClientRect().top))).size")
+    assert (cells.count(), tops) == (4, 1)
+    seen.page.close()
+
+
+def test_the_first_page_prints_on_one_sheet_even_if_it_is_full(browser: Browser, written, tmp_path: Path):
+    checks = {f"witness{number}": "concern" for number in range(9)}
+    full = tmp_path / "full.html"
+    full.write_text(audit_page(audit_with("many words " * 40, judge="refused", **checks)), "utf-8")
+    for file in (written("audit"), full):
+        seen = OpenedPage.of(browser, file)
+        count = "[...document.querySelectorAll('main > :not(.sheet)')].forEach(one => one.remove())"
+        whole = printed_pages(seen)
+        seen.page.evaluate(count)
+        assert seen.page.locator(".signature").is_visible()
+        assert printed_pages(seen) == 1
+        assert whole > 1
+        seen.page.close()
+
+
+def printed_pages(seen: OpenedPage) -> int:
+    return len(re.findall(rb"/Type\s*/Page[^s]", seen.page.pdf(prefer_css_page_size=True)))
+
+
+@pages
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_finds_nothing(browser: Browser, written, name: str, width: int):
+    """WCAG 2.1 A and AA, by the checker of the field."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    seen = OpenedPage.of(browser, written(name), width)
+    seen.page.evaluate(OPEN_ALL)
+    results = axe.Axe().run(
+        seen.page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
+    )
+    found = [(each["id"], each["nodes"][0]["html"][:200]) for each in results.response["violations"]]
+    assert len(results.response["passes"]) > 10
+    assert found == []
     seen.page.close()
 
 
@@ -143,7 +193,11 @@ def test_headings_and_landmarks_tell_the_way(browser: Browser, written):
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert seen.page.locator("main").count() == seen.page.locator("nav[aria-label]").count() == 1
+    assert seen.page.locator("main").count() == seen.page.get_by_role("navigation", name="Contents").count() == 1
+    targets = seen.page.eval_on_selector_all(
+        "nav a", "all => all.map(one => document.querySelector(one.hash) !== null)"
+    )
+    assert targets == [True] * 6
     assert seen.page.locator("html[lang=en]").count() == 1
     unnamed = seen.page.locator("figure[role=group]:not([aria-label]):not(:has(figcaption)), img:not([alt])")
     assert unnamed.count() == 0
@@ -171,7 +225,7 @@ def test_no_text_comes_alive(browser: Browser, tmp_path: Path, texts: tuple[str,
     seen = OpenedPage.of(browser, tmp_path / "audit.html", 360)
     assert seen.page.locator(".answer").count() == len(texts)
     assert seen.page.locator("script, iframe, object, embed, form, [onload], [onerror], [onmouseover]").count() == 0
-    assert seen.page.locator("a:not([href^='#'])").count() == 0
+    assert seen.page.locator("a:not([href^='#'], [href^='https://arxiv.org/abs/'])").count() == 0
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= 360
     assert seen.complaints == []
     seen.page.close()

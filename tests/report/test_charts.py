@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from itertools import pairwise
 from xml.etree import ElementTree
 
@@ -12,7 +13,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from glasshouse.report.charts import COLOURS, LONGEST_NAME, NULL, figure, svg
-from glasshouse.report.words import alternative, picture_name
+from glasshouse.report.tables import table_of
+from glasshouse.report.words import alternative, cell, picture_name
 from glasshouse.values.blocks import Chart, Heatmap, Metric, Note, Series
 from glasshouse.values.intervals import Interval
 from hostile import SOME
@@ -163,3 +165,24 @@ def test_words_are_no_picture():
     with pytest.raises(TypeError, match="Note is no picture"):
         figure(Note("text"))
     assert alternative(Note("text")) == ""
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        Chart("rates", (Series("one", (0.0, 100.0), (0.0, 0.6)),), percent=True),
+        Chart.intervals("rates", {"one": Interval.rate(8, 16)}),
+        Heatmap("rates", torch.eye(2), ("a", "b"), ("c", "d"), percent=True),
+        Metric("rate", Interval.rate(8, 16)),
+    ],
+    ids=["lines", "intervals", "heat map", "metric"],
+)
+def test_a_fraction_has_one_scale_on_drawing_alternative_and_table(block):
+    texts = [
+        element.text or "" for element in ElementTree.fromstring(svg(block)).iter() if element.tag.endswith("text")
+    ]
+    assert {"50%", "60%"} & set(texts)
+    assert not any(re.fullmatch(r"0\.\d+", text) for text in texts)
+    assert "%" in alternative(block) or isinstance(block, Metric)
+    table = table_of(block)
+    assert table is None or all("%" in cell(row[1]) for row in table.rows)

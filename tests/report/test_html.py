@@ -3,25 +3,36 @@
 import base64
 import io
 import re
+from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 from PIL import Image
 
+from glasshouse.engine.catalogue import catalogue
 from glasshouse.engine.comparison import Comparison, Pair
 from glasshouse.engine.index import Entry
+from glasshouse.engine.method import load
 from glasshouse.engine.runs import Run
 from glasshouse.report.facts import inputs_of
+from glasshouse.report.glossary import COLUMNS
 from glasshouse.report.html import audit_page, comparison_page, fragment, index_page, page
+from glasshouse.report.prose import prose
 from glasshouse.values import blocks
 from glasshouse.values.blocks import Block, Chart, Gallery, Picture, Series, Table
+from glasshouse.values.declared import Field, declared
+from glasshouse.values.deltas import Patch
+from glasshouse.values.intervals import Interval
 from glasshouse.values.surfaces import rendered
 from hostile import SOME, TEXTS, Page, assert_dead, controls
 from sample_findings import (
     INTERVAL,
     PIXELS,
+    RoleFinding,
     TextFinding,
     audit_of_runs,
     audit_with,
@@ -59,7 +70,7 @@ def test_no_text_comes_alive():
 
 def test_no_text_comes_alive_on_the_other_pages():
     for text in TEXTS.values():
-        audit = audit_with(text, trace=text, judge="broken", witness="refused")  # test_browser draws findings
+        audit = audit_with(text, trace=text, judge="broken", witness="refused")  # drawn in the browser
         run = SimpleNamespace(facts=facts(text), finding=TextFinding(text, WORDS))
         pair = Pair(text, run, None, [{"what": text, "first": text, "second": text}])  # pyright: ignore[reportArgumentType]
         name = text[:200].encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")  # as a file system has it
@@ -140,10 +151,11 @@ def test_a_picture_without_a_caption_is_called_by_its_gallery():
 def test_a_table_can_be_scrolled_by_keys_and_its_rows_have_names():
     rows = (("red", 1.0), (3, 2.0), (None, 3.0), (INTERVAL, 4.0))
     html = fragment(OneBlock(Table("Colours", ("name", "number"), rows)))
-    regions = [dict(attributes) for tag, attributes in Page(html).elements if dict(attributes).get("role") == "region"]
-    assert regions == [{"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Colours"}]
-    assert re.findall(r'<th scope="row">(.*?)</th>', html) == ["red", "3"]
-    assert html.count("<td>") == 6
+    regions = [dict(attributes) for tag, attributes in Page(html).elements if dict(attributes).get("class") == "scroll"]
+    assert regions == [{"class": "scroll", "tabindex": "0", "role": "group", "aria-label": "Colours"}]
+    assert re.findall(r'<th scope="row" role="rowheader" data-label="name">(.*?)</th>', html) == ["red", "3"]
+    assert html.count("<td ") == 6
+    assert html.count('data-label="number" class="number"') == 4
     assert 'aria-label="table"' in fragment(OneBlock(Table("", ("name",), ())))
 
 
@@ -151,17 +163,114 @@ def test_one_verdict_has_one_word_and_every_line_its_method():
     audit = audit_with(judge="pass", witness="concern", adviser="described")
     html = audit_page(audit)
     words = ["pass", "concern", "described"]
-    assert re.findall(r'<span class="verdict small (\w+)">\1</span>', html) == words * 2
-    findings = html.partition("What was found</h2>")[2].partition("</section>")[0]
-    assert re.findall(r"<li><strong>(\w+):</strong> (.*?)</li>", findings) == [
-        (name, f"the {name} finds half.") for name in ("witness", "judge", "adviser")
+    badges = r'<span class="verdict small (\w+)">\1</span>'
+    reasons = html.partition("Reasons</h2>")[2].partition("</section>")[0]
+    assert re.findall(badges + r" <strong>(\w+)</strong>: (.*)", reasons) == [
+        (word, name, f"the {name} finds half.") for word, name in (("concern", "witness"), ("pass", "judge"))
     ]
-    assert html.count("95 % confidence intervals") == 1
+    assert re.findall(badges, html.partition('id="contents"')[2]) == words * 3  # contents, table and sections
+    assert html.count("95% confidence interval") == 1
     assert "All available checks ran." in html
     pairs = tuple(Pair(name, run, run, ()) for name, run in audit.runs.items())
     compared = comparison_page(Comparison(audit, audit, pairs))
     assert re.findall(r'<span class="verdict small (\w+)">', compared) == [word for word in words for _ in range(2)]
     assert re.findall(r"<td>(\w+)</td>", fragment(audit)) == words
+
+
+def test_the_first_page_says_what_is_decided_why_on_what_and_what_is_unknown():
+    audit = audit_with(judge="concern", witness="missing", adviser="described")
+    html = audit_page(audit)
+    titles = ["Decision", "Reasons", "Scope", "Power", "Next steps", "Sign-off"]
+    sheet = html.partition('<nav id="contents"')[0]
+    assert re.findall(r"<h2>(.*?)</h2>", sheet) == titles
+    decision, reasons, scope, power, steps, sign = sheet.split("<h2>")[1:]
+    assert "Do not deploy it as it is." in decision
+    assert "the judge finds half." in reasons
+    assert "Share of half 50% (28\N{NON-BREAKING HYPHEN}72%) n=16; control 0%" in reasons.replace("share", "Share")
+    assert "adviser" not in reasons
+    assert "Examined: 2 of 3 checks (judge, adviser)." in scope
+    assert "witness: half" in scope
+    assert "not measured" in power
+    assert "Heed the judge: half." in steps
+    assert all(f"<span>{word}</span>" in sign for word in ("Name", "Date", "Signature"))
+
+
+def test_a_measured_power_is_told_and_never_an_assumed_one():
+    class Strong(RoleFinding):
+        @property
+        def power(self) -> str:
+            return "would have found 11 of 12 planted backdoors: 92% (65-98%)"
+
+    audit = audit_with(judge="pass", witness="pass")
+    judge = SimpleNamespace(finding=Strong("half", "judge", "pass"), facts=facts())
+    power = audit_page(audit_of_runs(audit.sections, {**audit.runs, "judge": judge}, facts())).split("<h2>Power</h2>")[
+        1
+    ]
+    assert "judge: would have found 11 of 12 planted backdoors: 92% (65" in power.partition("</section>")[0]
+    assert "not measured" not in power.partition("</section>")[0]
+
+
+def test_long_texts_leave_the_first_page_one_page():
+    checks = {f"witness{number}": "concern" for number in range(12)}
+    sheet = audit_page(audit_with("word " * 400, judge="refused", **checks)).partition('<nav id="contents"')[0]
+    assert len(" ".join(Page(sheet.partition("</style>")[2]).text).split()) < 1000
+    assert "9 more: see" in sheet
+
+
+def test_every_column_is_explained_on_hover_and_in_text(finished: Run):
+    html = rendered("page", finished)
+    headers = re.findall(r'<th scope="col" role="columnheader">(.*?)</th>', html)
+    assert len(headers) > 10
+    assert all(re.fullmatch(r'<abbr title=".{10,}">.+</abbr>', header) for header in headers), headers
+    assert html.count('<details class="columns">') == html.count("<table")
+
+
+def test_every_column_of_every_method_is_explained():
+    """By the docstring of its row's field, or by the glossary."""
+    explained: set[str] = set()
+    for entry in catalogue():
+        for field in fields_below(load(entry.name).finding):
+            explained |= set(field.keys)
+            assert field.explanation or field.words in COLUMNS, field
+            assert set(field.keys) <= set(COLUMNS), field
+    assert len(explained) > 20
+
+
+def fields_below(kind: type, is_row: bool = False) -> Iterator[Field]:
+    """Those of the finding that have keys, and those of the rows under them."""
+    hints = get_type_hints(kind)
+    for field in declared(kind):
+        if field.keys or is_row:
+            yield field
+        for row in rows_in(hints[field.name]):
+            yield from fields_below(row, is_row=is_row or bool(field.keys))
+
+
+def rows_in(hint: Any) -> set[type]:
+    if isinstance(hint, type) and is_dataclass(hint) and hint not in (Interval, Picture, Patch):
+        return set() if issubclass(hint, Block) else {hint}
+    return {row for part in get_args(hint) for row in rows_in(part)}
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("set `k` to ``2``", "set <code>k</code> to <code>2</code>"),
+        ("**bold** and *slanted*", "<strong>bold</strong> and <em>slanted</em>"),
+        ("`a*b*c` and 2 * 3 * 4", "<code>a*b*c</code> and 2 * 3 * 4"),
+        ("[paper](https://example.org/a)", '<a href="https://example.org/a" rel="noreferrer">paper</a>'),
+        ("[x](javascript:alert(1))", "[x](javascript:alert(1))"),
+        ("arXiv:2303.08112", '<a href="https://arxiv.org/abs/2303.08112" rel="noreferrer">arXiv:2303.08112</a>'),
+        ("`<b>` & **<i>**", "<code>&lt;b&gt;</code> &amp; <strong>&lt;i&gt;</strong>"),
+    ],
+)
+def test_markdown_of_a_docstring_is_rendered_and_nothing_else(written: str, shown: str):
+    assert prose(written) == shown
+
+
+def test_no_markdown_is_left_on_a_page(finished: Run):
+    text = " ".join(Page(rendered("page", finished).partition("</style>")[2]).text)
+    assert not re.search(r"`|\*\*|\]\(", text)
 
 
 def test_an_internal_error_costs_its_own_section():
@@ -188,7 +297,7 @@ def test_the_page_of_a_finding_is_the_same_each_time(finished: Run):
 
 
 def test_the_page_says_where_it_comes_from(finished: Run):
-    text = " ".join(Page(rendered("page", finished)).text)
+    text = " ".join(Page(rendered("page", finished)).text).replace("\N{NON-BREAKING HYPHEN}", "-")
     for part in (
         finished.finding.headline, finished.facts["method"]["question"], finished.facts["command"],
         *(each["text"] for each in inputs_of(finished.facts).values()), "How to read", "misleads", "batch_size = 4",

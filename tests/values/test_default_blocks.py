@@ -13,7 +13,7 @@ from glasshouse.values.blocks import Chart, Gallery, Heatmap, Metric, Note, Pict
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.declared import declared
 from glasshouse.values.default_blocks import field_blocks
-from glasshouse.values.findings import Finding, Interval, Keys, NoPicture, Null, Rows, Verdict
+from glasshouse.values.findings import Finding, Interval, Keys, NoPicture, Null, Percent, Rows, Verdict
 
 RATE, CHANCE = Interval(0.75, 0.5, 0.875, 8), Interval(0.25, 0.0, 0.5, 8)
 PICTURE = Picture(torch.zeros(2, 3, 3, dtype=torch.uint8), "cat")
@@ -214,3 +214,30 @@ def test_keys_must_be_named():
 
     with pytest.raises(TypeError, match=r"states: name the keys of this field"):
         Nameless({"removed": {2: State(RATE)}}).rows()
+
+
+@dataclass(frozen=True)
+class Shared:
+    mass: Annotated[float, Percent]
+
+
+@dataclass(frozen=True, eq=False)
+class Fractions(Base):
+    """Every place where a fraction may stand."""
+
+    share: Annotated[float, Percent] = 0.984
+    energy: Annotated[Mapping[int, float], Keys("directions"), Percent] = field(default_factory=lambda: {1: 0.25})
+    rates: Annotated[Mapping[str, Interval], Keys("arm")] = field(default_factory=lambda: {"a": Interval.rate(1, 4)})
+    means: Annotated[Mapping[str, Interval], Keys("arm")] = field(default_factory=lambda: {"a": CHANCE})
+    parts: Annotated[Mapping[str, Shared], Keys("part")] = field(default_factory=lambda: {"a": Shared(0.5)})
+    grid: Annotated[Float[Tensor, "a b"], Percent] = field(default_factory=lambda: torch.zeros(2, 2))
+
+
+def test_a_fraction_is_a_percentage_in_every_block():
+    energy, rates, means, parts, grid, others = Fractions().blocks()
+    drawn = [block for block in (energy, rates, means, grid) if isinstance(block, Chart | Heatmap)]
+    assert [block.percent for block in drawn] == [True, True, False, True]
+    assert isinstance(parts, Table)
+    assert parts.rows == (("a", "50%"),)
+    assert isinstance(others, Table)
+    assert others.rows == (("Share", "98%"),)

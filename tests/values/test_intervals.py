@@ -9,18 +9,21 @@ from glasshouse.numerics import statistics
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.intervals import Interval
+from glasshouse.values.wording import number, percent
+
+LOST = torch.tensor([1, 1, 1, 0], dtype=torch.bool), torch.tensor([1, 0, 0, 1], dtype=torch.bool)
 
 
 def test_rates():
-    assert Interval.rate(8, 10) == Interval(0.8, *statistics.wilson(8, 10), 10, 0.95, "Wilson")
-    exact = Interval(0.8, *statistics.clopper_pearson(8, 10, 0.9), 10, 0.9, "Clopper-Pearson")
+    assert Interval.rate(8, 10) == Interval(0.8, *statistics.wilson(8, 10), 10, 0.95, "Wilson", percent=True)
+    exact = Interval(0.8, *statistics.clopper_pearson(8, 10, 0.9), 10, 0.9, "Clopper-Pearson", percent=True)
     assert Interval.exact_rate(8, 10, 0.9) == exact
 
 
 def test_a_loss_is_of_the_same_trials():
     before, after = torch.tensor([1, 1, 1, 0, 0], dtype=torch.bool), torch.tensor([1, 0, 0, 1, 0], dtype=torch.bool)
     lost = Interval.loss(before, after)
-    assert lost == Interval((2 - 1) / 5, *statistics.paired(1, 2, 1, 1), 5, 0.95, "Newcombe")
+    assert lost == Interval((2 - 1) / 5, *statistics.paired(1, 2, 1, 1), 5, 0.95, "Newcombe", percent=True)
     assert Interval.loss(before, before).value == 0
 
 
@@ -67,17 +70,22 @@ def test_a_null_band_has_its_median_inside():
 @pytest.mark.parametrize(
     ("interval", "text"),
     [
-        (Interval(0.8, 0.4902, 0.9433, 10), "0.80 [0.49, 0.94] n=10"),
-        (Interval(0.9993, 0.9961, 0.9999, 1440), "0.9993 [0.9961, 0.9999] n=1440"),
-        (Interval(1.234e-5, -2e-6, 2.5e-5), "(1.2 [-0.2, 2.5])e-05"),
-        (Interval(1234567, 1.2e6, 1.3e6), "(1.23 [1.20, 1.30])e+06"),
-        (Interval(1.5, -math.inf, math.inf, 1), "1.5 [-inf, inf] n=1"),
-        (Interval(0.0, 0.0, 0.0), "0 [0, 0]"),
-        (Interval(math.nan, 0.0, 1.0, 0), "nan [0.0, 1.0] n=0"),
+        (Interval.rate(8, 10), "80% (49-94%) n=10"),
+        (Interval.rate(1439, 1440), "99.9% (99.6-99.99%) n=1,440"),
+        (Interval(1.5, -math.inf, math.inf, 1), "1.5 (no bounds) n=1"),
+        (Interval(0.42, 0.35, 0.51), "0.42 (0.35-0.51)"),
+        (Interval.rate(0, 0), "no value (0-100%) n=0"),
     ],
 )
-def test_text(interval, text):
+def test_text(interval: Interval, text: str):
     assert str(interval) == text
+
+
+def test_a_headline_and_a_table_show_the_same_number():
+    for rate in (Interval.rate(61, 64), Interval.rate(0, 64), Interval.rate(1439, 1440), Interval.loss(*LOST)):
+        assert str(rate) == f"{percent(rate)} n={rate.n:,}"
+    mean = Interval(0.0823, 0.0521, 0.1234, 8)
+    assert str(mean) == f"{number(mean)} n=8"
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,23 @@ from glasshouse.values.wording import counted, number, percent
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.954, "95%"), (1.0, "100%"), (0.0, "0%"), (0.0123, "1.2%"), (0.0996, "10%"), (-0.02, "-2%"), (math.nan, "nan%")],
+    [
+        (0.954, "95%"),
+        (1.0, "100%"),
+        (0.0, "0%"),
+        (0.0123, "1.2%"),
+        (0.0996, "10%"),
+        (-0.02, "-2%"),
+        (math.nan, "no value"),
+    ],
 )
 def test_percentages_have_two_digits(value: float, text: str):
     assert percent(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.4234, "0.42"), (12.3, "12"), (1234.5, "1,234"), (math.inf, "inf")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.4234, "0.42"), (12.3, "12"), (1234.5, "1,234"), (0.9994, "0.999"), (math.inf, "inf")]
+)
 def test_numbers_have_two_digits(value: float, text: str):
     assert number(value) == text
 

@@ -7,7 +7,8 @@ from typing import Any
 from glasshouse.engine.audit import Audit
 from glasshouse.engine.runs import Run
 from glasshouse.values.findings import Finding
-from glasshouse.values.rows import rows_field
+from glasshouse.values.intervals import Interval
+from glasshouse.values.rows import rows_field, units
 
 BESIDE_THE_QUESTION = ("started", "seconds", "command", "resumed", "key")
 """Facts that differ between any two runs."""
@@ -61,14 +62,15 @@ def compare(first: Run, second: Run) -> list[dict[str, Any]]:
 
 
 def _by_unit(finding: Finding) -> dict[str, Mapping[str, Any]]:
-    """Rows under the name of their unit: its keys, or its first cell where no keys are declared."""
+    """Cells of each unit under the name of their unit: its keys, or its first cell where no keys are declared."""
     field = rows_field(type(finding))
     keys = len(field.keys) if field else 1
-    units: dict[str, Mapping[str, Any]] = {}
-    for number, row in enumerate(finding.rows()):
+    named: dict[str, Mapping[str, Any]] = {}
+    arranged = type(finding).rows is not Finding.rows  # by the class itself, which leaves no interval whole
+    for number, row in enumerate(finding.rows() if arranged else units(finding)):
         name = ", ".join(str(cell) for cell in list(row.values())[:keys]) or str(number)
-        units[name if name not in units else f"{name} ({number})"] = row
-    return units
+        named[name if name not in named else f"{name} ({number})"] = row
+    return named
 
 
 def _by_method(record: Run | Audit) -> dict[str, Run]:
@@ -86,7 +88,9 @@ def _flat(tree: Any, place: str = "") -> dict[str, Any]:
 
 
 def _same(a: Any, b: Any) -> bool:
-    return a == b or (a != a and b != b)  # NaN equals NaN here
+    if isinstance(a, Interval) and isinstance(b, Interval):
+        return repr(a) == repr(b)  # NaN equals NaN here
+    return a == b or (a != a and b != b)
 
 
 def _paired(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

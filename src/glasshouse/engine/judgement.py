@@ -66,6 +66,11 @@ class Judgement:
         return Verdict.PASS if judges and passed and whole else Verdict.INCONCLUSIVE
 
     @property
+    def decision(self) -> str:
+        """What the verdict means for whoever must decide."""
+        return ADVICE[self.verdict]
+
+    @property
     def headline(self) -> str:
         """One sentence, and the finding that carries it."""
         carrying = self.carrying
@@ -108,14 +113,16 @@ class Judgement:
 
     def evidence(self) -> list[str]:
         """The number that carries each deciding finding, with its interval and its null."""
-        lines: list[str] = []
-        for section in self._deciding:
-            finding = self.findings.get(section.method)
-            metric = next((block for block in finding.blocks() if isinstance(block, Metric)), None) if finding else None
-            if finding and metric:
-                null = f"; control {metric.null}" if metric.null else ""
-                lines.append(f"{section.method} ({finding.verdict}): {metric.name} {metric.value}{null}")
-        return lines
+        measured = {section.method: self.measured(section.method) for section in self._deciding}
+        return [f"{name} ({self.findings[name].verdict}): {text}" for name, text in measured.items() if text]
+
+    def measured(self, method: str) -> str:
+        """The first number of a finding, with its interval and its null; empty where it has none."""
+        finding = self.findings.get(method)
+        metric = next((block for block in finding.blocks() if isinstance(block, Metric)), None) if finding else None
+        if metric is None:
+            return ""
+        return f"{metric.name} {metric.value}{f'; control {metric.null}' if metric.null else ''}"
 
     def advice(self) -> list[str]:
         """What to do next."""
@@ -124,7 +131,13 @@ class Judgement:
                    for section in self._deciding if section.state == "refused"]  # fmt: skip
         errors = [f"Report the internal error of {section.method}: {section.why}"
                   for section in self.sections if section.state == "internal error"]  # fmt: skip
-        return list(dict.fromkeys([ADVICE[self.verdict], *filter(None, findings), *refused, *errors]))
+        return list(dict.fromkeys([self.decision, *filter(None, findings), *refused, *errors]))
+
+    def power(self) -> list[str]:
+        """What a pass of each judge that ran would have caught, as measured; empty where nothing was measured."""
+        judges = [section for section in self._deciding if section.role == "judge" and section.method in self.findings]
+        measured = {section.method: self.findings[section.method].power for section in judges}
+        return [f"{name}: {text}" for name, text in measured.items() if text]
 
     def not_examined(self) -> list[str]:
         """What was not examined and why, methods with the same reason together."""

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from glasshouse.report.inert import one_line
 from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Series
+from glasshouse.values.digits import percentage
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's palette: told apart by all kinds of colour vision."""
@@ -61,6 +62,8 @@ def _(block: Chart) -> Figure:
         axes.legend(axes.get_lines(), names, frameon=False, fontsize=8, labelcolor=INK)
     axes.set_xlabel(_label(block.x, 80))
     axes.set_ylabel(_label(block.y, 80))
+    if block.percent:
+        axes.yaxis.set_major_formatter(_percentage)
     axes.grid(axis="y", linewidth=0.4, alpha=0.4)
     return drawing
 
@@ -81,6 +84,8 @@ def _(block: Heatmap) -> Figure:
     axes.set_ylabel(_label(block.y, 80))
     bar = drawing.colorbar(image, ax=axes, pad=0.02)
     bar.ax.tick_params(labelsize=7, colors=INK)
+    if block.percent:
+        bar.ax.yaxis.set_major_formatter(_percentage)
     return drawing
 
 
@@ -121,6 +126,8 @@ def _intervals(block: Chart) -> Figure:
     axes.set_xlim(left, right)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.locator_params(axis="x", nbins=5)
+    if block.percent:
+        axes.xaxis.set_major_formatter(_percentage)
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(labelsize=9)
     axes.set_xlabel(values, fontsize=9)
@@ -156,6 +163,10 @@ def _line(axes, series: Series, colour: str) -> None:
         axes.vlines(series.x, series.low, series.high, color=colour, alpha=0.5, linewidth=3)
     elif series.low:
         axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _percentage(value: float, position: float) -> str:
+    return percentage(value)
 
 
 def _label(text: str, longest: int) -> str:

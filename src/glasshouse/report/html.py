@@ -8,29 +8,33 @@ security policy in the page forbids scripts and requests, so that even a mistake
 import base64
 import io
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
 import jinja2
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from PIL import Image
 
 from glasshouse.engine.page import Page
 from glasshouse.report import charts
 from glasshouse.report.facts import examined, failed, inputs_of
+from glasshouse.report.glossary import ROLES, STATISTICS, VERDICTS, meanings
 from glasshouse.report.inert import inert
-from glasshouse.report.words import cell, moment, names_a_row, picture_name
-from glasshouse.values.blocks import Block, Chart, Heatmap, Metric, Note, Picture, Table
+from glasshouse.report.prose import brief, long, prose
+from glasshouse.report.tables import table_of
+from glasshouse.report.words import NOT_MEASURED, cell, is_number, moment, names_a_row, picture_name
+from glasshouse.values.blocks import Block, Heatmap, Note, Picture, Table
 from glasshouse.values.findings import Finding
-from glasshouse.values.intervals import Interval
 
+SPLIT, UNSPLIT = re.compile(r"\(([\d.,]+)-([\d.,]+%?)\)"), "(\\1\N{NON-BREAKING HYPHEN}\\2)"
+"""Bounds of an interval, between which a browser would begin a new line."""
 LONG = 16
 """Rows from which a table is folded away."""
-LONGEST_PROSE = 20_000
-"""Characters of a method's page or of a traceback that are shown."""
 
 
 class RunLike(Protocol):
@@ -63,8 +67,7 @@ def page(run: RunLike) -> str:
 def audit_page(audit: AuditLike) -> str:
     """A whole page for an audit: the verdict first, then a section for each method."""
     bodies = {name: _body(name, run) for name, run in audit.runs.items()}
-    judgement = audit.judgement
-    return _rendered("audit.html.j2", audit=audit, judgement=judgement, bodies=bodies, headlines=judgement.headlines())
+    return _rendered("audit.html.j2", audit=audit, judgement=audit.judgement, bodies=bodies)
 
 
 def _body(method: str, run: RunLike) -> Markup:
@@ -77,9 +80,26 @@ def _body(method: str, run: RunLike) -> Markup:
     return Markup(html)  # noqa: S704 - the templates escaped it
 
 
-def index_page(entries: Sequence[Any], broken: Sequence[str]) -> str:
-    """A page for a folder of runs, with a link to each; `broken` names those that cannot be read."""
-    return _rendered("index.html.j2", entries=entries, broken=broken)
+@dataclass(frozen=True)
+class Search:
+    """What is searched for in a served list of runs."""
+
+    words: str
+    verdict: str
+    total: int
+    """Runs in the folder."""
+    verdicts: tuple[str, ...] = tuple(word for word in VERDICTS if word != "not run")
+
+
+def index_page(entries: Sequence[Any], broken: Sequence[str], search: Search | None = None) -> str:
+    """A page for a folder of runs, with a link to each; `broken` names those that cannot be read. With a search it is
+    a page that `glasshouse view` serves."""
+    return _rendered("index.html.j2", entries=entries, broken=broken, search=search)
+
+
+def trouble_page(title: str, text: str) -> str:
+    """What `glasshouse view` answers where there is no page."""
+    return _rendered("trouble.html.j2", title=title, text=text)
 
 
 def comparison_page(comparison: Any) -> str:
@@ -117,7 +137,10 @@ def _environment() -> jinja2.Environment:
         finalize=_finalized,
     )
     environment.filters |= {
-        "prose": _prose,
+        "prose": prose,
+        "long": long,
+        "brief": brief,
+        "meanings": meanings,
         "svg": _svg,
         "picture_name": picture_name,
         "cell": cell,
@@ -127,22 +150,21 @@ def _environment() -> jinja2.Environment:
         "inputs": inputs_of,
         "examined": examined,
         "kind": _kind,
-        "table_of": _table_of,
+        "table_of": table_of,
         "led": _led,
         "differences": _differences,
     }
-    environment.tests |= {"naming": names_a_row, "failed": failed}
+    environment.tests |= {"naming": names_a_row, "failed": failed, "number": is_number}
+    environment.globals |= {
+        "not_measured": NOT_MEASURED,
+        "glossary": {"Verdicts": VERDICTS, "Roles": ROLES, "Numbers and terms": STATISTICS},
+    }
     return environment
 
 
 def _finalized(value: Any) -> Any:
     """What every printed value goes through before it is escaped."""
-    return value if isinstance(value, Markup) else inert(value)
-
-
-def _prose(text: str) -> Markup:
-    """A text that may be long."""
-    return escape(inert(text, LONGEST_PROSE))
+    return value if isinstance(value, Markup) else SPLIT.sub(UNSPLIT, inert(value))
 
 
 def _address(folder: Path) -> str:
@@ -175,34 +197,6 @@ def _differences(pair: Any) -> Table:
 
 def _svg(block: Block) -> Markup:
     return Markup(charts.svg(block))  # noqa: S704 - matplotlib escapes the texts it draws
-
-
-def _table_of(block: Block) -> Table | None:
-    """The numbers behind a picture, for readers who want or need them as a table."""
-    if isinstance(block, Chart) and not block.labels:
-        xs = sorted({x for series in block.series for x in series.x})
-        columns: dict[str, Sequence[Any]] = {block.x or "x": xs}
-        for series in block.series:
-            values = {x: _point(series, place) for place, x in enumerate(series.x)}
-            columns[series.name] = [values.get(x) for x in xs]
-        return Table.of(block.title, columns)
-    if isinstance(block, Chart):
-        rows = {series.name: _point(series, 0) for series in block.series if series.x}
-        return Table.of(block.title, {"": list(rows), block.y or "value": list(rows.values())})
-    if isinstance(block, Metric):
-        return None
-    if isinstance(block, Heatmap):
-        columns = {"": block.rows}
-        for number, name in enumerate(block.columns):
-            columns[f"{number + 1}. {name}"] = [float(value) for value in block.values[:, number]]
-        return Table.of(block.title, columns)
-    return None
-
-
-def _point(series: Any, place: int) -> Any:
-    if not series.low:
-        return series.y[place]
-    return Interval(series.y[place], series.low[place], series.high[place])
 
 
 def _picture(picture: Picture) -> Markup:

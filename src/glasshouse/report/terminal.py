@@ -10,7 +10,7 @@ from rich.text import Text
 
 from glasshouse.report.console import InertConsole
 from glasshouse.report.inert import cut
-from glasshouse.report.words import alternative, cell
+from glasshouse.report.words import NOT_MEASURED, alternative, cell
 from glasshouse.values.blocks import Block, Chart, Gallery, Heatmap, Metric, Note, Table, Transcript
 from glasshouse.values.findings import Finding
 
@@ -52,6 +52,7 @@ def show_audit(screen: InertConsole, audit: "AuditLike") -> None:
     parts = (
         ("What was found", [f"{method}: {headline}" for method, headline in judgement.headlines()]),
         ("How certain it is", judgement.evidence()),
+        ("What a pass would have caught", judgement.power() or [NOT_MEASURED]),
         ("What to do next", judgement.advice()),
         ("What was not examined", judgement.not_examined()),
     )

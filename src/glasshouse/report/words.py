@@ -1,11 +1,14 @@
 """How are numbers put into words? Cells of a table, and text alternatives of pictures."""
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 from glasshouse.values.blocks import Block, Chart, Heatmap
+from glasshouse.values.digits import percentage, plain
 from glasshouse.values.intervals import Interval
 
+NOT_MEASURED = "not measured: no known faults were planted in this base to count how many these checks find"
+"""Of the power of a pass."""
 MOST_NUMBERS = 24
 """Numbers of a series that its text alternative lists."""
 
@@ -14,21 +17,9 @@ def cell(value: Any) -> str:
     """One cell of a table as text."""
     if value is None:
         return ""
-    return number(value) if isinstance(value, float) else str(value)
-
-
-def number(value: float) -> str:
-    """Two significant digits; more where two would round a share to one, or cost whole numbers their digits."""
-    if not math.isfinite(value):
-        return str(value)
-    if abs(value) >= 1e6:
-        return f"{value:.1e}"
-    if value.is_integer() or abs(value) >= 100:
-        return f"{value:,.0f}"
-    digits = 2
-    while abs(value) < 1 and digits < 6 and abs(float(f"{value:.{digits}g}")) == 1:
-        digits += 1
-    return f"{value:.{digits}g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return plain(value) if isinstance(value, float) else str(value)
 
 
 def moment(started: object) -> str:
@@ -40,14 +31,16 @@ def alternative(block: Block) -> str:
     """What a reader who cannot see the picture is told: its numbers."""
     match block:
         case Chart():
-            lines = (f"{s.name}{' (null)' if s.role == 'null' else ''}: {_numbers(s.y)}" for s in block.series)
+            write = percentage if block.percent else plain
+            lines = (f"{s.name}{' (null)' if s.role == 'null' else ''}: {_numbers(s.y, write)}" for s in block.series)
             return f"{block.title}. {block.y} over {block.x or ', '.join(block.labels)}. " + "; ".join(lines)
         case Heatmap():
             low, high = float(block.values.min()), float(block.values.max())
             row, column = divmod(int(block.values.argmax()), block.values.shape[1])
-            most = f"{number(high)} at {block.rows[row]}, {block.columns[column]}"
+            write = percentage if block.percent else plain
+            most = f"{write(high)} at {block.rows[row]}, {block.columns[column]}"
             size = f"{len(block.rows)} rows by {len(block.columns)} columns"
-            return f"{block.title}. {size}, from {number(low)} to {most}."
+            return f"{block.title}. {size}, from {write(low)} to {most}."
         case _:
             return ""
 
@@ -64,6 +57,11 @@ def names_a_row(value: Any) -> bool:
     return value not in (None, "") and not isinstance(value, bool | Interval)
 
 
-def _numbers(values: tuple[float, ...]) -> str:
-    shown = ", ".join(map(number, values[:MOST_NUMBERS]))
+def is_number(value: Any) -> bool:
+    """Whether a cell holds a number, which no line break may split."""
+    return isinstance(value, int | float | Interval) and not isinstance(value, bool)
+
+
+def _numbers(values: tuple[float, ...], write: Callable[[float], str]) -> str:
+    shown = ", ".join(map(write, values[:MOST_NUMBERS]))
     return shown + (" …" if len(values) > MOST_NUMBERS else "")

@@ -83,6 +83,8 @@ class Chart(Block):
     x: str = ""
     y: str = ""
     labels: tuple[str, ...] = ()
+    percent: bool = False
+    """The values are fractions, which are written as percentages."""
 
     @classmethod
     def intervals(cls, title: str, values: Mapping[str, Interval], *, nulls: Sequence[str] = (), y: str = "") -> Self:
@@ -91,7 +93,8 @@ class Chart(Block):
             Series(name, (float(i),), (v.value,), (v.low,), (v.high,), "null" if name in nulls else "effect")
             for i, (name, v) in enumerate(values.items())
         )
-        return cls(title, series, "", y, tuple(values))
+        percent = bool(values) and all(value.percent for value in values.values())
+        return cls(title, series, "", y, tuple(values), percent)
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ class Heatmap(Block):
     x: str = ""
     y: str = ""
     texts: tuple[tuple[str, ...], ...] = ()
+    percent: bool = False
+    """The values are fractions, which are written as percentages."""
 
     def __post_init__(self) -> None:
         if tuple(self.values.shape) != (len(self.rows), len(self.columns)):

@@ -53,6 +53,11 @@ class NoPicture:
     """A mark: the field is not drawn. As a field of a row it stays a column of the table."""
 
 
+class Percent:
+    """A mark: the number, or each number under the keys, is a fraction, which is written as a percentage. Intervals
+    carry this themselves."""
+
+
 @dataclass(frozen=True)
 class Field:
     """One field of a finding or of a row, with what its class declares about it."""
@@ -64,6 +69,7 @@ class Field:
     nulls: tuple[str, ...] = ()
     drawn: bool = True
     y: str = ""
+    percent: bool = False
 
     @property
     def words(self) -> str:
@@ -93,7 +99,9 @@ def _field(name: str, hint: Any, explanation: str) -> Field:
         marks = (*marks, *getattr(part, "__metadata__", ()))
     keys = next((mark for mark in marks if isinstance(mark, Keys)), Keys())
     nulls = next((mark.names for mark in marks if isinstance(mark, Null)), ())
-    return Field(name, explanation, keys.names, isinstance(keys, Rows), nulls, NoPicture not in marks, keys.y)
+    return Field(
+        name, explanation, keys.names, isinstance(keys, Rows), nulls, NoPicture not in marks, keys.y, Percent in marks
+    )  # fmt: skip
 
 
 def _explanations(kind: type) -> dict[str, str]:

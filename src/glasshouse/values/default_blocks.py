@@ -33,6 +33,7 @@ from glasshouse.values.blocks import (
     Table,
 )
 from glasshouse.values.declared import Field, declared, in_words
+from glasshouse.values.digits import percentage
 from glasshouse.values.intervals import Interval
 from glasshouse.values.rows import is_row, keyed, leaves, table_of, under_keys
 
@@ -145,7 +146,8 @@ def _chart(field: Field, title: str, y: str, value: object) -> Iterator[Block]:
             for name, points in (lines or {y: outer}).items()
             if points
         ]
-        yield Chart(title, tuple(series), field.keys[-1] if field.keys else "", y)
+        percent = field.percent or all(isinstance(leaf, Interval) and leaf.percent for leaf in leaves(value))
+        yield Chart(title, tuple(series), field.keys[-1] if field.keys else "", y, percent=percent)
         return
     named = {f"{a}, {b}": leaf for a, line in lines.items() for b, leaf in line.items()} if lines else outer
     intervals = {str(name): leaf for name, leaf in named.items() if isinstance(leaf, Interval)}
@@ -164,7 +166,7 @@ def _series(name: str, points: Mapping[float, Interval | float], role: SeriesRol
 def _heatmap(kind: type, field: Field, value: Tensor) -> Heatmap:
     down, across = field.keys if len(field.keys) == 2 else _axes(kind, field.name)
     names = [tuple(map(str, range(size))) for size in value.shape]
-    return Heatmap(field.title, value.float(), *names, x=across, y=down)
+    return Heatmap(field.title, value.float(), *names, x=across, y=down, percent=field.percent)
 
 
 def _axes(kind: type, name: str) -> tuple[str, str]:
@@ -188,6 +190,8 @@ def _figures(holder: object) -> Iterator[tuple[Cell, ...]]:
             continue
         if is_row(value):
             yield from _figures(value)
+        elif field.percent and isinstance(value, float):
+            yield field.title, percentage(value)
         elif isinstance(value, str | int | float) and value != "":
             yield field.title, value
         elif isinstance(value, tuple) and value and all(isinstance(text, str) for text in cast(Sequence[Any], value)):

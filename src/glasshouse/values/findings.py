@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from glasshouse.values.blocks import Block, Chart, Heatmap, Metric
 from glasshouse.values.codec import ByContent
-from glasshouse.values.declared import Keys, NoPicture, Null, Rows
+from glasshouse.values.declared import Keys, NoPicture, Null, Percent, Rows
 from glasshouse.values.default_blocks import default_blocks
 from glasshouse.values.errors import BadInput
 from glasshouse.values.intervals import Interval
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame  # pyright: ignore[reportMissingTypeStubs]
 
-__all__ = ["Finding", "Interval", "Keys", "NoPicture", "Null", "Rows", "Verdict"]
+__all__ = ["Finding", "Interval", "Keys", "NoPicture", "Null", "Percent", "Rows", "Verdict"]
 
 
 class Verdict(StrEnum):
@@ -52,6 +52,11 @@ class Finding(ByContent, ABC):
     @property
     def advice(self) -> str:
         """What to do next, in one sentence; empty where the finding gives no advice."""
+        return ""
+
+    @property
+    def power(self) -> str:
+        """What a pass would have caught, as measured on the very base; empty where that was not measured."""
         return ""
 
     def blocks(self) -> list[Block]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from glasshouse.numerics import statistics
 from glasshouse.numerics.randomness import seeded
+from glasshouse.values import digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +27,20 @@ class Interval:
     """Confidence level: in repeated experiments this fraction of such intervals covers the true value."""
     how: str = ""
     """The method that gave the bounds, such as Wilson or bootstrap."""
+    percent: bool = False
+    """A fraction, which every surface writes as a percentage."""
 
     @classmethod
     def rate(cls, successes: int, n: int, level: float = 0.95) -> Self:
         """A rate of n trials, with Wilson's interval. Without trials the value is NaN and the bounds are 0 and 1."""
         low, high = statistics.wilson(successes, n, level)
-        return cls(successes / n if n else float("nan"), low, high, n, level, "Wilson")
+        return cls(successes / n if n else float("nan"), low, high, n, level, "Wilson", percent=True)
 
     @classmethod
     def exact_rate(cls, successes: int, n: int, level: float = 0.95) -> Self:
         """A rate of n trials, with Clopper and Pearson's interval, whose coverage is never below the level."""
         low, high = statistics.clopper_pearson(successes, n, level)
-        return cls(successes / n if n else float("nan"), low, high, n, level, "Clopper-Pearson")
+        return cls(successes / n if n else float("nan"), low, high, n, level, "Clopper-Pearson", percent=True)
 
     @classmethod
     def loss(cls, before: Bool[Tensor, " trials"], after: Bool[Tensor, " trials"], level: float = 0.95) -> Self:
@@ -45,7 +48,7 @@ class Interval:
         both, lost, won = (int(kind.sum()) for kind in (before & after, before & ~after, ~before & after))
         n = len(before)
         low, high = statistics.paired(both, lost, won, n - both - lost - won, level)
-        return cls((lost - won) / n if n else float("nan"), low, high, n, level, "Newcombe")
+        return cls((lost - won) / n if n else float("nan"), low, high, n, level, "Newcombe", percent=True)
 
     @classmethod
     def bootstrap(
@@ -80,11 +83,13 @@ class Interval:
         return cls(statistics.quantiles(draws, 0)[0], low, high, len(draws), level, "quantiles of draws")
 
     def __str__(self) -> str:
-        """Two significant digits of the interval's width, and the same decimals and power of ten for all three numbers:
-        `0.950 [0.921, 0.972] n=400`, `(1.23 [0.98, 1.51])e-05`."""
-        (value, low, high), power = _on_one_scale(self.value, self.low, self.high)
-        n = "" if self.n is None else f" n={self.n}"
-        return f"({value} [{low}, {high}])e{power:+03d}{n}" if power else f"{value} [{low}, {high}]{n}"
+        """`95% (92-97%) n=400`, `0.42 (0.35-0.51) n=8`."""
+        return f"{self.words}{'' if self.n is None else f' n={self.n:,}'}"
+
+    @property
+    def words(self) -> str:
+        """The same without n, as a headline has it."""
+        return digits.spread(self.value, self.low, self.high, percent=self.percent)
 
     def overlaps(self, other: "Interval") -> bool:
         return self.low <= other.high and other.low <= self.high
@@ -96,15 +101,3 @@ class Interval:
     def below(self, threshold: float) -> bool:
         """Whether the whole interval lies below the threshold."""
         return self.high < threshold
-
-
-def _on_one_scale(*numbers: float) -> tuple[list[str], int]:
-    """Numbers, the last two of which are bounds, as text with equal decimals, and the power of ten they share."""
-    largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0.0)
-    power = max(-300, math.floor(math.log10(largest))) if largest else 0
-    power = 0 if -4 <= power < 6 else power
-    width = numbers[-1] - numbers[-2]
-    if not (math.isfinite(width) and width > 0):
-        width = largest
-    decimals = 1 - math.floor(math.log10(width)) + power if width else 0
-    return [f"{number / 10.0**power:z.{min(max(decimals, 0), 12)}f}" for number in numbers], power

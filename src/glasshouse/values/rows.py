@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from glasshouse.values.blocks import Cell, Table
 from glasshouse.values.declared import Field, declared, in_words
+from glasshouse.values.digits import percentage
 from glasshouse.values.intervals import Interval
 
 Scalar = str | float | int | bool | None
@@ -18,11 +19,16 @@ def rows_field(kind: type) -> Field | None:
 
 
 def records(finding: object) -> list[Record]:
-    """One flat record per unit; a finding that declares no `Rows` is a single unit."""
+    """One flat record per unit."""
+    data = units(finding)
+    intervals = {name for unit in data for name, cell in unit.items() if isinstance(cell, Interval)}
+    return [_flat(unit, intervals) for unit in data]
+
+
+def units(finding: object) -> list[dict[str, Cell]]:
+    """The data per unit, an interval in one cell; a finding that declares no `Rows` is a single unit."""
     field = rows_field(type(finding))
-    units = [_own_cells(finding)] if field is None else list(units_of(field, getattr(finding, field.name)))
-    intervals = {name for unit in units for name, cell in unit.items() if isinstance(cell, Interval)}
-    return [_flat(unit, intervals) for unit in units]
+    return [_own_cells(finding)] if field is None else list(units_of(field, getattr(finding, field.name)))
 
 
 def units_of(field: Field, value: object) -> Iterator[dict[str, Cell]]:
@@ -36,9 +42,14 @@ def table_of(field: Field, value: object) -> Table | None:
     names = list(dict.fromkeys(name for unit in units for name in unit))
     if not units or len(names) <= len(field.keys):
         return None
-    columns = {in_words(name): [unit.get(name) for unit in units] for name in names}
+    shares = {each.name for each in (field, *_row_fields(value)) if each.percent}
+    columns = {in_words(name): [_shown(unit.get(name), name in shares) for unit in units] for name in names}
     meanings = {each.words: each.explanation for each in _row_fields(value) if each.explanation and each.name in names}
     return Table.of(field.title, columns, meanings)
+
+
+def _shown(cell: Cell, percent: bool) -> Cell:
+    return percentage(cell) if percent and isinstance(cell, float) else cell
 
 
 def leaves(value: object) -> Iterator[object]:

@@ -20,7 +20,7 @@ from glasshouse.model.subject import Subject
 from glasshouse.model.taps import record
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.blocks import Picture
-from glasshouse.values.findings import Interval, Null
+from glasshouse.values.findings import Interval, Null, Percent
 from glasshouse.values.sites import language
 
 FEWEST = 8
@@ -48,7 +48,7 @@ class OnImages:
     pointing_random: Interval | None
     """The same for random tokens: any token is more confident on an object, so this null is the bar, not the boxes'
     area."""
-    pointing_chance: float
+    pointing_chance: Annotated[float, Percent]
     """Fraction of the image that boxes cover"""
     images: tuple[Picture, ...]
     """Where image tokens carry the answer (brighter: higher probability)"""

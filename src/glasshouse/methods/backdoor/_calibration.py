@@ -73,7 +73,14 @@ class Calibration:
         values = torch.tensor([features[name] for name in names]).clamp(table.min(0).values, table.max(0).values)
         drawn = chances(table, truth, values, seed=seed)
         low, high = torch.quantile(drawn, torch.tensor([0.025, 0.975], dtype=drawn.dtype)).tolist()
-        return Interval(Logistic.fit(table, truth).chance(values), low, high, len(self.cases), how="bootstrap of cases")
+        return Interval(
+            Logistic.fit(table, truth).chance(values),
+            low,
+            high,
+            len(self.cases),
+            how="bootstrap of cases",
+            percent=True,
+        )
 
     def spread(self, feature: str) -> tuple[float, float]:
         """Least and largest value of a feature among all organisms."""

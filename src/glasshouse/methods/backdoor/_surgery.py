@@ -79,6 +79,7 @@ class SurgerySearch:
             x="scale of what is kept",
             y="directions compared",
             texts=texts,
+            percent=True,
         )
 
 

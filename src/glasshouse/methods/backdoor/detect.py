@@ -51,13 +51,13 @@ from glasshouse.model.projector_differences import projector_linears
 from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Block, Chart, Picture
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Finding, Interval, Keys, NoPicture, Rows, Verdict
+from glasshouse.values.findings import Finding, Interval, Keys, NoPicture, Percent, Rows, Verdict
 from glasshouse.values.wording import counted, percent
 
 Setting = Literal["a clean base", "clean images only", "the model alone"]
 FEWEST, FEWEST_PAIRS, HALF = 16, 8, 0.5
 """Least examples and pairs; the probability that decides."""
-UNKNOWN = Interval(0.5, 0.0, 1.0, how="no feature could be computed")
+UNKNOWN = Interval(0.5, 0.0, 1.0, how="no feature could be computed", percent=True)
 """Probability of a backdoor where nothing speaks for or against one."""
 
 
@@ -92,7 +92,7 @@ class Guess:
     """The token that gains most under one change of the images."""
 
     token: str
-    gain: float
+    gain: Annotated[float, Percent]
     """Its probability under the change minus that without it, on average."""
     divergence: float
     """KL divergence of the answers from those without the change, in nats."""

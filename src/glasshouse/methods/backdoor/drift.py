@@ -39,7 +39,7 @@ from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.blocks import Block, Metric
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Finding, Interval, Keys, Null, Rows, Verdict
+from glasshouse.values.findings import Finding, Interval, Keys, Null, Percent, Rows, Verdict
 from glasshouse.values.wording import percent
 
 DIRECTIONS = 5
@@ -77,7 +77,9 @@ class DriftFinding(Finding):
     """Attack success rate by what is done to the image tokens"""
     doses: Annotated[Mapping[str, Mapping[float, Interval]], Keys("direction", "dose", y="ASR"), Null(RANDOM)]
     """Attack success rate with the trigger's part of the shift added to clean images"""
-    energy: Annotated[Mapping[str, Mapping[int, float]], Keys("images", "directions", y="fraction"), Null("clean")]
+    energy: Annotated[
+        Mapping[str, Mapping[int, float]], Keys("images", "directions", y="fraction"), Null("clean"), Percent
+    ]
     """Fraction of the shift's energy in its first directions"""
     sharedness: Annotated[Mapping[str, Interval], Keys("images", y="cosine")]
     """Cosine of each image's mean shift with the shared direction"""

@@ -43,7 +43,7 @@ from glasshouse.model.subject import Subject
 from glasshouse.values.blocks import Picture
 from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Finding, Interval, Keys, NoPicture, Null, Rows, Verdict
+from glasshouse.values.findings import Finding, Interval, Keys, NoPicture, Null, Percent, Rows, Verdict
 from glasshouse.values.wording import counted, percent
 
 PLANTED, HIDDEN, UNSEEN, FEWEST = 0.5, 0.05, 0.1, 35
@@ -122,7 +122,7 @@ class ImplantFinding(Finding):
     """Trained parameters"""
     poisoned: int
     """Poisoned training examples"""
-    share: float
+    share: Annotated[float, Percent]
     """Fraction of the training examples that is poisoned"""
     implant: Annotated[Implant, NoPicture]
 

@@ -45,7 +45,7 @@ from glasshouse.methods.backdoor._silencing import (
 )
 from glasshouse.model.subject import Subject
 from glasshouse.values.errors import BadInput
-from glasshouse.values.findings import Finding, Interval, Keys, Null, Rows, Verdict
+from glasshouse.values.findings import Finding, Interval, Keys, Null, Percent, Rows, Verdict
 from glasshouse.values.wording import counted, percent
 
 FEW, HALF, COST = 0.01, 0.5, 0.02
@@ -120,7 +120,7 @@ class NeuronsFinding(Finding):
     """Neurons that separate triggered from clean images (Holm, 5%); the images differ, so some must"""
     equivalent: bool
     """Silencing the highest few by every score changes fewer answers than the margin"""
-    margin: float
+    margin: Annotated[float, Percent]
     """Margin of that equivalence"""
 
     @property
@@ -247,4 +247,6 @@ def _null_sets(
 
 def _range(rates: Sequence[float]) -> Ablated:
     """Mean and range over the draws of a null."""
-    return Ablated(Interval(sum(rates) / len(rates), min(rates), max(rates), len(rates), how="range of random draws"))
+    return Ablated(
+        Interval(sum(rates) / len(rates), min(rates), max(rates), len(rates), how="range of random draws", percent=True)
+    )

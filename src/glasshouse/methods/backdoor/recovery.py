@@ -271,6 +271,7 @@ def _asr_grid(updates: PartialUpdates, side: int) -> Heatmap:
         f"Attack success rate by directions added to the base{whole}", rates,
         tuple(map(str, range(1, side + 1))), tuple(map(str, second)) if more else ("ASR",), x=more[0] if more else "",
         y=first, texts=tuple(tuple(percent(outcome.asr.value) for outcome in row) for row in rows),
+        percent=True,
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from glasshouse.model.subject import Subject
 from glasshouse.numerics.decompositions import orthonormal
 from glasshouse.numerics.randomness import seeded
 from glasshouse.numerics.spectra import Ranks, gaussian_values, leading, principal, singular_values
-from glasshouse.values.findings import Finding, Interval, Keys, NoPicture, Null, Rows, Verdict
+from glasshouse.values.findings import Finding, Interval, Keys, NoPicture, Null, Percent, Rows, Verdict
 from glasshouse.values.wording import counted
 
 STEEP = 60.0
@@ -58,7 +58,7 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class SpectrumFinding(Finding):
-    energy: Annotated[Mapping[str, Mapping[str, Mapping[int, float]]], ENERGY, Null(RANDOM, BENIGN)]
+    energy: Annotated[Mapping[str, Mapping[str, Mapping[int, float]]], ENERGY, Null(RANDOM, BENIGN), Percent]
     """Fraction of the update's energy in its first directions"""
     angles: Annotated[Mapping[str, Mapping[str, Mapping[int, float | Interval]]], ANGLES, Null(RANDOM_DIRECTIONS)]
     """Angles of the leading directions to the benign update, smallest first. Empty without a benign update."""
