@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+import transformers  # noqa: E402
 from transformers.utils import logging  # noqa: E402
 
 from families import NOT_BUILT  # noqa: E402 - the tests' builders
@@ -41,7 +42,9 @@ so the row says nothing about the family beyond that its processor opens.
 def summary(rows: list[Row]) -> str:
     built = [row for row in rows if row.family not in NOT_BUILT]
     counts = ", ".join(f"{step} {sum(step in row.passed for row in built)}" for step in STEPS)
-    return f"Of {len(rows)} families, {len(built)} can be built on a machine without torchvision: {counts}."
+    version = ".".join(transformers.__version__.split(".")[:2])
+    families = f"With transformers {version}, of {len(rows)} families {len(built)} can be built on a machine"
+    return f"{families} without torchvision: {counts}."
 
 
 def page(rows: list[Row]) -> str:
