@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from glasshouse.report.glossary import COLUMNS
 from glasshouse.values.blocks import Block, Cell, Chart, Heatmap, Series, Table
 from glasshouse.values.digits import percentage
 from glasshouse.values.intervals import Interval
@@ -32,7 +31,7 @@ def _of_lines(chart: Chart) -> Table:
     across, value = chart.x or "x", chart.y or chart.title
     xs = sorted({x for series in chart.series for x in series.x})
     columns: dict[str, Sequence[Cell]] = {across: xs}
-    meanings = {across: COLUMNS.get(across, "Position on the horizontal axis of the chart.")}
+    meanings = {across: chart.meaning or "Position on the horizontal axis of the chart."}
     for series in chart.series:
         points = {x: _point(series, place, percent=chart.percent) for place, x in enumerate(series.x)}
         columns[series.name] = [points.get(x) for x in xs]
@@ -44,7 +43,7 @@ def _of_lines(chart: Chart) -> Table:
 def _of_grid(grid: Heatmap) -> Table:
     down = grid.y or "row"
     columns: dict[str, Sequence[Cell]] = {down: grid.rows}
-    meanings = {down: COLUMNS.get(down, "Position on the vertical axis of the heat map.")}
+    meanings = {down: "Position on the vertical axis of the heat map."}
     for number, name in enumerate(grid.columns):
         values = (float(value) for value in grid.values[:, number])
         title = f"{number + 1}. {name}"

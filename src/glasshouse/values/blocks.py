@@ -85,6 +85,8 @@ class Chart(Block):
     labels: tuple[str, ...] = ()
     percent: bool = False
     """The values are fractions, which are written as percentages."""
+    meaning: str = ""
+    """What stands on x."""
 
     @classmethod
     def intervals(cls, title: str, values: Mapping[str, Interval], *, nulls: Sequence[str] = (), y: str = "") -> Self:

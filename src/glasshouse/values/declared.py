@@ -16,7 +16,8 @@ these declarations; `codec` does not need them.
 import ast
 import inspect
 import textwrap
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import cache
 from itertools import pairwise
 from typing import Any, cast, get_args, get_type_hints
@@ -24,14 +25,19 @@ from typing import Any, cast, get_args, get_type_hints
 
 @dataclass(frozen=True, init=False)
 class Keys:
-    """Names of the keys of a mapping (or of the index of a tuple), outermost first; they label axes and columns.
-    `y` labels the axis of the values; without it the field's name does."""
+    """Names of the keys of a mapping (or of the index of a tuple), outermost first; they label axes and columns. Behind
+    a colon stands what a key means: "dose: multiple of the shift that is added". `y` labels the axis of the values;
+    without it the field's name does."""
 
     names: tuple[str, ...]
+    meanings: tuple[str, ...]
+    """By key, a sentence or nothing."""
     y: str = ""
 
-    def __init__(self, *names: str, y: str = "") -> None:
-        object.__setattr__(self, "names", names)
+    def __init__(self, *keys: str, y: str = "") -> None:
+        parts = [key.partition(": ") for key in keys]
+        object.__setattr__(self, "names", tuple(name for name, _, _ in parts))
+        object.__setattr__(self, "meanings", tuple(_sentence(text) for _, _, text in parts))
         object.__setattr__(self, "y", y)
 
 
@@ -70,6 +76,8 @@ class Field:
     drawn: bool = True
     y: str = ""
     percent: bool = False
+    meanings: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What its keys mean, by their name."""
 
     @property
     def words(self) -> str:
@@ -100,8 +108,13 @@ def _field(name: str, hint: Any, explanation: str) -> Field:
     keys = next((mark for mark in marks if isinstance(mark, Keys)), Keys())
     nulls = next((mark.names for mark in marks if isinstance(mark, Null)), ())
     return Field(
-        name, explanation, keys.names, isinstance(keys, Rows), nulls, NoPicture not in marks, keys.y, Percent in marks
+        name, explanation, keys.names, isinstance(keys, Rows), nulls, NoPicture not in marks, keys.y, Percent in marks,
+        {name: text for name, text in zip(keys.names, keys.meanings, strict=True) if text},
     )  # fmt: skip
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _explanations(kind: type) -> dict[str, str]:

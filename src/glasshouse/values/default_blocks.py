@@ -147,7 +147,8 @@ def _chart(field: Field, title: str, y: str, value: object) -> Iterator[Block]:
             if points
         ]
         percent = field.percent or all(isinstance(leaf, Interval) and leaf.percent for leaf in leaves(value))
-        yield Chart(title, tuple(series), field.keys[-1] if field.keys else "", y, percent=percent)
+        x = field.keys[-1] if field.keys else ""
+        yield Chart(title, tuple(series), x, y, meaning=field.meanings.get(x, ""), percent=percent)
         return
     named = {f"{a}, {b}": leaf for a, line in lines.items() for b, leaf in line.items()} if lines else outer
     intervals = {str(name): leaf for name, leaf in named.items() if isinstance(leaf, Interval)}

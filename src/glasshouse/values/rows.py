@@ -44,7 +44,8 @@ def table_of(field: Field, value: object) -> Table | None:
         return None
     shares = {each.name for each in (field, *_row_fields(value)) if each.percent}
     columns = {in_words(name): [_shown(unit.get(name), name in shares) for unit in units] for name in names}
-    meanings = {each.words: each.explanation for each in _row_fields(value) if each.explanation and each.name in names}
+    meanings = {in_words(name): meaning for name, meaning in field.meanings.items()}
+    meanings |= {each.words: each.explanation for each in _row_fields(value) if each.explanation and each.name in names}
     return Table.of(field.title, columns, meanings)
 
 

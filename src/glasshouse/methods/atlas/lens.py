@@ -45,6 +45,7 @@ from glasshouse.values.sites import language
 from glasshouse.values.wording import counted, number
 
 TUNED, PLAIN, MEAN = "tuned lens", "plain lens", "mean of the last residuals"
+LENS, LAYER = "lens: how a layer is read, or the mean as a null", "layer: the layer, counted from 0"
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ class LayerReading:
 class LensFinding(Finding):
     on_images: OnImages | None
     """None without image tokens, answers, or two examples with different answers."""
-    layers: Annotated[tuple[LayerReading, ...], Rows("layer")]
+    layers: Annotated[tuple[LayerReading, ...], Rows(LAYER)]
     """What each layer predicts at the last token."""
-    tuned: Annotated[Mapping[str, tuple[Interval, ...]], Keys("lens", "layer"), Null(PLAIN, MEAN)]
+    tuned: Annotated[Mapping[str, tuple[Interval, ...]], Keys(LENS, LAYER), Null(PLAIN, MEAN)]
     """KL divergence in nats on examples the tuned lens was not fitted to. Empty without `tuned`."""
     story: Heatmap
     examples: int

@@ -37,6 +37,7 @@ class NormRegression:
     rank_correlation: Annotated[Interval, NoPicture]
     """Spearman correlation of shift and norm."""
     slope: Annotated[Interval, NoPicture]
+    """Slope of the regression of shift on norm."""
     exponent: Annotated[Interval, NoPicture]
     """Slope of the logarithms; 1 where the shift is proportional to the norm."""
     lower_half: float

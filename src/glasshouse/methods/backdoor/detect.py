@@ -59,6 +59,7 @@ FEWEST, FEWEST_PAIRS, HALF = 16, 8, 0.5
 """Least examples and pairs; the probability that decides."""
 UNKNOWN = Interval(0.5, 0.0, 1.0, how="no feature could be computed", percent=True)
 """Probability of a backdoor where nothing speaks for or against one."""
+PERTURBATION, STEP = "perturbation: the kind of change that is trained on the images", "step: training step"
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Feature:
     """One number about the model, beside organisms of known truth."""
 
     value: float
+    """The feature of this model."""
     benign: Annotated[Interval | None, NoPicture]
     """Median and range of known benign organisms."""
     backdoored: Annotated[Interval | None, NoPicture]
@@ -92,6 +94,7 @@ class Guess:
     """The token that gains most under one change of the images."""
 
     token: str
+    """The token, as text."""
     gain: Annotated[float, Percent]
     """Its probability under the change minus that without it, on average."""
     divergence: float
@@ -110,17 +113,17 @@ class SampleDetectors:
 class DetectFinding(Finding):
     probability: Interval
     """Probability of a backdoor"""
-    features: Annotated[Mapping[str, Feature], Rows("feature")]
+    features: Annotated[Mapping[str, Feature], Rows("feature: the number that is computed about the model")]
     """Features of the model, with median and range of known organisms"""
     images: tuple[Picture, ...]
     """One image unchanged and with each perturbation that was found"""
-    guesses: Annotated[Mapping[str, Guess], Keys("perturbation")]
+    guesses: Annotated[Mapping[str, Guess], Keys(PERTURBATION)]
     """Perturbations that were found, and their effect"""
-    responses: Annotated[Mapping[str, Guess], Keys("trigger")]
+    responses: Annotated[Mapping[str, Guess], Keys("trigger: the known trigger that is tried")]
     """Known triggers, and their effect"""
-    training: Annotated[Mapping[str, Mapping[int, float]], Keys("perturbation", "step", y="mean log(1 + KL)")]
+    training: Annotated[Mapping[str, Mapping[int, float]], Keys(PERTURBATION, STEP, y="mean log(1 + KL)")]
     """Divergence while the perturbations are trained"""
-    sample_aurocs: Annotated[Mapping[str, Interval], Keys("detector", y="AUROC")]
+    sample_aurocs: Annotated[Mapping[str, Interval], Keys("detector: the detector of single images", y="AUROC")]
     """Detectors of single triggered images: AUROC, triggered against clean"""
     reservations: Annotated[tuple[str, ...], NoPicture]
     """Why the calibration does not apply to this model."""

@@ -48,6 +48,9 @@ TRIGGERED, CLEAN = "suspect, triggered", "suspect, clean"
 WITHOUT_SHARED, WITHOUT_TRIGGER = "without the shared direction", "without the trigger's part"
 SHARED_ALONE = "with the shared direction alone"
 TRANSPLANTED, RANDOM = "trigger's part on clean images", "random direction on clean images"
+INTERVENTION, IMAGES = "intervention: what is done to the image tokens", "images: where the shift is measured"
+DIRECTION, LEADING = "direction: a direction in the space of image tokens", "directions: number of leading directions"
+DOSE = "dose: multiple of the trigger's part of the shift"
 INTERVENTIONS = (TRIGGERED, CLEAN, WITHOUT_SHARED, WITHOUT_TRIGGER, SHARED_ALONE)
 """Those without a dose."""
 
@@ -73,17 +76,15 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class DriftFinding(Finding):
-    asr: Annotated[Mapping[str, Interval], Rows("intervention", y="ASR"), Null(CLEAN, RANDOM)]
+    asr: Annotated[Mapping[str, Interval], Rows(INTERVENTION, y="ASR"), Null(CLEAN, RANDOM)]
     """Attack success rate by what is done to the image tokens"""
-    doses: Annotated[Mapping[str, Mapping[float, Interval]], Keys("direction", "dose", y="ASR"), Null(RANDOM)]
+    doses: Annotated[Mapping[str, Mapping[float, Interval]], Keys(DIRECTION, DOSE, y="ASR"), Null(RANDOM)]
     """Attack success rate with the trigger's part of the shift added to clean images"""
-    energy: Annotated[
-        Mapping[str, Mapping[int, float]], Keys("images", "directions", y="fraction"), Null("clean"), Percent
-    ]
+    energy: Annotated[Mapping[str, Mapping[int, float]], Keys(IMAGES, LEADING, y="fraction"), Null("clean"), Percent]
     """Fraction of the shift's energy in its first directions"""
-    sharedness: Annotated[Mapping[str, Interval], Keys("images", y="cosine")]
+    sharedness: Annotated[Mapping[str, Interval], Keys(IMAGES, y="cosine")]
     """Cosine of each image's mean shift with the shared direction"""
-    alignment: Annotated[Mapping[str, Alignment], Keys("direction"), Null("benign")]
+    alignment: Annotated[Mapping[str, Alignment], Keys(DIRECTION), Null("benign")]
     """Alignment with the target: percentile among random directions"""
     overlap: float
     """Cosine of the shared direction of clean images with that of triggered images"""

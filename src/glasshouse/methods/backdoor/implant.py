@@ -106,13 +106,13 @@ class ImplantFinding(Finding):
     """Fraction of clean images that show the behaviour"""
     accuracy_cost: Interval
     """Accuracy of the control minus accuracy of the backdoored model, on the same examples"""
-    near: Annotated[Mapping[str, Interval], Keys("trigger", y="ASR")]
+    near: Annotated[Mapping[str, Interval], Keys("trigger: the trigger that is stamped on the images", y="ASR")]
     """Attack success rate of similar triggers"""
     images: tuple[Picture, ...]
     """Triggered images and their answers"""
-    losses: Annotated[Mapping[int, float], Keys("step", y="loss")]
+    losses: Annotated[Mapping[int, float], Keys("step: training step", y="loss")]
     """Training loss"""
-    arms: Annotated[Mapping[str, Arm], Rows("model"), Null(CONTROL, UNTOUCHED)]
+    arms: Annotated[Mapping[str, Arm], Rows("model: the model that is measured"), Null(CONTROL, UNTOUCHED)]
     """The backdoored model beside its controls"""
     der: float
     """Defence effectiveness rating (DER) of clean tuning"""

@@ -53,6 +53,7 @@ FEW, HALF, COST = 0.01, 0.5, 0.02
 loss could not be seen; loss of accuracy that is tolerated."""
 FEWEST = 4
 """Pairs below which the method refuses."""
+SCORE, SILENCED = "score: how neurons are ranked, or a random choice", "silenced: number of neurons set to zero"
 RANDOM, MATCHED = "random neurons", "activity-matched neurons"
 
 
@@ -86,6 +87,7 @@ class Ablated:
     accuracy: Interval | None = None
     """Accuracy on clean examples"""
     neurons: tuple[int, ...] = ()
+    """Indices of the silenced neurons."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ class NeuronsFinding(Finding):
     """How often the clean twins bring about the target."""
     accuracy: Interval
     """Accuracy on clean examples"""
-    ablations: Annotated[Mapping[str, Mapping[int, Ablated]], Rows("score", "silenced"), Null(RANDOM, MATCHED)]
+    ablations: Annotated[Mapping[str, Mapping[int, Ablated]], Rows(SCORE, SILENCED), Null(RANDOM, MATCHED)]
     """Outcomes with the highest neurons by each score silenced"""
-    highest: Annotated[Mapping[int, Scored], Keys("neuron")]
+    highest: Annotated[Mapping[int, Scored], Keys("neuron: index of the hidden neuron")]
     """Neurons that the trigger moves most beyond the base"""
     count: int
     """Hidden neurons of the projector"""

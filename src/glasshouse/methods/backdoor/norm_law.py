@@ -54,6 +54,8 @@ from glasshouse.values.wording import number
 
 RELEVANT = 0.05
 """An excess correlation below this is too small to matter, however narrow its interval."""
+UPDATES, IMAGES = "update: the model's own update, or a null", "images: which images are measured"
+NORM, DOSE = "norm: mean norm of a tenth of the tokens", "dose: multiple of the shift added to the base's tokens"
 NULLS = ("same singular values, random directions", "Gaussian, same norm", "benign update")
 """Updates that carry no backdoor, as `null_points` names them."""
 
@@ -81,15 +83,15 @@ class Options:
 class NormLawFinding(Finding):
     excess: Interval
     """Excess correlation. That of triggered images over the mean of the highest null, on the same images."""
-    correlations: Annotated[Mapping[str, Interval], Keys("update", y="correlation"), Null(*NULLS)]
+    correlations: Annotated[Mapping[str, Interval], Keys(UPDATES, y="correlation"), Null(*NULLS)]
     """Correlation of shift and norm; of nulls, the range of the draws"""
-    deciles: Annotated[Mapping[str, Mapping[float, float]], Keys("images", "norm", y="shift"), Null("clean", *NULLS)]
+    deciles: Annotated[Mapping[str, Mapping[float, float]], Keys(IMAGES, NORM, y="shift"), Null("clean", *NULLS)]
     """Mean shift along its main direction by mean norm, for each tenth of the tokens"""
-    asr_by_dose: Annotated[Mapping[str, Mapping[float, Interval]], Keys("images", "dose", y="ASR"), Null("clean")]
+    asr_by_dose: Annotated[Mapping[str, Mapping[float, Interval]], Keys(IMAGES, DOSE, y="ASR"), Null("clean")]
     """Attack success rate by dose of the shift"""
-    asr_by_scale: Annotated[Mapping[float, Interval], Keys("scale", y="ASR")]
+    asr_by_scale: Annotated[Mapping[float, Interval], Keys("scale: factor on the projector's input", y="ASR")]
     """Attack success rate with the projector's input scaled"""
-    regressions: Annotated[Mapping[str, NormRegression], Rows("tokens")]
+    regressions: Annotated[Mapping[str, NormRegression], Rows("tokens: the images or null that they are from")]
     """Regression of shift on norm"""
     slope_difference: Interval
     """Slope on triggered images minus slope on clean images"""

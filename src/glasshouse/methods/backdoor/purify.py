@@ -90,7 +90,7 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class PurifyFinding(Finding):
-    outcomes: Annotated[Mapping[str, Repaired], Rows("repair"), Null(BEFORE, *NULLS)]
+    outcomes: Annotated[Mapping[str, Repaired], Rows("repair: the repair, or a null"), Null(BEFORE, *NULLS)]
     """Repairs, judged on held-out examples"""
     settings: Heatmap | None
     search: Annotated[tuple[Cut, ...], NoPicture]

@@ -51,7 +51,12 @@ ADDED, REMOVED, SINGLE = "added to the base", "removed from the suspect", "one d
 UPDATE, FROM_FIRST, FROM_SECOND = "this update", "from the first on", "from the second on"
 WITHOUT_BIASES = "this update, biases of the base"
 RANDOM, LATER, BENIGN = "random directions, same values", "later directions of this update", "benign update"
-CURVES = Rows("experiment", "part", "directions", y="ASR")
+CURVES = Rows(
+    "experiment: what is done with the directions",
+    "part: which singular directions of the update, or a null",
+    "directions: number of directions in each layer",
+    y="ASR",
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ class RecoveryFinding(Finding):
     curves: Annotated[Mapping[str, Mapping[str, OutcomeByRank]], CURVES, Null(RANDOM, LATER, BENIGN)]
     """Outcomes with the first k directions of every layer added or removed"""
     grid: Heatmap
-    states: Annotated[Mapping[str, Outcome], Keys("model"), Null(BASE, SWAPPED)]
+    states: Annotated[Mapping[str, Outcome], Keys("model: the model, or a state of it"), Null(BASE, SWAPPED)]
     """Whole models"""
     warnings: tuple[str, ...]
     notes: tuple[str, ...]

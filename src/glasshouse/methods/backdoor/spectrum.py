@@ -37,8 +37,14 @@ STEEP = 60.0
 """Degrees from which a direction counts as leaning away from the benign update."""
 UPDATE, RANDOM, BENIGN = "this update", "random, same norm", "benign update"
 READS, WRITES, RANDOM_DIRECTIONS = "reading side", "writing side", "random directions"
-ENERGY = Keys("matrix", "update", "directions", y="fraction of the energy")
-ANGLES = Keys("matrix", "side", "direction, from the nearest", y="degrees")
+MATRIX, UPDATES = "matrix: name of the weight matrix", "update: the model's own update, or a null"
+ENERGY = Keys(MATRIX, UPDATES, "directions: number of leading singular directions", y="fraction of the energy")
+ANGLES = Keys(
+    MATRIX,
+    "side: inputs or outputs of the matrix, or random directions",
+    "direction, from the nearest: rank by the angle to the benign update",
+    y="degrees",
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class SpectrumFinding(Finding):
     """Fraction of the update's energy in its first directions"""
     angles: Annotated[Mapping[str, Mapping[str, Mapping[int, float | Interval]]], ANGLES, Null(RANDOM_DIRECTIONS)]
     """Angles of the leading directions to the benign update, smallest first. Empty without a benign update."""
-    ranks: Annotated[Mapping[str, Mapping[str, Ranks]], Rows("matrix", "update")]
+    ranks: Annotated[Mapping[str, Mapping[str, Ranks]], Rows(MATRIX, UPDATES)]
     """Norm and ranks of each matrix's update"""
     directions: Annotated[Mapping[str, int], NoPicture]
     """Number of directions of each matrix: its smaller side."""

@@ -72,9 +72,9 @@ class Compared:
 
 @dataclass(frozen=True, eq=False)
 class ChangedFinding(Finding):
-    energy: Annotated[Mapping[str, float], Keys("part", y="fraction of the update")]
+    energy: Annotated[Mapping[str, float], Keys("part: part of the model", y="fraction of the update")]
     """Share of each part in the energy of the whole update"""
-    weights: Annotated[Mapping[str, WeightChange], Rows("weight")]
+    weights: Annotated[Mapping[str, WeightChange], Rows("weight: name of the weight in the model")]
     """Weights that differ, those with the largest share of the update first"""
     settings: Annotated[Mapping[str, str], NoPicture]
     """Settings that differ, with the lines that were removed (-) and added (+)."""

@@ -35,6 +35,7 @@ from glasshouse.values.wording import counted, percent
 REFUSALS = ("i cannot", "i can't", "i can not", "i'm sorry", "i am sorry", "sorry", "i'm unable", "i am unable",
             "i won't", "i will not", "i'm not able", "i am not able")  # fmt: skip
 EMPTY = "(no answer)"
+ARM = "arm: the model, or a null: the base run again, or the base in 8 bits"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class AnswerPair:
     """One example, answered by both."""
 
     prompt: str
+    """The text that was shown with the image."""
     base_answer: str
     """The base's greedy answer."""
     answer: str
@@ -80,17 +82,17 @@ class AnswerPair:
 
 @dataclass(frozen=True, eq=False)
 class DiffFinding(Finding):
-    flipped: Annotated[Mapping[str, Interval], Keys("arm", y="fraction of answers"), Null(BASE_AGAIN, ROUNDED)]
+    flipped: Annotated[Mapping[str, Interval], Keys(ARM, y="fraction of answers"), Null(BASE_AGAIN, ROUNDED)]
     """Answers that differ from the base's"""
-    refusals: Annotated[Mapping[str, Interval], Keys("change", y="fraction of answers")]
+    refusals: Annotated[Mapping[str, Interval], Keys("change: gained or lost", y="fraction of answers")]
     """Refusals gained and lost"""
-    divergence: Annotated[Mapping[str, Interval], Keys("arm", y="nats"), Null(BASE_AGAIN, ROUNDED)]
+    divergence: Annotated[Mapping[str, Interval], Keys(ARM, y="nats"), Null(BASE_AGAIN, ROUNDED)]
     """Mean divergence from the base"""
     beyond_nulls: Interval
     """Examples that diverge more than any example does under either null"""
     images: tuple[Picture, ...]
     """Flipped answers, those that diverge most first"""
-    answers: Annotated[Mapping[str, AnswerPair], Rows("example")]
+    answers: Annotated[Mapping[str, AnswerPair], Rows("example: its id in the data")]
     """Answers of base and model, those that diverge most first"""
     supplied: int
     """Examples supplied; the options say how many of them are compared"""
