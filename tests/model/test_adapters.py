@@ -21,7 +21,7 @@ from glasshouse.model.adapters.reading import base_of, read_adapter
 from glasshouse.model.differences import differing_parts, setting_differences, state, weight_differences
 from glasshouse.model.finder import unwrapped
 from glasshouse.model.identity import weight_hash
-from glasshouse.model.opening import open_adapter_anatomy, open_anatomy, open_subject, opened_base, reopen
+from glasshouse.model.opening import open_anatomy, open_subject, opened_base, reopen
 from glasshouse.model.patches import export, patched
 from glasshouse.values.errors import BadInput
 
@@ -203,7 +203,7 @@ def test_a_tokenizer_and_a_template_that_come_with_an_adapter_are_audited_too(st
 def test_the_drawing_has_the_ranks_scales_and_norms_of_the_weights(make: Maker):
     settings = {"target_modules": "all-linear", "rank_pattern": {"q_proj": 3}, "use_rslora": True, "lora_alpha": 5}
     folder = make("llava", **settings)
-    drawn = open_adapter_anatomy(folder)
+    drawn = open_anatomy(folder)[1]
     subject = open_subject(folder)
     sizes = {each.module: float(each.delta.norm()) for each in weight_differences(subject, opened_base(subject))}
     updates = {update.name: update for part in drawn.parts for update in part.updates}
@@ -223,15 +223,15 @@ def test_the_drawing_has_the_ranks_scales_and_norms_of_the_weights(make: Maker):
 
 def test_the_drawing_needs_no_weights_of_the_base(stored, own: Path, tmp_path: Path):
     place = shutil.copytree(stored("llava"), tmp_path / "base")
-    whole = open_adapter_anatomy(own, base=place)
+    whole = open_anatomy(own, base=place)[1]
     for file in place.glob("*.safetensors"):
         file.unlink()
-    assert open_adapter_anatomy(own, base=place) == whole
-    assert open_anatomy(own, base=place) == open_anatomy(stored("llava"))
+    assert open_anatomy(own, base=place)[1] == whole
+    assert open_anatomy(own, base=place)[0] == open_anatomy(stored("llava"))[0]
 
 
 def test_what_is_replaced_is_drawn_by_weight(make: Maker):
-    drawn = open_adapter_anatomy(make("llava", modules_to_save=["multi_modal_projector"], trainable_token_indices=[1]))
+    drawn = open_anatomy(make("llava", modules_to_save=["multi_modal_projector"], trainable_token_indices=[1]))[1]
     kinds = {part.part: {(update.kind, update.norm is None) for update in part.updates} for part in drawn.parts}
     assert kinds == {
         "vision": {("low rank", False)},
@@ -245,7 +245,7 @@ def test_what_is_replaced_is_drawn_by_weight(make: Maker):
 def test_base_weights_that_an_adapter_smuggles_in_are_drawn_and_merged(own: Path, stored):
     name, width = "model.language_model.norm.weight", tiny.LANGUAGE.width
     _weights(own, lambda weights: weights.update({f"base_model.model.{name}": torch.full((width,), 3.0)}))
-    drawn = open_adapter_anatomy(own)
+    drawn = open_anatomy(own)[1]
     assert [u.kind for part in drawn.parts for u in part.updates if u.name == name] == ["replaced"]
     subject = open_subject(own)
     assert torch.equal(state(subject)[name].detach(), torch.full((width,), 3.0))
@@ -283,7 +283,7 @@ BROKEN_WEIGHTS = {
 def test_weights_that_do_not_fit_are_refused_by_name(own: Path, what: str):
     change, message = BROKEN_WEIGHTS[what]
     _weights(own, change)
-    _refused(own, message)
+    assert_refused(own, message)
 
 
 BROKEN_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
@@ -334,10 +334,10 @@ def test_configurations_that_cannot_be_merged_are_refused_with_the_fix(
     monkeypatch.setattr("glasshouse.model.adapters.reading.PATTERN_SECONDS", 2.0)
     entries, message = BROKEN_ENTRIES[what]
     _edit(own / "adapter_config.json", **entries)
-    _refused(own, message, open_adapter_anatomy)
+    assert_refused(own, message, open_anatomy)
 
 
-def _refused(folder: Path, message: str, opening: Callable[[Path], object] = open_subject) -> None:
+def assert_refused(folder: Path, message: str, opening: Callable[[Path], object] = open_subject) -> None:
     with pytest.raises(BadInput, match=message) as refusal:
         opening(folder)
     assert "\n" not in str(refusal.value)
@@ -353,7 +353,7 @@ def _refused(folder: Path, message: str, opening: Callable[[Path], object] = ope
     ],
     ids=["pickle", "truncated", "no JSON", "no object"],
 )
-def test_files_that_are_no_adapter_are_refused(own: Path, tmp_path: Path, files: dict[str, str], message: str):
+def test_files_that_are_no_adapter_areassert_refused(own: Path, tmp_path: Path, files: dict[str, str], message: str):
     place = tmp_path / "broken"
     place.mkdir()
     for name, text in files.items():
@@ -361,7 +361,20 @@ def test_files_that_are_no_adapter_are_refused(own: Path, tmp_path: Path, files:
             shutil.copy(own / name, place / name)
         else:
             (place / name).write_text(text)
-    _refused(place, message)
+    assert_refused(place, message)
+
+
+def test_code_beside_a_tokenizer_is_neither_run_nor_asked_about(
+    stored, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    questions: list[object] = []
+    monkeypatch.setattr("builtins.input", lambda *question: questions.append(question) or "y")
+    AutoTokenizer.from_pretrained(stored("llava")).save_pretrained(own)
+    (own / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Theirs: pass\n")
+    _edit(own / "tokenizer_config.json", tokenizer_class="Theirs", auto_map={"AutoTokenizer": ["theirs.Theirs", None]})
+    assert_refused(own, "its tokenizer or chat template cannot be loaded")
+    assert questions == []
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_names_of_code_in_auto_mapping_are_never_imported(own: Path):
@@ -372,7 +385,7 @@ def test_the_names_of_code_in_auto_mapping_are_never_imported(own: Path):
     assert open_subject(own).certificate.failures == ()
 
 
-def test_a_base_that_does_not_suit_is_refused(stored, own: Path, tmp_path: Path):
+def test_a_base_that_does_not_suit_isassert_refused(stored, own: Path, tmp_path: Path):
     with pytest.raises(BadInput, match="only an adapter is merged into a base"):
         open_subject(stored("llava"), base=stored("llava"))
     with pytest.raises(BadInput, match=r"match no module|does not fit the model"):

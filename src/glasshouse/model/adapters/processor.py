@@ -17,6 +17,8 @@ from glasshouse.values.errors import BadInput
 
 FIX = "download the adapter again, or remove its tokenizer and processor files to use the base's"
 TEMPLATE = "chat_template.jinja"
+LOCAL = {"revision": None, "local_files_only": True, "trust_remote_code": False}
+"""No network, and no code of the folder; unless it is refused, transformers asks on the terminal whether to run it."""
 
 
 def adapted_processor(folder: Path, processor: Any, config: PreTrainedConfig) -> Any:
@@ -25,13 +27,12 @@ def adapted_processor(folder: Path, processor: Any, config: PreTrainedConfig) ->
         return None
     own = getattr(processor, "tokenizer", processor)
     if any((folder / name).is_file() for name in (PROCESSOR, IMAGES)):
-        hub = {"revision": None, "local_files_only": True, "trust_remote_code": False}
-        whole = load_processor(str(folder), hub, config)
+        whole = load_processor(str(folder), LOCAL, config)
         return _checked(folder, whole, getattr(whole, "tokenizer", whole), own)
     result = copy.deepcopy(processor)
     with strangers_files(folder, "its tokenizer or chat template cannot be loaded", FIX):
         if (folder / TOKENIZER).is_file():
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
             if isinstance(processor, PreTrainedTokenizerBase):
                 return _checked(folder, tokenizer, tokenizer, own)
             result.tokenizer = tokenizer
