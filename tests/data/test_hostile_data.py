@@ -250,7 +250,9 @@ class TestBroken:
     @given(st.data())
     @thorough
     @pytest.mark.parametrize("kind", ["parquet", "file.arrow", "stream.arrow"])
-    def test_tables(self, tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject):
+    def test_broken_tables_are_read_or_refused(
+        self, tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject
+    ):
         content = bytearray(self.whole(kind))
         for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=6)):
             content[place] = data.draw(st.integers(0, 255))
@@ -288,7 +290,7 @@ class TestBroken:
 
     @given(st.lists(st.dictionaries(names, anything, max_size=4), max_size=3))
     @thorough
-    def test_records(self, tmp_path_factory: pytest.TempPathFactory, values: list[dict]):
+    def test_any_records_are_read_or_refused(self, tmp_path_factory: pytest.TempPathFactory, values: list[dict]):
         file = lines(tmp_path_factory.getbasetemp(), *values, name="broken.jsonl")
         with contextlib.suppress(BadInput):
             assert Examples.read(file).digest
@@ -296,7 +298,9 @@ class TestBroken:
     @given(st.binary(max_size=60))
     @thorough
     @pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl"])
-    def test_text(self, tmp_path_factory: pytest.TempPathFactory, ending: str, content: bytes):
+    def test_broken_texts_are_read_or_refused(
+        self, tmp_path_factory: pytest.TempPathFactory, ending: str, content: bytes
+    ):
         file = tmp_path_factory.getbasetemp() / f"broken.{ending}"
         file.write_bytes(b"prompt,image\n" + content if ending == "csv" else content)
         with contextlib.suppress(BadInput):

@@ -52,6 +52,8 @@ def test_a_margin_has_its_colour_and_the_image_its_pixels():
     assert torch.equal(operations.pad(image, [2, 1])[..., 1:5, 2:7], image)
     assert torch.equal(operations.pad(image, 1, padding_mode="edge")[..., 0, 1:6], image[..., 0, :])
     assert torch.equal(operations.pad(image, 1, padding_mode="reflect")[..., 0, 1:6], image[..., 1, :])
+    with pytest.raises(ValueError, match="symmetric is no way to pad tensors"):
+        operations.pad(image, 1, padding_mode="symmetric")
 
 
 def test_a_window_reaches_beyond_the_image():

@@ -1,11 +1,12 @@
 """What differs from the base, with updates, settings and copies that are planted."""
 
 import copy
+import time
 
 import pytest
 import torch
 
-from glasshouse.methods.integrity.changed import Options, changed
+from glasshouse.methods.integrity.changed import Options, _lines, changed
 from glasshouse.model.opening import open_subject
 from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject
@@ -73,6 +74,18 @@ def test_a_suppressed_token_and_a_chat_template_are_shown_line_by_line(seedling:
         "chat template and generation configuration", "generation configuration and chat template"
     )
     assert isinstance(finding.blocks()[-1], Transcript)
+
+
+def test_settings_of_a_stranger_cannot_stop_or_hide_a_comparison():
+    """Ten thousand unlike lines are counted in no time; nesting that a reader refuses is plain text; order shows."""
+    many = ["\n".join(f"{side}{number}" for number in range(200_000)) for side in "ab"]
+    began = time.process_time()
+    lines = _lines(*many, most=2)
+    assert time.process_time() - began < 5
+    assert lines == "-a0\n-a1\n… 399,998 more lines"
+    assert _lines("[" * 100_000, "x", most=3) == f"-{'[' * 100_000}\n+x"
+    assert _lines("a\nb", "b\na", most=3) == "the same lines in another order"
+    assert _lines('{"a": 1, "b": [2]}', '{"a": 1, "b": [3]}', most=3) == "-  2\n+  3"
 
 
 def test_added_and_retyped_weights_have_no_size(seedling: Subject):

@@ -17,6 +17,11 @@ def test_divergence_is_taken_at_the_position_where_predictions_differ_most():
     assert (top.gain, top.token) == (pytest.approx(0.2), 2)
 
 
+def test_models_of_different_tokenizers_are_refused():
+    with pytest.raises(BadInput, match="answers of 2 and 3 tokens: the two models' tokenizers differ"):
+        Divergence.between([torch.zeros(2, 4)], [torch.zeros(3, 4)])
+
+
 def test_models_of_different_vocabularies_are_refused():
     with pytest.raises(BadInput, match="vocabularies of 3 and 4 tokens"):
         Divergence.between([torch.zeros(2, 3)], [torch.zeros(2, 4)])

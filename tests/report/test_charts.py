@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from glasshouse.report.charts import COLOURS, LONGEST_NAME, NULL, figure, svg
-from glasshouse.report.tables import table_of
+from glasshouse.report.tables import numbers_of
 from glasshouse.report.words import alternative, cell, picture_name
 from glasshouse.values.blocks import Chart, Heatmap, Metric, Note, Series
 from glasshouse.values.intervals import Interval
@@ -184,5 +184,5 @@ def test_a_fraction_has_one_scale_on_drawing_alternative_and_table(block):
     assert {"50%", "60%"} & set(texts)
     assert not any(re.fullmatch(r"0\.\d+", text) for text in texts)
     assert "%" in alternative(block) or isinstance(block, Metric)
-    table = table_of(block)
+    table = numbers_of(block)
     assert table is None or all("%" in cell(row[1]) for row in table.rows)

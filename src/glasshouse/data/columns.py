@@ -85,10 +85,10 @@ class Columns:
                 meant = (
                     f"; did you mean --{FLAGS[what]} {near[0]}?" if near else f"; set --{FLAGS[what]} to one of them"
                 )
-                raise BadInput(f"{place}: no column {name!r}; it has {listed(names)}{meant}")
+                raise BadInput(f"{place}: no column {name!r}; it has {column_names(names)}{meant}")
 
 
-def listed(names: Iterable[str]) -> str:
+def column_names(names: Iterable[str]) -> str:
     """Columns, as an error lists them."""
     shown = [name if len(name) <= 60 else f"{name[:60]}…" for name in names]
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} others" if len(shown) > 20 else "") or "no columns"

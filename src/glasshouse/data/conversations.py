@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate, zip_longest
 from typing import Any
 
-from glasshouse.data.columns import listed
+from glasshouse.data.columns import column_names
 from glasshouse.data.example import Example, Place
 from glasshouse.data.image_values import ImageFolder
 from glasshouse.data.images import StoredImage
@@ -80,7 +80,7 @@ def _turn(message: Any, place: str, folder: ImageFolder) -> Turn:
     who, what = ("from", "value") if message.get("from") is not None else ("role", "content")
     name, content = message.get(who), message.get(what)
     if name is None:
-        raise BadInput(f"{place}: has {listed(map(str, message))}; needs role and content, or from and value")
+        raise BadInput(f"{place}: has {column_names(map(str, message))}; needs role and content, or from and value")
     role = ROLES.get(name.lower()) if isinstance(name, str) else None
     if role is None or message.get("tool_calls") or message.get("function_call"):
         raise BadInput(

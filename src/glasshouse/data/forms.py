@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from glasshouse.data.columns import FLAGS, USUAL, Columns, likely, listed, proposal
+from glasshouse.data.columns import FLAGS, USUAL, Columns, column_names, likely, proposal
 from glasshouse.data.conversations import conversation, style
 from glasshouse.data.example import Example, Place, Tag
 from glasshouse.data.image_values import ImageFolder
@@ -73,7 +73,7 @@ class Reading:
             f"with {'an id' if repeated == 1 else 'ids'} that another example has": repeated,
         }
         parts = [counted(self.examples, "example"), *(f"{count:,} {what}" for what, count in notes.items() if count)]
-        unread = f"; not read: {listed(self.unread)}" if self.unread else ""
+        unread = f"; not read: {column_names(self.unread)}" if self.unread else ""
         return f"read as {self._name()} ({self.table.kind}): {', '.join(parts)}{unread}"
 
     def _name(self) -> str:
@@ -136,7 +136,7 @@ class Reading:
         if not any(self.columns.find(what, names) for what in ("prompt", "image", "messages")):
             raise BadInput(
                 f"{place}: needs 'prompt', 'image', 'images', 'messages' or 'conversations'; it has "
-                f"{listed(names)}; name the column: {proposal(names)}"
+                f"{column_names(names)}; name the column: {proposal(names)}"
             )
 
     def _prompt(self, record: Mapping[str, Any], entries: Mapping[str, Any], place: str) -> str:

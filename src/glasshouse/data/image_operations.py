@@ -102,7 +102,9 @@ def pad(
     left, top, right, bottom = {1: widths * 4, 2: widths * 2, 4: widths}[len(widths)]
     margin = [left, right, top, bottom]
     if padding_mode != "constant":
-        mode = {"edge": "replicate", "symmetric": "circular"}.get(padding_mode, padding_mode)
+        if padding_mode not in ("edge", "reflect"):
+            raise ValueError(f"{padding_mode} is no way to pad tensors; use constant, edge or reflect")
+        mode = "replicate" if padding_mode == "edge" else padding_mode
         flat = image.reshape(-1, *image.shape[-3:])
         padded = F.pad(flat.float(), margin, mode=mode).to(image.dtype)
         return padded.reshape(*image.shape[:-2], *padded.shape[-2:])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from glasshouse.data.columns import listed
+from glasshouse.data.columns import column_names
 from glasshouse.data.strangers import reason
 from glasshouse.values.errors import BadInput
 
@@ -127,7 +127,7 @@ def _listed(tree: dict[str, Any], path: Path) -> list[Any]:
         return next(iter(lists.values()))
     if tree and all(isinstance(value, dict | list) for value in tree.values()):
         raise BadInput(
-            f"{path}: an object of {listed(map(str, tree))}; write a list of objects, one for each example "
+            f"{path}: an object of {column_names(map(str, tree))}; write a list of objects, one for each example "
             '(pandas: to_json(file, orient="records"))'
         )
     return [tree]

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from glasshouse.model.adapters.drawing import AdapterAnatomy
 from glasshouse.model.adapters.reading import is_adapter, read_adapter
 from glasshouse.model.anatomy import Anatomy
-from glasshouse.model.opening import named_base, open_adapter_anatomy, open_anatomy, open_subject
+from glasshouse.model.opening import named_base, open_anatomy, open_subject
 from glasshouse.model.placement import check_device
 from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
@@ -87,9 +87,9 @@ def anatomy_of(source: str, opening: Opening, base: str | None = None) -> tuple[
         return _organism(source, **{name: opening.settings[name] for name in GROWN}, base=base).anatomy, None
     _read_dtype(opening.dtype)
     check_device(opening.device)
-    ways = {"revision": opening.revision, "download": opening.download, "remote_code": opening.remote_code}
-    anatomy = open_anatomy(source, base=base, **ways)
-    return anatomy, open_adapter_anatomy(source, base=base, **ways) if is_adapter(source) else None
+    return open_anatomy(
+        source, base=base, revision=opening.revision, download=opening.download, remote_code=opening.remote_code
+    )
 
 
 def _organism(name: str, **settings: Any) -> Subject:

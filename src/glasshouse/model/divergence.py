@@ -47,6 +47,11 @@ class Divergence:
         """From log-probabilities of the same examples at the same positions."""
         largest, gained = list[Tensor](), list[Tensor]()
         for p, q in zip(first, second, strict=True):
+            if len(p) != len(q):
+                raise BadInput(
+                    f"answers of {len(p)} and {len(q)} tokens: the two models' tokenizers differ, so their predictions "
+                    "cannot be compared; give the base that the model was fine-tuned from"
+                )
             if p.shape != q.shape:
                 raise BadInput(
                     f"vocabularies of {p.shape[-1]:,} and {q.shape[-1]:,} tokens: predictions of the two models cannot "

@@ -181,7 +181,7 @@ def named_base(
     if not download and not Path(name).exists() and not checkpoint.is_cached(name, revision):
         raise BadInput(
             f"{adapter.folder}: its base {name} is neither a folder nor in the local cache; "
-            "give its folder: --base FOLDER, or fetch it: --download"
+            "give its folder: --base FOLDER (or --model FOLDER --adapter ADAPTER), or fetch it: --download"
         )
     return name, revision
 
@@ -193,34 +193,16 @@ def open_anatomy(
     revision: str | None = None,
     download: bool = False,
     remote_code: bool = False,
-) -> Anatomy:
-    """The anatomy from the configuration alone: no weights are read. Of an adapter, its base's."""
+) -> tuple[Anatomy, AdapterAnatomy | None]:
+    """The anatomy from the configuration alone: no weights are read. Of an adapter, its base's anatomy, and what the
+    adapter's own weights do to each part of it."""
     with offline(download=download):
-        read, name = _adapter_in(source, base), str(source)
-        if read is not None:
-            name, revision = named_base(read, base, revision, download=download)
-        return find_anatomy(_outline(name, revision, download=download, remote_code=remote_code))
-
-
-def open_adapter_anatomy(
-    source: str | Path,
-    *,
-    base: str | Path | None = None,
-    revision: str | None = None,
-    download: bool = False,
-    remote_code: bool = False,
-) -> AdapterAnatomy:
-    """What an adapter does to each part of its base. The adapter's weights are read, the base's are not."""
-    with offline(download=download):
-        read = read_adapter(Path(source))
-        name, revision = named_base(read, base, revision, download=download)
-        return draw_adapter(_outline(name, revision, download=download, remote_code=remote_code), read, name)
-
-
-def _outline(name: str, revision: str | None, *, download: bool, remote_code: bool) -> PreTrainedModel:
-    """The model on the meta device."""
-    with strangers_files(name, "its anatomy cannot be read", FIX):
-        config = read_config(name, revision=revision, local_files_only=not download, trust_remote_code=remote_code)
-        model = on_meta(name, config)
-        check_stored(name, model)
-        return model
+        adapter, name = _adapter_in(source, base), str(source)
+        if adapter is not None:
+            name, revision = named_base(adapter, base, revision, download=download)
+        with strangers_files(name, "its anatomy cannot be read", FIX):
+            config = read_config(name, revision=revision, local_files_only=not download, trust_remote_code=remote_code)
+            model = on_meta(name, config)
+            check_stored(name, model)
+            anatomy = find_anatomy(model)
+        return anatomy, None if adapter is None else draw_adapter(model, anatomy, adapter, name)

@@ -26,7 +26,7 @@ from glasshouse.report.facts import examined, failed, inputs_of
 from glasshouse.report.glossary import ROLES, STATISTICS, VERDICTS, meanings
 from glasshouse.report.inert import inert
 from glasshouse.report.prose import brief, long, prose
-from glasshouse.report.tables import table_of
+from glasshouse.report.tables import numbers_of
 from glasshouse.report.words import NOT_MEASURED, cell, is_number, moment, names_a_row, picture_name
 from glasshouse.values.blocks import Block, Heatmap, Note, Picture, Table
 from glasshouse.values.findings import Finding
@@ -150,7 +150,7 @@ def _environment() -> jinja2.Environment:
         "inputs": inputs_of,
         "examined": examined,
         "kind": _kind,
-        "table_of": table_of,
+        "numbers_of": numbers_of,
         "led": _led,
         "differences": _differences,
     }

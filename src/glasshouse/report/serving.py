@@ -60,12 +60,12 @@ class Library:
     def answer(self, address: str) -> str:
         """The page at this address."""
         place = urlsplit(address)
-        asked = {name: values[0] for name, values in parse_qs(place.query, max_num_fields=8).items()}
+        query = {name: values[0] for name, values in parse_qs(place.query, max_num_fields=8).items()}
         match [unquote(part) for part in place.path.split("/") if part]:
             case []:
-                return self._index(asked)
+                return self._index(query)
             case ["compare"]:
-                return self._compared(asked)
+                return self._compared(query)
             case ["run", name]:
                 return self._drawn(read(self._folder(name)))
             case ["run", name, method]:
@@ -73,16 +73,16 @@ class Library:
             case _:
                 raise Missing(place.path)
 
-    def _index(self, asked: Mapping[str, str]) -> str:
+    def _index(self, query: Mapping[str, str]) -> str:
         readable, broken = self.listed()
-        words, verdict = asked.get("q", ""), asked.get("verdict", "")
-        shown = [each for each in readable if _matches(each, words.lower().split(), verdict)]
-        return index_page(shown, [folder.name for folder in broken], Search(words, verdict, len(readable)))
+        words, verdict = query.get("q", ""), query.get("verdict", "")
+        matching = [each for each in readable if _matches(each, words.lower().split(), verdict)]
+        return index_page(matching, [folder.name for folder in broken], Search(words, verdict, len(readable)))
 
-    def _compared(self, asked: Mapping[str, str]) -> str:
-        if not asked.get("first") or not asked.get("second"):
+    def _compared(self, query: Mapping[str, str]) -> str:
+        if not query.get("first") or not query.get("second"):
             raise BadInput("choose a first and a second run in the list, then compare them")
-        first, second = (read(self._folder(unquote(asked[side]))) for side in ("first", "second"))
+        first, second = (read(self._folder(unquote(query[side]))) for side in ("first", "second"))
         return comparison_page(side_by_side(first, second))
 
     def _drawn(self, record: Run | Audit) -> str:

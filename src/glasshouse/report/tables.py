@@ -7,7 +7,7 @@ from glasshouse.values.digits import percentage
 from glasshouse.values.intervals import Interval
 
 
-def table_of(block: Block) -> Table | None:
+def numbers_of(block: Block) -> Table | None:
     """The numbers of a chart or heat map, each column explained."""
     match block:
         case Chart() if block.labels:

@@ -16,9 +16,9 @@ and the base may itself be tampered with.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import unified_diff
 from typing import Annotated, get_args
 
 from glasshouse.engine.kinds import Base
@@ -147,8 +147,11 @@ def _settings(subject: Subject, base: Subject, most: int) -> dict[str, str]:
 
 
 def _lines(before: str, after: str, most: int) -> str:
-    lines = list(unified_diff(_indented(before), _indented(after), lineterm="", n=0))[2:]
-    lines = [line for line in lines if not line.startswith("@@")]
+    """Lines that only one of two texts has. They are counted and not aligned, which a stranger's file could make take
+    for ever."""
+    first, second = Counter(_indented(before)), Counter(_indented(after))
+    lines = [f"-{line}" for line in (first - second).elements()] + [f"+{line}" for line in (second - first).elements()]
+    lines = lines or ["the same lines in another order"]
     return "\n".join(lines[:most] + ([f"… {counted(len(lines) - most, 'more line')}"] if len(lines) > most else []))
 
 
@@ -156,5 +159,5 @@ def _indented(text: str) -> list[str]:
     """Its lines; JSON with a line for each of its entries."""
     try:
         return json.dumps(json.loads(text), indent=1, ensure_ascii=False).splitlines()
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or a template that nests like a program that breaks readers
         return text.splitlines()

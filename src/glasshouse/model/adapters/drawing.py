@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from glasshouse.data.strangers import strangers_files
-from glasshouse.model.adapters.merging import FIX, Update, fitted
+from glasshouse.model.adapters.merging import Update, fitted
 from glasshouse.model.adapters.reading import Adapter
+from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.differences import WeightPart, part_in, paths_of_parts
-from glasshouse.model.finder import find_anatomy
+from glasshouse.values.wording import counted
 
 ORDER: tuple[WeightPart, ...] = ("vision", "projector", "language", "embeddings", "head", "elsewhere")
 SHOWN = 3
@@ -54,20 +54,21 @@ class AdapterAnatomy:
                 share = "no update" if touched.share is None else f"{touched.share:.0%} of the update's squared norm"
                 largest = max(low, key=lambda update: update.norm or 0.0)
                 yield (
-                    f"  {touched.part:<10}  {_count(len(low), 'module')} ({_layers(low)}), rank {ranks}, "
+                    f"  {touched.part:<10}  {counted(len(low), 'module')} ({_layers(low)}), rank {ranks}, "
                     f"scale {scales}, {share}, largest in {largest.name}"
                 )
-            for kind, what in (("replaced", "weight"), ("rows", "table of tokens")):
+            for kind, one, several in (
+                ("replaced", "weight replaced", "weights replaced"),
+                ("rows", "table of tokens with replaced rows", "tables of tokens with replaced rows"),
+            ):
                 updates = [update for update in touched.updates if update.kind == kind]
                 if updates:
-                    verb = "replaced" if kind == "replaced" else "with replaced rows"
-                    yield f"  {touched.part:<10}  {_count(len(updates), what)} {verb}: {_names(updates)}"
+                    yield f"  {touched.part:<10}  {counted(len(updates), one, several)}: {_names(updates)}"
 
 
-def draw_adapter(model: PreTrainedModel, adapter: Adapter, base: str) -> AdapterAnatomy:
+def draw_adapter(model: PreTrainedModel, anatomy: Anatomy, adapter: Adapter, base: str) -> AdapterAnatomy:
     """What the adapter does to a model, which may lie on the meta device."""
-    with strangers_files(base, "its anatomy cannot be read", FIX):
-        paths = paths_of_parts(model, find_anatomy(model))
+    paths = paths_of_parts(model, anatomy)
     by_part: dict[WeightPart, list[Update]] = {}
     for update in fitted(model, adapter):
         by_part.setdefault(part_in(paths, update.name), []).append(update)
@@ -84,10 +85,6 @@ def draw_adapter(model: PreTrainedModel, adapter: Adapter, base: str) -> Adapter
 def _range(numbers: list[int] | list[float]) -> str:
     low, high = min(numbers), max(numbers)
     return f"{low:g}" if low == high else f"{low:g}-{high:g}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _layers(updates: list[Update]) -> str:

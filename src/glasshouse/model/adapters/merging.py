@@ -31,6 +31,7 @@ from glasshouse.values.errors import BadInput
 NAME = "default"
 PREFIX = "base_model.model."
 FIX = "was it trained on this model, and is every file of it there and unmodified?"
+MERGED_ELSEWHERE = "merge it with peft (merge_and_unload), save that model, and audit its folder with --base"
 Kind = Literal["low rank", "replaced", "rows"]
 
 
@@ -202,14 +203,11 @@ def _check_merged(base: PreTrainedModel, result: PreTrainedModel, adapter: Adapt
         if tied.setdefault(id(weight), id(new)) != id(new):
             raise BadInput(
                 f"{adapter.folder}: {name} is tied to another weight of the base, and the adapter changes only one of "
-                f"the two; {_MERGED_ELSEWHERE}"
+                f"the two; {MERGED_ELSEWHERE}"
             )
         new.data = new.data.to(weight.dtype)
         if new.data_ptr() != weight.data_ptr() and not bool(new.isfinite().all()):
             raise BadInput(f"{adapter.folder}: {name} holds NaN or infinity once merged; use --dtype float32")
-
-
-_MERGED_ELSEWHERE = "merge it with peft (merge_and_unload), save that model, and audit its folder with --base"
 
 
 def _plain(name: str) -> str:
