@@ -132,6 +132,19 @@ def test_markup_is_shown_and_not_read(text: str):
         assert out.count("\\") == out.count(text) * text.count("\\")
 
 
+def test_columns_that_do_not_fit_are_named_and_no_word_is_split():
+    names = ["example", "prompt", *(f"number_{place}" for place in range(12))]
+    row = ["downstream-test-0-41", "describe the picture", *("0.0000123" for _ in range(12))]
+    out = printed(show_rows, "", names, [row, row])
+    assert out.count("downstream-test-0-41") == 2
+    assert "picture" in out
+    assert "0.0000123" in out
+    assert "more columns in the report: number_" in out
+    whole = printed(show_rows, "", names, [row, row], width=300)
+    assert "number_11" in whole
+    assert "more columns" not in whole
+
+
 @pytest.mark.parametrize("width", [30, 60, 80])
 def test_no_line_is_wider_than_the_screen(finished, width: int):
     assert widest(printed(show_finding, finished.finding, width=width)) <= width

@@ -2,6 +2,7 @@
 terminal."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
@@ -26,7 +27,10 @@ STYLES = {
     "fail": "bold red",
     "inconclusive": "bold",
 }
-MOST_ROWS = 24
+MOST_ROWS, GAP = 24, 2
+"""Rows of a table that are shown; spaces between its columns."""
+LONGEST_WORD = 20
+"""Characters; longer words, such as paths, may be split."""
 
 
 def show_finding(screen: InertConsole, finding: Finding) -> None:
@@ -103,14 +107,26 @@ def show_block(screen: InertConsole, block: Block) -> None:
 
 
 def show_rows(screen: InertConsole, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    cells = [[cell(value) for value in row] for row in rows[:MOST_ROWS]]
+    widths = _words(columns, cells)
+    # As many columns, from the left, as stand side by side without a split word; two at least.
+    count = max(2, sum(total - GAP <= screen.width for total in accumulate(width + GAP for width in widths)))
     table = RichTable(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows[:MOST_ROWS]:
-        table.add_row(*map(cell, row))
+    for name, width in zip(columns[:count], widths, strict=False):
+        table.add_column(name, overflow="fold", min_width=width if count > 2 else None)
+    for row in cells:
+        table.add_row(*row[:count])
     screen.print(table)
+    if count < len(columns):
+        screen.print(f"… {len(columns) - count} more columns in the report: {', '.join(columns[count:])}")
     if len(rows) > MOST_ROWS:
         screen.print(f"… {len(rows) - MOST_ROWS} more rows in the report")
+
+
+def _words(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """By column, the length of its longest word."""
+    texts = zip(columns, *rows, strict=True)
+    return [min(LONGEST_WORD, max(len(word) for text in column for word in text.split() or [""])) for column in texts]
 
 
 def _hanging(label: str | Text, text: str, gap: int = 1) -> RichTable:
