@@ -14,6 +14,7 @@ from glasshouse.report.inert import cut
 from glasshouse.report.words import NOT_MEASURED, alternative, cell
 from glasshouse.values.blocks import Block, Chart, Gallery, Heatmap, Metric, Note, Table, Transcript
 from glasshouse.values.findings import Finding
+from glasshouse.values.wording import counted
 
 if TYPE_CHECKING:
     from glasshouse.report.html import AuditLike
@@ -29,8 +30,8 @@ STYLES = {
 }
 MOST_ROWS, GAP = 24, 2
 """Rows of a table that are shown; spaces between its columns."""
-LONGEST_WORD = 20
-"""Characters; longer words, such as paths, may be split."""
+LONGEST_WORD = 36
+"""Characters, those of a run's name among them; longer words, such as paths, may be split."""
 
 
 def show_finding(screen: InertConsole, finding: Finding) -> None:
@@ -108,25 +109,37 @@ def show_block(screen: InertConsole, block: Block) -> None:
 
 def show_rows(screen: InertConsole, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     cells = [[cell(value) for value in row] for row in rows[:MOST_ROWS]]
-    widths = _words(columns, cells)
-    # As many columns, from the left, as stand side by side without a split word; two at least.
-    count = max(2, sum(total - GAP <= screen.width for total in accumulate(width + GAP for width in widths)))
+    widths = _widths([list(column) for column in zip(columns, *cells, strict=True)], screen.width)
+    count = len(widths)
     table = RichTable(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name, width in zip(columns[:count], widths, strict=False):
-        table.add_column(name, overflow="fold", min_width=width if count > 2 else None)
+    for name, width in zip(columns, widths, strict=False):
+        table.add_column(name, overflow="fold", width=width)
     for row in cells:
         table.add_row(*row[:count])
     screen.print(table)
     if count < len(columns):
-        screen.print(f"… {len(columns) - count} more columns in the report: {', '.join(columns[count:])}")
+        more = counted(len(columns) - count, "more column")
+        screen.print(f"… {more} in the report: {', '.join(columns[count:])}")
     if len(rows) > MOST_ROWS:
-        screen.print(f"… {len(rows) - MOST_ROWS} more rows in the report")
+        screen.print(f"… {counted(len(rows) - MOST_ROWS, 'more row')} in the report")
 
 
-def _words(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    """By column, the length of its longest word."""
-    texts = zip(columns, *rows, strict=True)
-    return [min(LONGEST_WORD, max(len(word) for text in column for word in text.split() or [""])) for column in texts]
+def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
+    """Widths of the columns, from the left, that stand side by side without a split word, two columns at least. What
+    room is left goes to the column that needs most lines."""
+    words = [max(len(word) for text in column for word in text.split() or [""]) for column in columns]
+    texts = [max(map(len, column)) for column in columns]
+    widths = [max(1, min(LONGEST_WORD, word)) for word in words]
+    count = sum(total - GAP <= room for total in accumulate(width + GAP for width in widths))
+    if count < 2:
+        return [max(1, room // 2 - GAP)] * min(2, len(columns))
+    widths = widths[:count]
+    for _ in range(room - sum(widths) - GAP * (count - 1)):
+        neediest = max(range(count), key=lambda i: texts[i] / widths[i])
+        if texts[neediest] <= widths[neediest]:
+            break
+        widths[neediest] += 1
+    return widths
 
 
 def _hanging(label: str | Text, text: str, gap: int = 1) -> RichTable:
