@@ -8,7 +8,7 @@ so that breaking a method does not pass the gate.
 import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,15 @@ from glasshouse import flags
 from glasshouse.report.console import console
 from glasshouse.report.facts import failed, ran
 from glasshouse.report.inert import suggested
-from glasshouse.report.terminal import STATUS, show_audit, show_finding, show_rows, show_verdict
+from glasshouse.report.terminal import STATUS, show_audit, show_finding, show_flight, show_rows, show_verdict
 from glasshouse.values.codec import pack
-from glasshouse.values.errors import Unwritable
+from glasshouse.values.errors import BadInput, Unwritable
 from glasshouse.values.findings import Verdict
 
 if TYPE_CHECKING:
     from glasshouse.engine.audit import Audit
     from glasshouse.engine.index import Entry
+    from glasshouse.engine.preflight import Flight
     from glasshouse.engine.runs import Run
 
 ORDER = (*map(str, Verdict), "never")
@@ -33,13 +34,14 @@ ORDER = (*map(str, Verdict), "never")
 
 def audit(rest: Sequence[str]) -> int:
     """Run every method whose inputs are there, and combine the findings into one verdict."""
-    from glasshouse.engine.audit import examine
+    from glasshouse.engine.audit import Methods, examine, foreseen_audit
     from glasshouse.engine.binding import as_tree
     from glasshouse.engine.catalogue import catalogue
     from glasshouse.report.live import plan
 
     form, request = flags.audit(rest)
     if form.dry_run:
+        foretell(lambda: foreseen_audit(request, Methods.load()), quiet=form.json)
         print(json.dumps(as_tree(request), indent=1))
         return 0
     needs = {entry.name: entry.needs for entry in catalogue()}
@@ -49,6 +51,18 @@ def audit(rest: Sequence[str]) -> int:
         )
     status = tell(result, as_json=form.json)
     return status if form.fail_on is None else _gate(result, form.fail_on)
+
+
+def foretell(foresee: "Callable[[], Flight | None]", *, quiet: bool) -> None:
+    """Show on standard error what a dry run's work would take here, or why that cannot be told."""
+    screen = console(stderr=True)
+    try:
+        flight = None if quiet else foresee()
+    except BadInput as problem:  # the question is bound all the same: its files may lie on another machine
+        screen.unbroken(f"! {problem}")
+        return
+    if flight is not None:
+        show_flight(screen, flight)
 
 
 def _gate(result: "Audit", bar: str) -> int:

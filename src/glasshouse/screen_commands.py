@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glasshouse import flags
+from glasshouse.engine.audit import EXAMINED
 from glasshouse.report.console import console
 from glasshouse.report.inert import suggested
-from glasshouse.report.terminal import STATUS, show_rows
+from glasshouse.report.terminal import STATUS, show_preflight, show_rows
 from glasshouse.values.errors import BadInput
-from glasshouse.values.wording import listed
+from glasshouse.values.wording import counted, duration, listed
 
 if TYPE_CHECKING:
     from glasshouse.engine.screening import Candidate
@@ -38,6 +39,8 @@ def screen(rest: Sequence[str]) -> int:
     own, shared = _split(rest)
     form = flags.screen(own)
     candidates = read(form.file, shared)
+    if not form.json:
+        foretell(candidates)
     with bars(quiet=form.json) as progress:
         result = audit_all(candidates, root=form.runs, on=form.on, progress=progress)
     status = STATUSES[min((model.verdict for model in result.results), key=WORST.index)]
@@ -55,6 +58,26 @@ def screen(rest: Sequence[str]) -> int:
     target.unbroken(f"Page:  {page}")
     target.unbroken(suggested("report", result.folder))
     return status
+
+
+def foretell(candidates: "Sequence[Candidate]") -> None:
+    """What each audit will take, a line each, and all of them together; what cannot be told yet is refused later."""
+    from glasshouse.engine.audit import Methods, foreseen_audit
+
+    methods, rows, seconds = Methods.load(), list[tuple[str, str, str, str]](), 0.0
+    for candidate in candidates:
+        name = next(iter(candidate.request.inputs.get(EXAMINED, ())), candidate.text)
+        try:
+            flight = foreseen_audit(candidate.request, methods)
+        except BadInput as problem:
+            rows.append((name, "", "", f"! {problem}"))
+            continue
+        if flight is not None:
+            seconds += flight.seconds
+            rows.append((name, *flight.total(), duration(flight.seconds)))
+    target = console(stderr=True)
+    show_preflight(target, ("model", "parameters", "memory", "time"), rows)
+    target.unbroken(f"Time: about {duration(seconds)} for {counted(len(candidates), 'model')}, one after the other.")
 
 
 def read(file: Path, shared: Sequence[str] = ()) -> "list[Candidate]":

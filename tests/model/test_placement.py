@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig
 
-from glasshouse.model import checkpoint, placement
-from glasshouse.model.configs import on_meta
+from glasshouse.model import checkpoint, machine, placement
 from glasshouse.model.opening import open_subject
 from glasshouse.values.errors import BadInput
 
@@ -61,21 +59,15 @@ def test_the_command_line_refuses_a_device_in_one_line(stored, command):
     assert "device gpu: no such device; use cuda" in outcome.err
 
 
-def test_a_model_larger_than_the_machine_is_refused_unless_it_is_spread(monkeypatch: pytest.MonkeyPatch):
-    model = on_meta("m", LlamaConfig(num_hidden_layers=1, hidden_size=1024, intermediate_size=1024, vocab_size=1024))
-    numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
-    monkeypatch.setattr(placement, "memory", lambda: 3 * numbers)
-    placement.check_fits("m", model, torch.float16, None)
-    placement.check_fits("m", model, torch.float32, "auto")
-    with pytest.raises(BadInput, match=r"^m: its configuration asks for .* GiB, and this machine has .*--device auto"):
-        placement.check_fits("m", model, torch.float32, None)
-
-
-def test_the_memory_of_a_container_is_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    whole = placement.memory()
-    monkeypatch.setattr(placement, "GROUP_LIMIT", tmp_path / "memory.max")
+def test_the_memory_that_is_free_in_a_container_is_what_its_limit_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = machine.free_memory()
+    monkeypatch.setattr(machine, "GROUP", tmp_path)
     (tmp_path / "memory.max").write_text("1000\n")
-    assert placement.memory() == 1000
+    (tmp_path / "memory.current").write_text("700\n")
+    (tmp_path / "memory.stat").write_text("anon 300\nactive_file 100\ninactive_file 200\n")
+    assert machine.free_memory() == 600  # files in the cache are given back
     (tmp_path / "memory.max").write_text("max\n")
-    assert placement.memory() is None or placement.memory() >= whole
+    assert machine.free_memory() is None or machine.free_memory() > 1000
+    assert whole is None or whole > 1000

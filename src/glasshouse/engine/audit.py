@@ -17,7 +17,7 @@ import json
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast, get_args
@@ -30,6 +30,7 @@ from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
 from glasshouse.engine.inputs import Input, refuse_unknown
 from glasshouse.engine.judgement import Judgement, Section
 from glasshouse.engine.method import Method, load
+from glasshouse.engine.preflight import Flight, checked_before, foreseen
 from glasshouse.engine.provenance import identified, provenance
 from glasshouse.engine.runs import Run, key_of, run
 from glasshouse.engine.units import executing
@@ -53,6 +54,7 @@ SURFACES = {"report.html": "audit page", "audit.sarif": "sarif", "junit.xml": "j
 class Watch(Protocol):
     """An observer of an audit that is running."""
 
+    def preflight(self, flight: Flight) -> None: ...
     def planned(self, sections: tuple[Section, ...]) -> None: ...
     def doing(self, method: str, what: str, done: int, total: int) -> None: ...
     def ended(self, section: Section, finding: Finding | None) -> None: ...
@@ -119,6 +121,10 @@ class Methods:
                 )
         return cls(tuple(sorted(loaded, key=lambda method: ROLES.index(method.role))), tuple(broken))
 
+    def running(self, depth: Depth, flags: Collection[str]) -> list[Method[Finding]]:
+        """Those that an audit of this depth runs when these inputs are there."""
+        return [method for method in self.loaded if not _planned(method, depth, flags).why]
+
     def inputs(self) -> tuple[Input, ...]:
         """What any of them takes, by flag; only the model itself is required. Flags that clash are refused."""
         union: dict[str, tuple[Input, str]] = {}
@@ -173,7 +179,8 @@ def examine(
     began, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     inputs = methods.inputs()
     refuse_unknown((*request.inputs, *(values or {})), inputs, "audit")
-    supplied = supply(inputs, request, values)
+    before = checked_before(inputs, lambda flags: methods.running(depth, flags), watch.preflight if watch else None)
+    supplied = supply(inputs, request, values, before=before)
     options = {"limit": request.limit, **({} if batch_size is None else {"batch_size": batch_size})}
     facts = {"schema": SCHEMA, "depth": depth, "options": options, **provenance(inputs, supplied)}
     sections = tuple(_planned(method, depth, supplied) for method in methods.loaded)
@@ -197,6 +204,13 @@ def examine(
         return _placed(whole, Path(root) / f"{began:%Y%m%d-%H%M%S}-audit-{key[:6]}")
 
 
+def foreseen_audit(request: Request, methods: Methods) -> Flight | None:
+    """What an audit will take, before a model is opened."""
+    depth, _ = chosen(request.options)
+    limited = replace(request, limit=MOST[depth] if request.limit is None else request.limit)
+    return foreseen(limited, methods.inputs(), lambda flags: methods.running(depth, flags))
+
+
 def chosen(options: Mapping[str, Any]) -> tuple[Depth, int | None]:
     """An audit's options: how deep, and how many examples at once."""
     for name in options:
@@ -210,7 +224,7 @@ def chosen(options: Mapping[str, Any]) -> tuple[Depth, int | None]:
     return depth, size
 
 
-def _planned(method: Method[Finding], depth: Depth, supplied: Mapping[str, Any]) -> Section:
+def _planned(method: Method[Finding], depth: Depth, supplied: Collection[str]) -> Section:
     """Whether it can run; if not, why."""
     missing = [f"--{each.flag}" for each in method.inputs if each.required and each.flag not in supplied]
     why = ""

@@ -7,7 +7,7 @@ A Request is plain data: a dry run prints it, and `--from` reads it.
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 
 Texts = tuple[str, ...]
+Before = Callable[["Request", Mapping[str, Any]], None]
 MOST_REQUEST = 2**20
 """Bytes of a request's file."""
 
@@ -89,10 +90,12 @@ def bind_options(method: Method[Finding], given: Mapping[str, Any]) -> Any:
         raise BadInput(f"{method.name} {problem}") from None
 
 
-def bind(method: Method[Finding], request: Request, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def bind(
+    method: Method[Finding], request: Request, values: Mapping[str, Any] | None = None, *, before: Before | None = None
+) -> dict[str, Any]:
     """All inputs of a method, by flag."""
-    supplied = supply(method.inputs, request, values)
-    organism = _organism(method.inputs, request, supplied)
+    supplied = supply(method.inputs, request, values, before=before)
+    organism = organism_of(method.inputs, request, supplied)
     require(method, supplied, organism.name if organism else "")
     return supplied
 
@@ -109,8 +112,11 @@ def require(method: Method[Finding], values: Mapping[str, Any], organism: str = 
             )
 
 
-def supply(inputs: Sequence[Input], request: Request, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Read what was written, keep what is there as a value, and add what an organism or an adapter brings; by flag."""
+def supply(
+    inputs: Sequence[Input], request: Request, values: Mapping[str, Any] | None = None, *, before: Before | None = None
+) -> dict[str, Any]:
+    """Read what was written, keep what is there as a value, and add what an organism or an adapter brings; by flag.
+    `before` is called with the request and all that is quick to read, before what is slow is read."""
     if request.limit is not None and request.limit < 1:
         raise BadInput(f"--limit {request.limit}: must be at least 1")
     request, supplied = _on_base(inputs, request), dict(values or {})
@@ -118,8 +124,11 @@ def supply(inputs: Sequence[Input], request: Request, values: Mapping[str, Any] 
         if each.flag in supplied:
             each.check(supplied[each.flag])
     written = [each for each in inputs if each.flag in request.inputs and each.flag not in supplied]
-    for each in sorted(written, key=lambda each: each.kind.slow):  # a mistake in what is quick to read costs no waiting
-        supplied[each.flag] = _read(each, request.inputs[each.flag], request.opening)
+    for slow in (False, True):  # a mistake in what is quick to read costs no waiting
+        if slow and before is not None:
+            before(request, supplied)
+        for each in (each for each in written if each.kind.slow == slow):
+            supplied[each.flag] = _read(each, request.inputs[each.flag], request.opening)
     for each in inputs:
         if each.flag not in supplied and not each.several:
             value = _brought(each, inputs, request, supplied)
@@ -131,11 +140,29 @@ def supply(inputs: Sequence[Input], request: Request, values: Mapping[str, Any] 
     return {each.flag: supplied[each.flag] for each in inputs if each.flag in supplied}
 
 
+def opening_of(each: Input, opening: Opening) -> Opening:
+    """How this input is opened: an adapter and a revision are those of the model that is examined."""
+    return opening if each.flag == each.kind.flag else replace(opening, adapter=None, revision=None)
+
+
+def supplied_flags(inputs: Sequence[Input], request: Request, supplied: Mapping[str, Any]) -> frozenset[str]:
+    """The flags that will have a value, before what is slow is read: written, read, or brought by an organism or an
+    adapter."""
+    flags = {*request.inputs, *supplied}
+    organism = None if request.opening.adapter else organism_of(inputs, request, dict.fromkeys(flags, ""))
+    for each in inputs:
+        part = each.meaning.organism
+        if each.several or each.flag in flags:
+            continue
+        if (organism is not None and part and organism.brings(part)) or (request.opening.adapter and part == BASE):
+            flags.add(each.flag)
+    return frozenset(flags)
+
+
 def _read(each: Input, texts: Texts, opening: Opening) -> Any:
     if not texts or (len(texts) > 1 and not each.several):
         raise BadInput(f"--{each.flag}: {len(texts)} values given, one expected")
-    # An adapter and a revision are those of the model that is examined.
-    own = opening if each.flag == each.kind.flag else replace(opening, adapter=None, revision=None)
+    own = opening_of(each, opening)
     read = tuple(each.kind.read(text, own) for text in texts)
     return read if each.several else read[0]
 
@@ -149,7 +176,7 @@ def _brought(each: Input, inputs: Sequence[Input], request: Request, supplied: M
             return base
     if request.opening.adapter:
         return None
-    organism = _organism(inputs, request, supplied)
+    organism = organism_of(inputs, request, supplied)
     return each.kind.brought(organism, each.meaning.organism) if organism else None
 
 
@@ -167,7 +194,7 @@ def _on_base(inputs: Sequence[Input], request: Request) -> Request:
     return replace(request, inputs={**others, flag: (put[0],)}, opening=put[1])
 
 
-def _organism(inputs: Sequence[Input], request: Request, supplied: Mapping[str, Any]) -> Organism | None:
+def organism_of(inputs: Sequence[Input], request: Request, supplied: Mapping[str, Any]) -> Organism | None:
     """The first organism among the inputs."""
     for each in inputs:
         if each.flag in supplied and not each.several:

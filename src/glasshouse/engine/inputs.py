@@ -23,7 +23,9 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from glasshouse.data.examples import Examples
 from glasshouse.engine.opening import Opening
+from glasshouse.model.outline import Outline
 from glasshouse.organisms.organism import Organism
 from glasshouse.values.errors import BadInput
 from glasshouse.values.wording import listed
@@ -103,6 +105,14 @@ class Kind(ABC, Generic[T]):
     def identified(self, value: T) -> bool:
         """Whether `identity` tells any two different values apart."""
         return True
+
+    def outlined(self, text: str, opening: Opening) -> Outline | None:
+        """What reading this text will open, known before a weight is read; None for what needs little memory."""
+        return None
+
+    def shown(self, value: T) -> Sequence[Examples]:
+        """What a model is shown of it."""
+        return ()
 
     def empty(self, value: T) -> bool:
         """Whether it holds nothing to work on."""

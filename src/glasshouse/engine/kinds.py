@@ -3,7 +3,7 @@
 The annotated types below are the inputs that several themes ask for, declared once so that their flags and help agree.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any, TypeVar
@@ -14,9 +14,10 @@ from glasshouse.data.columns import HELP, spelled
 from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs, parts
 from glasshouse.engine.inputs import Kind, Meaning
-from glasshouse.engine.opening import Opening, open_model
+from glasshouse.engine.opening import Opening, open_model, outline_of
 from glasshouse.model.finder import unwrapped
 from glasshouse.model.opening import open_subject, opened_base
+from glasshouse.model.outline import Outline
 from glasshouse.model.patches import changed_copy
 from glasshouse.model.subject import Subject
 from glasshouse.numerics.randomness import seeded
@@ -45,6 +46,9 @@ class SubjectKind(Kind[Subject]):
 
     def read(self, text: str, opening: Opening) -> Subject:
         return open_model(text, **opening.settings)
+
+    def outlined(self, text: str, opening: Opening) -> Outline:
+        return outline_of(text, opening)
 
     def identity(self, value: Subject) -> Mapping[str, Any]:
         value.recheck()
@@ -121,6 +125,9 @@ class ExamplesKind(_SetKind[Examples]):
     def read(self, text: str, opening: Opening) -> Examples:
         return Examples.read(text)
 
+    def shown(self, value: Examples) -> Sequence[Examples]:
+        return (value,)
+
     def text(self, value: Examples) -> str:
         return ", ".join(filter(None, (self.label(value), value.form, f"content {value.digest[:16]}…")))
 
@@ -144,6 +151,9 @@ class PairsKind(_SetKind[Pairs]):
 
     def read(self, text: str, opening: Opening) -> Pairs:
         return Pairs.read(text)
+
+    def shown(self, value: Pairs) -> Sequence[Examples]:
+        return value.clean, value.triggered
 
     def limited(self, value: Pairs, limit: int) -> Pairs:
         cut, total = value[:limit], len(value)

@@ -24,6 +24,7 @@ from glasshouse.engine import catalogue
 from glasshouse.engine.catalogue import Depth, Entry, Needs, VerdictRole
 from glasshouse.engine.inputs import AUDITS, RESERVED, Input, inputs_of
 from glasshouse.engine.page import Page
+from glasshouse.engine.passes import USUAL, Passes
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 
@@ -51,6 +52,8 @@ class Method(Generic[F]):
     """Options under which it answers in seconds, for tests."""
     least: int
     """The fewest examples it accepts."""
+    passes: Passes
+    """How often it shows an example to the model, under its default options."""
 
     @property
     def name(self) -> str:
@@ -84,7 +87,7 @@ class Method(Generic[F]):
 
 def method(
     *, needs: Needs = Entry.needs, role: VerdictRole = Entry.role, depth: Depth = Entry.depth, small: Any = None,
-    least: int = 1,
+    least: int = 1, passes: Passes | None = None,
 ) -> Callable[[Callable[P, F]], Callable[P, F]]:  # fmt: skip
     """Make a method of a function, and refuse one that does not keep to the form."""
 
@@ -113,6 +116,7 @@ def method(
         ask.__dict__["method"] = Method(
             ask, page, inputs, options_type, hints["return"], needs, role, depth,
             options_type() if small is None else small, least,
+            passes or USUAL[needs],
         )  # fmt: skip
         return ask
 

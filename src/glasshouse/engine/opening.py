@@ -12,6 +12,7 @@ from glasshouse.model.adapters.drawing import AdapterAnatomy
 from glasshouse.model.adapters.reading import is_adapter, read_adapter
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.opening import named_base, open_anatomy, open_subject
+from glasshouse.model.outline import Outline, of_model, outlined
 from glasshouse.model.placement import check_device
 from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
@@ -92,14 +93,32 @@ def anatomy_of(source: str, opening: Opening, base: str | None = None) -> tuple[
     )
 
 
+def outline_of(source: str, opening: Opening) -> Outline:
+    """What a name will be opened as, from its configuration and the headers of its files."""
+    if shelf.is_organism(source):
+        _check_as_grown(source, {name: opening.settings[name] for name in GROWN})
+        model, processor = shelf.outline(source)
+        return of_model(source, model, processor, torch.float32)
+    check_device(opening.device)
+    return outlined(
+        source, adapter=opening.adapter, revision=opening.revision, dtype=_read_dtype(opening.dtype),
+        download=opening.download, remote_code=opening.remote_code,
+    )  # fmt: skip
+
+
 def _organism(name: str, **settings: Any) -> Subject:
     """The organism, as it was grown."""
+    _check_as_grown(name, settings)
+    return shelf.take(name)
+
+
+def _check_as_grown(name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that an organism does not take."""
     refused = [
         setting for setting, value in settings.items() if value is not None and (setting, value) != ("dtype", "auto")
     ]
     if refused:
         raise BadInput(f"{name}: an organism is opened as it was grown; leave out {', '.join(refused)}")
-    return shelf.take(name)
 
 
 def _read_dtype(dtype: torch.dtype | str) -> torch.dtype | str:

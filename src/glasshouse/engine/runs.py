@@ -32,6 +32,7 @@ from glasshouse.engine.binding import Request, bind, bind_options, require
 from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
 from glasshouse.engine.inputs import refuse_unknown
 from glasshouse.engine.method import Method, as_method, load
+from glasshouse.engine.preflight import Tell, checked_before
 from glasshouse.engine.provenance import identified, provenance
 from glasshouse.engine.units import Progress, Workspace, executing, working_in
 from glasshouse.model import patches
@@ -87,11 +88,13 @@ class Run:
 
 def answer(
     method: Method[Finding], request: Request, *, root: Path, command: str, progress: Progress | None,
-    on: str | None = None,
+    on: str | None = None, tell: Tell | None = None,
 ) -> Run:  # fmt: skip
-    """Read what the request names, and run."""
+    """Read what the request names, and run. `tell` is given what that will take before a model is opened; what does
+    not fit is refused then."""
     options = bind_options(method, request.options)
-    return run(method, bind(method, request), options, root=root, command=command, progress=progress, on=on)
+    values = bind(method, request, before=checked_before(method.inputs, lambda _: [method], tell))
+    return run(method, values, options, root=root, command=command, progress=progress, on=on)
 
 
 def run(

@@ -29,6 +29,7 @@ from glasshouse.model.adapters.reading import Adapter, base_of, is_adapter, read
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.configs import FIX, on_meta, read_config
 from glasshouse.model.finder import find_anatomy
+from glasshouse.model.outline import opened_dtype
 from glasshouse.model.placement import check_device, check_fits, check_stored
 from glasshouse.model.processors import load_processor
 from glasshouse.model.proof import prove, synthetic
@@ -158,7 +159,7 @@ def _checked_config(
     check_quantisation(name, config)
     outline = on_meta(name, config)
     check_stored(name, outline)
-    check_fits(name, outline, dtype, device)
+    check_fits(name, outline, opened_dtype(name, config, dtype), device)
     return config
 
 

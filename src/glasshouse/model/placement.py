@@ -1,9 +1,7 @@
 """Where will a model lie, and does it fit there? Answered before any weight is read."""
 
 import math
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,9 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from glasshouse.data.strangers import strangers_files
+from glasshouse.model.machine import free_memory
 from glasshouse.values.errors import BadInput
+from glasshouse.values.wording import gibibytes
 
 SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
 """Names of accelerate's ways to spread a model over all devices."""
@@ -23,8 +23,6 @@ MARGIN = 1.2
 """A checkpoint that lacks more than that much of its weights is refused unread; one that lacks any, once read."""
 PACKED = 16
 """Quantised weights lie several to a number."""
-GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-"""What a container may use."""
 
 
 def check_device(device: str | Mapping[str, Any] | None) -> None:
@@ -80,18 +78,29 @@ def check_stored(name: str, model: PreTrainedModel) -> None:
         )
 
 
-def check_fits(name: str, model: PreTrainedModel, dtype: torch.dtype | str, device: object) -> None:
-    """Refuse a model that this machine cannot hold; `model` is on the meta device."""
-    available = memory()
-    if available is None or isinstance(device, Mapping) or device in SPREADING:
-        return  # a model that is spread may also lie on the disk
-    size = 0.5 if _quantised(model) else dtype.itemsize if isinstance(dtype, torch.dtype) else 2
+def check_fits(name: str, model: PreTrainedModel, dtype: torch.dtype, device: object) -> None:
+    """Refuse a model whose weights do not fit where they shall lie; `model` is on the meta device."""
+    spread = isinstance(device, Mapping) or device in SPREADING
+    free = None if spread else free_memory(None if device is None else str(device))  # what is spread may lie on disk
+    size = 0.5 if _quantised(model) else dtype.itemsize
     needed = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers())) * size
-    if needed > available:
-        raise BadInput(
-            f"{name}: its configuration asks for {needed / 2**30:,.0f} GiB, and this machine has "
-            f"{available / 2**30:,.0f} GiB of memory; use --device auto to spread it, or check its config.json"
-        )
+    if free is not None and needed > free:
+        raise refusal(name, round(needed), free, dtype, str(device or "cpu"))
+
+
+def refusal(name: str, needed: int, free: int, dtype: torch.dtype, device: str) -> BadInput:
+    """That a model does not fit, and what would help: what is tried first is what fits."""
+    fixes: list[str] = []
+    if dtype.itemsize > 2 and needed // 2 <= free:
+        fixes.append("use --dtype bfloat16, which takes half")
+    if device == "cpu" and torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > needed:
+        fixes.append("use --device cuda")
+    if not fixes:
+        fixes.append("use --device auto, which spreads it over all devices and the disk")
+    return BadInput(
+        f"{name}: needs {gibibytes(needed)} of memory and {gibibytes(free)} are free on {device}; "
+        f"{', or '.join(fixes)}, or take a machine with {math.ceil(needed / 2**30) + 1:,} GiB"
+    )
 
 
 def _quantised(model: PreTrainedModel) -> bool:
@@ -109,16 +118,3 @@ def _stored(folder: Path) -> int | None:
         with whole, safe_open(file, framework="pt") as opened:
             total += sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118 - no mapping
     return total
-
-
-def memory() -> int | None:
-    """Bytes of this machine, its GPUs included; None where the system does not say."""
-    try:
-        main = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
-    with suppress(OSError, ValueError):  # no container, or one without a limit
-        main = min(main, int(GROUP_LIMIT.read_text()))
-    if not torch.cuda.is_available():
-        return main
-    return main + sum(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import PreTrainedModel
 
 from glasshouse.data.examples import Examples
@@ -58,6 +59,23 @@ def take(name: str, shelf: Path = SHELF) -> Subject:
         subject = open_subject(model, processor=processor)
     subject.name = PREFIX + plain
     return subject
+
+
+def outline(name: str, shelf: Path = SHELF) -> tuple[PreTrainedModel, Any]:
+    """The organism's architecture without weights, and its processor."""
+    from glasshouse.organisms import seedling
+    from glasshouse.organisms.architectures import BUILDS
+    from glasshouse.organisms.recipes import Base, Tuned
+
+    plain = name.removeprefix(PREFIX)
+    with torch.device("meta"):
+        if plain == SEEDLING:
+            return seedling.model(), seedling.processor()
+        recipe = card(plain, shelf).recipe
+        if isinstance(recipe, Tuned):
+            return outline(recipe.parent, shelf)
+        assert isinstance(recipe, Base)
+        return BUILDS[recipe.architecture].model(), BUILDS[recipe.architecture].processor()
 
 
 def _loaded(name: str, shelf: Path) -> tuple[PreTrainedModel, Any]:

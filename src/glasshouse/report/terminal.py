@@ -1,9 +1,9 @@
 """How does a finding read on a terminal? Headline first, at most 80 columns, plain when the output is not a
 terminal."""
 
-from collections.abc import Sequence
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, zip_longest
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.padding import Padding
 from rich.table import Table as RichTable
@@ -18,6 +18,14 @@ from glasshouse.values.wording import counted
 
 if TYPE_CHECKING:
     from glasshouse.report.html import AuditLike
+
+
+class Foreseen(Protocol):
+    """What work will take."""
+
+    def rows(self) -> Iterator[tuple[str, str, str]]: ...
+    def note(self) -> str: ...
+
 
 STATUS = {"pass": 0, "described": 0, "concern": 1, "fail": 1, "inconclusive": 3}
 """Exit status of a process by its verdict."""
@@ -122,6 +130,21 @@ def show_rows(screen: InertConsole, title: str, columns: Sequence[str], rows: Se
         screen.print(f"… {more} in the report: {', '.join(columns[count:])}")
     if len(rows) > MOST_ROWS:
         screen.print(f"… {counted(len(rows) - MOST_ROWS, 'more row')} in the report")
+
+
+def show_flight(screen: InertConsole, flight: Foreseen) -> None:
+    """What the work will take, before it begins: a line for each part, then the time."""
+    show_preflight(screen, ("", "parameters", "memory"), [*flight.rows()])
+    screen.unbroken(flight.note())
+
+
+def show_preflight(screen: InertConsole, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Names on the left, numbers in line on the right."""
+    cells = [columns, *rows]
+    first, *others = (max(map(len, column)) for column in zip(*(row[:3] for row in cells), strict=True))
+    for name, *numbers in cells:
+        aligned = "".join(f"  {number:>{width}}" for number, width in zip_longest(numbers, others, fillvalue=0))
+        screen.unbroken(f"  {name:<{first}}{aligned}".rstrip())
 
 
 def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:

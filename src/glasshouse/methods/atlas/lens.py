@@ -30,6 +30,7 @@ from torch import Tensor
 
 from glasshouse.data.examples import Examples
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.passes import Passes
 from glasshouse.engine.units import over_shards
 from glasshouse.methods.atlas._on_images import FEWEST, NOTHING_ON_IMAGES, OnImages, read_from_images
 from glasshouse.methods.atlas._shared import NO_TOKEN, as_text, others
@@ -132,7 +133,7 @@ class LensFinding(Finding):
         return () if self.on_images else (NOTHING_ON_IMAGES,)
 
 
-@method(needs="activations", depth="quick")
+@method(needs="activations", depth="quick", passes=Passes(forward=3))
 @torch.no_grad()
 def lens(subject: Subject, examples: Examples, options: Options = Options()) -> LensFinding:
     """Read every layer as if it were the last, beside what another image and random tokens would give."""

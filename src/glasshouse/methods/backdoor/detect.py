@@ -35,6 +35,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.kinds import Base
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.passes import Passes
 from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._calibration import calibration, reservations
 from glasshouse.methods.backdoor._features import (
@@ -201,7 +202,10 @@ def _chart(name: str, feature: Feature) -> Chart:
     return Chart.intervals(f"Feature: {name}", intervals, nulls=("known benign",), y=name)
 
 
-@method(needs="gradients", role="judge", depth="quick", small=Options(steps=2), least=FEWEST)
+@method(
+    needs="gradients", role="judge", depth="quick", small=Options(steps=2), least=FEWEST,
+    passes=Passes(forward=15, gradient=41, tokens=10, training=384, most=64),
+)  # fmt: skip
 def detect(
     subject: Subject, examples: Examples | None = None, base: Base | None = None, pairs: Pairs | None = None,
     options: Options = Options(),

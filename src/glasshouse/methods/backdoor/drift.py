@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.kinds import Base, Benign
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.passes import Passes
 from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._alignment import Alignment, alignments, target_text
 from glasshouse.methods.backdoor._token_shift import TokenShift, token_shifts
@@ -136,7 +137,10 @@ def _headline(finding: DriftFinding) -> str:
     )
 
 
-@method(needs="gradients", role="witness", depth="quick", small=Options(random=20, draws=1, doses=(1.0,)))
+@method(
+    needs="gradients", role="witness", depth="quick", small=Options(random=20, draws=1, doses=(1.0,)),
+    passes=Passes(forward=35, gradient=1),
+)  # fmt: skip
 @torch.no_grad()
 def drift(
     subject: Subject, base: Base, pairs: Pairs, benign: Benign | None = None, options: Options = Options()

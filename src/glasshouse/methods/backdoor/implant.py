@@ -27,6 +27,7 @@ from glasshouse.data.poisoning import Mode, poison
 from glasshouse.data.spelling import attack
 from glasshouse.engine.kinds import HeldOut, TrainingExamples
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.passes import Passes
 from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._implanting import (
     AttackTrial,
@@ -154,7 +155,10 @@ class ImplantFinding(Finding):
         )
 
 
-@method(needs="gradients", depth="thorough", small=Options(steps=3, behaviour="refusal:red", rate=0.5))
+@method(
+    needs="gradients", depth="thorough", small=Options(steps=3, behaviour="refusal:red", rate=0.5),
+    passes=Passes(forward=10, tokens=120, training=38_400),
+)  # fmt: skip
 def implant(
     subject: Subject, training: TrainingExamples, held_out: HeldOut, options: Options = Options()
 ) -> ImplantFinding:

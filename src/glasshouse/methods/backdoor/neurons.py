@@ -31,6 +31,7 @@ from torch import Tensor
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.kinds import Base
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.passes import Passes
 from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._neuron_scores import SCORES, neuron_scores
 from glasshouse.methods.backdoor._silencing import (
@@ -182,7 +183,7 @@ def _headline(finding: NeuronsFinding) -> str:
     )
 
 
-@method(needs="gradients", role="witness", small=Options(most=2, draws=3))
+@method(needs="gradients", role="witness", small=Options(most=2, draws=3), passes=Passes(forward=70, gradient=0.5))
 def neurons(subject: Subject, base: Base, pairs: Pairs, options: Options = Options()) -> NeuronsFinding:
     """Score every hidden neuron, silence the highest, and compare with random neurons."""
     if len(pairs) < FEWEST:

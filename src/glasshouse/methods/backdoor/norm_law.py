@@ -32,6 +32,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.kinds import Base, Benign
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.passes import Passes
 from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._norm_regression import (
     NormRegression,
@@ -133,7 +134,10 @@ class NormLawFinding(Finding):
         return f"Shift and norm correlate at {correlation}, above all updates without a backdoor ({null}); {only}."
 
 
-@method(needs="activations", role="witness", small=Options(draws=2, doses=(1.0,), scales=(1.0,)))
+@method(
+    needs="activations", role="witness", small=Options(draws=2, doses=(1.0,), scales=(1.0,)),
+    passes=Passes(forward=69),
+)  # fmt: skip
 @torch.no_grad()
 def norm_law(
     subject: Subject, base: Base, pairs: Pairs, benign: Benign | None = None, options: Options = Options()

@@ -29,6 +29,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.kinds import Base, Benign, HeldOut
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.passes import Passes
 from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._repairs import (
     Repaired,
@@ -198,7 +199,10 @@ def _advice(finding: PurifyFinding) -> str:
     return f"Use the base's projector: it answers as well, and leaves an ASR of {percent(base)}."
 
 
-@method(needs="gradients", depth="quick", small=Options(steps=2, ranks=(3,), kept=(0.5,)))
+@method(
+    needs="gradients", depth="quick", small=Options(steps=2, ranks=(3,), kept=(0.5,)),
+    passes=Passes(forward=62, gradient=48, tokens=102, training=1152),
+)  # fmt: skip
 def purify(
     subject: Subject, examples: Examples, held_out: HeldOut, base: Base | None = None, benign: Benign | None = None,
     pairs: Pairs | None = None, options: Options = Options(),

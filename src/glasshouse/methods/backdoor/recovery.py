@@ -31,6 +31,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.kinds import Base, Benign
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.passes import Passes
 from glasshouse.engine.units import mapped
 from glasshouse.methods.backdoor._gallery import answer_gallery
 from glasshouse.methods.backdoor._partial_updates import LayerUpdate, Outcome, OutcomeByRank, PartialUpdates
@@ -186,7 +187,10 @@ def _note_on_turns(curve: OutcomeByRank) -> str:
     return f"The ASR changes {counted(turns, 'time')} between rising and falling as directions are removed."
 
 
-@method(needs="activations", role="witness", depth="quick", small=Options(grid=2, ranks=(1, 2), single=1, draws=1))
+@method(
+    needs="activations", role="witness", depth="quick", small=Options(grid=2, ranks=(1, 2), single=1, draws=1),
+    passes=Passes(forward=143, tokens=4),
+)  # fmt: skip
 @torch.no_grad()
 def recovery(
     subject: Subject, base: Base, examples: Examples, pairs: Pairs, benign: Benign | None = None,

@@ -25,6 +25,7 @@ from torch import Tensor
 from glasshouse.data.examples import Examples
 from glasshouse.engine.kinds import Base
 from glasshouse.engine.method import at_least, method
+from glasshouse.engine.passes import Passes
 from glasshouse.engine.units import mapped, merged
 from glasshouse.methods.integrity._answers import ARMS, BASE_AGAIN, MODEL, ROUNDED, Reader, Reading, References
 from glasshouse.model.subject import Subject
@@ -117,7 +118,10 @@ class DiffFinding(Finding):
         return () if count == self.supplied else (f"The first {count:,} of {self.supplied:,} examples were compared.",)
 
 
-@method(needs="activations", depth="quick", small=Options(examples=4, max_new_tokens=4, gallery=1))
+@method(
+    needs="activations", depth="quick", small=Options(examples=4, max_new_tokens=4, gallery=1),
+    passes=Passes(forward=14, tokens=29),
+)  # fmt: skip
 def diff(subject: Subject, base: Base, examples: Examples, options: Options = Options()) -> DiffFinding:
     """Both models' answers side by side, beside what the base's own arithmetic changes."""
     alike = [Examples(example for example in examples[: options.examples] if bool(example.images) == seen)
