@@ -17,6 +17,7 @@ from glasshouse.engine.inputs import Input, refuse_unknown
 from glasshouse.engine.method import Method
 from glasshouse.engine.opening import Opening
 from glasshouse.mistakes import explained, refuse_repeated
+from glasshouse.model.batching import AUTO, Auto
 from glasshouse.values.codec import pack
 from glasshouse.values.declared import declared
 from glasshouse.values.errors import BadInput
@@ -30,6 +31,7 @@ OPENING: Column = ("opening", Opening, Opening(), "How models are opened.", None
 METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 SCREENS = ("runs", "on", "json")
 """Common flags that a screen has as a whole."""
+GROWS, BATCH = "auto: as many as memory was measured to hold.", "N|auto"
 TYPED = ("download", "remote_code")
 """Permissions that no file may give: it may be a stranger's."""
 
@@ -96,7 +98,10 @@ def organism_verify(rest: Sequence[str]) -> Any:
 def run(method: Method[Finding], rest: Sequence[str]) -> tuple[Any, Request]:
     """The flags of one method, and the request they make."""
     saved = _saved(rest, method.name, method.inputs)
-    options = (method.name, method.options, bind_options(method, saved.options), "", None)
+    bound = bind_options(method, saved.options)
+    if saved.options.get("batch_size") == AUTO:
+        bound = replace(bound, batch_size=AUTO)
+    options = (method.name, method.options, bound, "", None)
     form = _read(f"run {method.name}", rest, *_inputs(method.inputs, saved), options, *_common(saved))
     values = {name: value for name, value in pack(getattr(form, method.name))[0].items() if name != "is"}
     return form, _requested(saved, form, method.inputs, values)
@@ -110,7 +115,7 @@ def audit(rest: Sequence[str]) -> tuple[Any, Request]:
     form = _read(
         "audit", rest, *_inputs(inputs, saved, positional=EXAMINED),
         ("depth", Depth, depth, "quick takes about a minute on two cores for a small model; others run more.", None),
-        ("batch_size", int | None, batch_size, "Examples shown at once; more needs more memory.", "N"),
+        ("batch_size", int | Auto | None, batch_size, f"Examples shown at once; more take more memory. {GROWS}", BATCH),
         ("fail_on", Literal["inconclusive", "concern", "fail", "never"] | None, None,
          "Exit with 1 from this verdict on; below it with 0, or with 3 if a judge that ran gave no answer.", None),
         *_common(saved),
@@ -155,7 +160,7 @@ def _saved(rest: Sequence[str], method: str, inputs: Sequence[Input]) -> Request
     return saved
 
 
-def _chosen(saved: Request, file: Path | None) -> tuple[Depth, int | None]:
+def _chosen(saved: Request, file: Path | None) -> tuple[Depth, int | Auto | None]:
     """What the file says of an audit's options."""
     try:
         return chosen(saved.options)
@@ -250,7 +255,11 @@ def _section(kind: type[Any], default: Any, help_text: str) -> tuple[Any, Any]:
     """Type and default of a dataclass whose fields become flags; their docstrings become the help."""
     hints = get_type_hints(kind)
     columns = [
-        _specified((each.name, hints[each.name], getattr(default, each.name), each.explanation, None))
+        _specified(
+            (each.name, int | Auto, getattr(default, each.name), f"{each.explanation} {GROWS}", BATCH)
+            if each.name == "batch_size"
+            else (each.name, hints[each.name], getattr(default, each.name), each.explanation, None)
+        )
         for each in declared(kind)
     ]
     section = make_dataclass(kind.__name__, columns, frozen=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, get_args
 
 from glasshouse.data.strangers import read_object, reason
-from glasshouse.engine.binding import Request, command, supply
+from glasshouse.engine.binding import Request, bind_options, command, supply
 from glasshouse.engine.catalogue import Depth, VerdictRole, catalogue
 from glasshouse.engine.files import write_whole
 from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
@@ -34,6 +34,7 @@ from glasshouse.engine.preflight import Flight, checked_before, foreseen
 from glasshouse.engine.provenance import identified, provenance
 from glasshouse.engine.runs import Run, key_of, run
 from glasshouse.engine.units import executing
+from glasshouse.model.batching import AUTO, Auto, sized
 from glasshouse.model.sharing import sharing
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.errors import BadInput, Unwritable
@@ -145,13 +146,14 @@ EXAMINED = "model"
 
 
 def audit(
-    model: object, *, depth: Depth = "quick", limit: int | None = None, batch_size: int | None = None,
+    model: object, *, depth: Depth = "quick", limit: int | None = None, batch_size: int | Auto | None = None,
     root: str | Path = "runs", on: str | None = None, **inputs: object,
 ) -> Audit:  # fmt: skip
     """Run every method whose inputs are there: `audit("org/model", base="org/base", data="examples.jsonl")`.
 
     Inputs are those of the command line, by flag (`held_out` for `--held-out`), as text or as values. Organisms bring
-    their own. With a `batch_size` every method that has the option shows so many examples at once."""
+    their own. With a `batch_size` every method that has the option shows so many examples at once; with "auto", as
+    many as memory was measured to hold."""
     given = {EXAMINED: model, **{name.replace("_", "-"): value for name, value in inputs.items() if value is not None}}
     texts = {flag: value for flag, value in given.items() if _is_text(value)}
     written = {flag: (str(value),) if isinstance(value, str | Path) else tuple(map(str, cast(list[str], value)))
@@ -211,7 +213,7 @@ def foreseen_audit(request: Request, methods: Methods) -> Flight | None:
     return foreseen(limited, methods.inputs(), lambda flags: methods.running(depth, flags))
 
 
-def chosen(options: Mapping[str, Any]) -> tuple[Depth, int | None]:
+def chosen(options: Mapping[str, Any]) -> tuple[Depth, int | Auto | None]:
     """An audit's options: how deep, and how many examples at once."""
     for name in options:
         if name not in ("depth", "batch_size"):
@@ -219,8 +221,8 @@ def chosen(options: Mapping[str, Any]) -> tuple[Depth, int | None]:
     depth, size = options.get("depth", "quick"), options.get("batch_size")
     if depth not in DEPTHS:
         raise BadInput(f"there is no depth {depth!r}; write one of {', '.join(DEPTHS)}")
-    if size is not None and (not isinstance(size, int) or size < 1):
-        raise BadInput(f"--batch-size {size}: must be a number from 1 upwards")
+    if size not in (None, AUTO) and (not isinstance(size, int) or size < 1):
+        raise BadInput(f"--batch-size {size}: must be a number from 1 upwards, or auto")
     return depth, size
 
 
@@ -245,7 +247,7 @@ class _Asker:
     work: Path
     request: Request | None
     """What was written, to name each run's own command; None where values were given that no command can name."""
-    batch_size: int | None
+    batch_size: int | Auto | None
     watch: Watch | None
 
     def answered(self, section: Section, method: Method[Finding]) -> tuple[Section, Run | None]:
@@ -261,10 +263,11 @@ class _Asker:
 
         progress("", 0, 1)
         try:
-            record = run(
-                method, own, method.options(**options), root=self.work, command=alone, progress=progress,
-                name=method.name,
-            )  # fmt: skip
+            with sized(auto=self.batch_size == AUTO):
+                record = run(
+                    method, own, bind_options(method, options), root=self.work, command=alone, progress=progress,
+                    name=method.name,
+                )  # fmt: skip
             section = replace(section, seconds=record.facts["seconds"])
         except Unwritable:
             raise  # the next method would fail too; what was answered is kept

@@ -17,6 +17,7 @@ from glasshouse.engine.inputs import Input
 from glasshouse.engine.kinds import BASE, SubjectKind
 from glasshouse.engine.method import Method
 from glasshouse.engine.opening import Opening, on_base
+from glasshouse.model.batching import AUTO
 from glasshouse.organisms.organism import Organism
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.errors import BadInput
@@ -83,9 +84,11 @@ def as_tree(request: Request) -> dict[str, Any]:
 
 
 def bind_options(method: Method[Finding], given: Mapping[str, Any]) -> Any:
-    """The method's options dataclass; an unknown or ill-typed option is refused by name."""
+    """The method's options dataclass; an unknown or ill-typed option is refused by name. A `batch_size` that finds
+    itself begins with the method's own."""
+    own = method.in_batches and given.get("batch_size") == AUTO
     try:
-        return unpack(method.options, dict(given))
+        return unpack(method.options, {name: value for name, value in given.items() if not own or name != "batch_size"})
     except BadInput as problem:
         raise BadInput(f"{method.name} {problem}") from None
 

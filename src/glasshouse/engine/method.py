@@ -18,13 +18,13 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, cast, get_args, get_type_hints
 
-import torch
-
 from glasshouse.engine import catalogue
 from glasshouse.engine.catalogue import Depth, Entry, Needs, VerdictRole
 from glasshouse.engine.inputs import AUDITS, RESERVED, Input, inputs_of
 from glasshouse.engine.page import Page
 from glasshouse.engine.passes import USUAL, Passes
+from glasshouse.engine.units import rewind
+from glasshouse.model.batching import AUTO, out_of_memory, repeating
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 
@@ -98,19 +98,20 @@ def method(
                 raise TypeError(f"{name}: {word!r} is none of {', '.join(allowed)}")
         _check_form(signature, hints, name)
         options_type, inputs, page = cast(type[Any], hints["options"]), inputs_of(function), _page(function)
-        names = _option_flags(options_type, inputs, name)
+        _check_option_flags(options_type, inputs, name)
 
         @functools.wraps(function)
         def ask(*args: P.args, **kwargs: P.kwargs) -> F:
             _check(signature.bind(*args, **kwargs), inputs, options_type)
             try:
-                return function(*args, **kwargs)
-            except torch.OutOfMemoryError as problem:
+                return repeating(lambda: function(*args, **kwargs), again=rewind)
+            except (RuntimeError, MemoryError) as problem:
+                if not out_of_memory(problem):
+                    raise
                 line = (str(problem).splitlines() or [""])[0]
-                smaller = "a smaller --batch-size, " if "batch-size" in names else ""
                 raise BadInput(
-                    f"{name}: the device has not enough memory ({line}); give {smaller}fewer examples (--limit), "
-                    "a smaller --dtype or more devices (--device auto)"
+                    f"{name}: the device has not enough memory for one example at a time ({line}); give smaller images "
+                    "(--max-pixels), a smaller --dtype or more devices (--device auto)"
                 ) from problem
 
         ask.__dict__["method"] = Method(
@@ -144,7 +145,7 @@ def at_least(options: object, **least: int) -> None:
     """Refuse options below their least, by the name of their flag."""
     for name, bound in least.items():
         value = getattr(options, name)
-        if value < bound:
+        if value != AUTO and value < bound:
             raise BadInput(f"--{name.replace('_', '-')} {value}: must be at least {bound}")
 
 
@@ -171,15 +172,14 @@ def _check_form(signature: inspect.Signature, hints: Mapping[str, Any], name: st
         raise TypeError(f"{name}: options must be a frozen dataclass")
 
 
-def _option_flags(options: type[Any], inputs: tuple[Input, ...], name: str) -> tuple[str, ...]:
-    """The flags of a method's options; refused where too many, or of a name that is taken."""
+def _check_option_flags(options: type[Any], inputs: tuple[Input, ...], name: str) -> None:
+    """Refuse a method with too many options, or one of a name that is taken."""
     flags = _flags(options)
     if len(flags) > MOST_OPTIONS:
         raise TypeError(f"{name}: {len(flags)} options; at most {MOST_OPTIONS}, so that its help stays readable")
     for flag in flags:
         if flag in RESERVED - AUDITS or flag in (each.flag for each in inputs):
             raise TypeError(f"{name}: the option --{flag} has the name of an input or of the command's own flag")
-    return flags
 
 
 def _flags(options: type[Any]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine.audit import Audit
 from glasshouse.engine.catalogue import Depth
+from glasshouse.model.batching import Auto
 from glasshouse.model.subject import Subject
 
 def audit(
@@ -13,7 +14,7 @@ def audit(
     *,
     depth: Depth = ...,
     limit: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | Auto | None = None,
     root: str | Path = ...,
     on: str | None = None,
     data: str | Path | Examples | None = None,

@@ -36,6 +36,7 @@ from glasshouse.engine.preflight import Tell, checked_before
 from glasshouse.engine.provenance import identified, provenance
 from glasshouse.engine.units import Progress, Workspace, executing, working_in
 from glasshouse.model import patches
+from glasshouse.model.batching import AUTO, growing, sized
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
@@ -94,7 +95,8 @@ def answer(
     not fit is refused then."""
     options = bind_options(method, request.options)
     values = bind(method, request, before=checked_before(method.inputs, lambda _: [method], tell))
-    return run(method, values, options, root=root, command=command, progress=progress, on=on)
+    with sized(auto=request.options.get("batch_size") == AUTO):
+        return run(method, values, options, root=root, command=command, progress=progress, on=on)
 
 
 def run(
@@ -117,19 +119,23 @@ def run(
     method = as_method(method)
     options = method.options() if options is None else options
     _check(method, values)
+    auto = growing()
     root, began, clock = Path(root), datetime.datetime.now(datetime.UTC), time.perf_counter()
     facts = _facts(method, values, options)
+    if auto and method.in_batches:
+        facts["options"] |= {"batch_size": AUTO}
     key = key_of(facts, settled=identified(method.inputs, values))
     if name and (existing := _existing(root / name, key)):
         return existing
     with workplace(root, key[:24]) as work:
-        with executing(on), working_in(Workspace(work, progress)) as workspace:
+        with executing(on), working_in(Workspace(work, progress)) as workspace, sized(auto=auto) as sizes:
             finding = method.answer(values, options)
         facts |= {
             "key": key,
             "started": began.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - clock, 3),
             "resumed": workspace.resumed,
+            "batches": {"smallest": sizes.smallest, "largest": sizes.largest, "halved": sizes.halved},
             "command": command,
             "verdict": str(finding.verdict),
             "headline": finding.headline,

@@ -73,6 +73,13 @@ def working_in(workspace: Workspace) -> Iterator[Workspace]:
         _workspace.reset(token)
 
 
+def rewind() -> None:
+    """The method that runs now begins again: its calls are numbered from the first, so finished units are read back."""
+    workspace = _workspace.get()
+    if workspace is not None:
+        workspace.calls.clear()
+
+
 @contextmanager
 def executing(on: str | None, *, workers: int | None = None) -> Iterator[None]:
     """Inside, `mapped` computes its units there: "ray" starts workers on this machine (one per core unless `workers`

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from glasshouse.data.examples import Example
+from glasshouse.model.batching import portions
 from glasshouse.model.prompts import Encoded
 from glasshouse.model.subject import Subject
 from glasshouse.values.errors import BadInput
@@ -156,8 +157,8 @@ class Trained:
 
 def pixel_batches(subject: Subject, examples: Sequence[Example], batch_size: int) -> list[Encoded]:
     """The examples with their answers, encoded. Their pixel values must have one shape, to be changed alike."""
-    starts = range(0, len(examples), batch_size)
-    batches = [subject.encode(examples[start : start + batch_size], answers=True) for start in starts]
+    parts = portions(len(examples), batch_size, subject.model.device)
+    batches = [subject.encode(examples[part], answers=True) for part in parts]
     if not all(isinstance(encoded.inputs.get("pixel_values"), Tensor) for encoded in batches):
         raise BadInput(f"{subject.name}: these examples give no pixel values; every example needs an image")
     if len({encoded.inputs["pixel_values"].shape[1:] for encoded in batches}) > 1:

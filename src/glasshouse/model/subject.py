@@ -23,6 +23,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from glasshouse.data.examples import Example, Examples
 from glasshouse.model.adapters.adaptation import Adaptation
 from glasshouse.model.anatomy import Anatomy
+from glasshouse.model.batching import portions, shrinking
 from glasshouse.model.certificate import Certificate
 from glasshouse.model.finder import find_anatomy, unwrapped
 from glasshouse.model.identity import UNHASHED, Identity, config_hash, generation_hash, weight_checksum, weight_hash
@@ -171,14 +172,13 @@ class Subject:
 
         With `alike`, batches whose images could not be told apart inside the model are shown one by one.
         """
-        start = 0
-        for batch in examples.batches(size):
+        for portion in portions(len(examples), size, self.model.device):
+            batch, start = examples[portion], portion.start
             encoded = self.encode(batch, answers=True)
             if alike and len(batch) > 1 and not encoded.layout.alike and "image_grid_thw" not in encoded.inputs:
                 yield from ((start + i, self.encode([example], answers=True)) for i, example in enumerate(batch))
             else:
                 yield start, encoded
-            start += len(batch)
 
     def forward(self, encoded: Encoded, **options: Any) -> Any:
         """One forward pass, as it is: under autograd if the caller wants it, without a cache."""
@@ -192,14 +192,16 @@ class Subject:
         with self.alone, laid_out(encoded.layout):
             return self.model(**inputs, **options)
 
+    @shrinking
     def logits(
         self, examples: Sequence[Example] | Encoded, *, batch_size: int | None = None
     ) -> Float[Tensor, "rows vocabulary"]:
         """Logits of each answer's first token, as float32; all examples in one batch unless `batch_size` says less."""
         self._needs_language("logits")
-        batches = [examples] if isinstance(examples, Encoded) else map(self.encode, _split(examples, batch_size))
+        batches = [examples] if isinstance(examples, Encoded) else map(self.encode, self._split(examples, batch_size))
         return torch.cat([self.forward(encoded).logits[:, -1].float() for encoded in batches])
 
+    @shrinking
     @torch.no_grad()
     def score(self, examples: Sequence[Example], *, batch_size: int | None = None) -> Float[Tensor, " examples"]:
         """Log-probability of each example's answer, summed over its tokens (natural logarithm); all examples in one
@@ -215,20 +217,21 @@ class Subject:
                     f"score: the answer of example {example.id!r} has no tokens, so there is nothing to score"
                 )
         totals: list[Tensor] = []
-        for batch in _split(examples, batch_size):
+        for batch in self._split(examples, batch_size):
             encoded = self.encode(batch, answers=True)
             for answer, logits in encoded.along_answers(self.forward(encoded).logits):
                 steps = logits[:-1].float().log_softmax(-1)
                 totals.append(steps.gather(1, answer[:, None]).double().sum())
         return torch.stack(totals).float()
 
+    @shrinking
     @torch.no_grad()
     def generate(self, examples: Sequence[Example], *, max_new_tokens: int = 64, batch_size: int = 8) -> list[str]:
         """The greedy answers, as text."""
         self._needs_language("generate")
         answers: list[str] = []
-        for start in range(0, len(examples), batch_size):
-            encoded = self.encode(examples[start : start + batch_size])
+        for batch in self._split(examples, batch_size) if examples else ():
+            encoded = self.encode(batch)
             with self.alone, laid_out(encoded.layout):
                 generated = self.model.generate(  # pyright: ignore[reportCallIssue]
                     **encoded.inputs,
@@ -265,15 +268,14 @@ class Subject:
         if not self.generates:
             raise BadInput(f"{what}: {self.name} ({self.anatomy.family}) has no language model that generates")
 
+    def _split(self, examples: Sequence[Example], size: int | None) -> Iterator[Sequence[Example]]:
+        """Batches of `size` examples; one batch of all without it."""
+        if not examples:
+            raise BadInput("there are no examples")
+        size = len(examples) if size is None else size
+        return (examples[portion] for portion in portions(len(examples), size, self.model.device))
+
     def _repr_html_(self) -> str:
         from glasshouse.values.surfaces import rendered
 
         return rendered("html", self.anatomy)
-
-
-def _split(examples: Sequence[Example], size: int | None) -> Iterator[Sequence[Example]]:
-    """Batches of `size` examples; one batch of all without it."""
-    step = len(examples) if size is None else size
-    if step < 1:
-        raise BadInput("there are no examples" if not examples else f"batch_size {size}: a batch has 1 example or more")
-    return (examples[start : start + step] for start in range(0, len(examples), step))

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from glasshouse.data.examples import Examples
 from glasshouse.model.activations import Activations, select
 from glasshouse.model.anatomy import Location
+from glasshouse.model.batching import shrinking
 from glasshouse.model.editing import editor_of
 from glasshouse.model.finder import unwrapped
 from glasshouse.model.patterns import pattern_edits, pattern_recorder
@@ -36,6 +37,7 @@ Reader = Callable[[Tensor], None]
 Editor = Callable[[Tensor], Tensor]
 
 
+@shrinking
 @torch.no_grad()
 def record(subject: Subject, sites: Site | Sequence[Site], examples: Examples, *, batch_size: int = 8) -> Activations:
     """What the model holds at these sites for these examples. Layers nobody asked for are not run."""
@@ -61,6 +63,7 @@ def _record(subject: Subject, locations: list[Location], examples: Examples, bat
     return taken
 
 
+@shrinking
 @torch.no_grad()
 def gather(subject: Subject, sums: Mapping[Site, A], examples: Examples, *, batch_size: int = 8) -> dict[Site, A]:
     """An accumulator per concrete site, fed with every token the site selects, in constant memory."""
