@@ -1,4 +1,5 @@
-"""How long does a user wait? `import glasshouse` < 0.1 s, `list` < 0.3 s, `anatomy` of a LLaVA folder < 5 s.
+"""How long does a user wait? `import glasshouse` < 0.1 s, `list` and completion < 0.3 s, `anatomy` of a LLaVA folder
+< 5 s.
 
 The peer is `from transformers import LlavaForConditionalGeneration`, what any tool of this field pays before it has a
 model class in hand. Best of several, each in a process of its own.
@@ -14,6 +15,8 @@ from glasshouse.organisms import seedling
 
 HERE = Path(sys.executable).parent
 IMPORT = "import time; t = time.perf_counter(); import {0}; print(time.perf_counter() - t)"
+
+TAB = ("completion", "bash", "glasshouse run lens --")
 
 
 def printed(code: str, times: int = 5) -> float:
@@ -41,6 +44,7 @@ def main() -> None:
         rows = [
             ("import glasshouse", printed(IMPORT.format("glasshouse")), 0.1),
             ("glasshouse list", waited([str(HERE / "glasshouse"), "list"]), 0.3),
+            ("TAB after run lens --", waited([str(HERE / "glasshouse"), *TAB]), 0.3),
             ("glasshouse anatomy LLAVA", waited([str(HERE / "glasshouse"), "anatomy", folder], times=3), 5.0),
         ]
     print(f"{'what':28} {'seconds':>8} {'limit':>6} {'ratio to importing LLaVA':>26}   (which takes {peer:.2f} s)")

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -128,3 +129,41 @@ def test_the_notebook_runs_and_shows_what_it_finds(tmp_path: Path, monkeypatch: 
     html = "".join(output["data"].get("text/html", "") for outputs in cells for output in outputs if "data" in output)
     assert "inconclusive" in html
     assert "<script" not in html
+
+
+def pasted(page: str) -> list[str]:
+    """The commands of a page's shell blocks, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text("utf-8"), re.S)
+    return [command for block in blocks for line in block.splitlines() if (command := line.partition(" #")[0].strip())]
+
+
+def expanded(line: str) -> list[str]:
+    """The words of a line as bash makes them in this folder."""
+    done = subprocess.run(["bash", "-c", f"printf '%s\\n' {line}"], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_the_readmes_commands_can_be_pasted_in_order(command):
+    """In one empty folder. What serves until Ctrl-C is asked for its help alone, and what needs the network or files of
+    the user's own must be understood and name them."""
+    lines = [line for line in pasted("README.md") if line.startswith("glasshouse ")]
+    assert len(lines) > 8
+    for line in lines:
+        words = expanded(line)[1:]
+        if "--download" in words:
+            outcome = command(*words, "--dry-run")
+            assert (outcome.status, outcome.err) == (0, "")
+            assert outcome.json["inputs"]["model"] == words[1]
+            continue
+        outcome = command(*words, *(["--help"] if words[0] == "view" else []))
+        assert (outcome.status, outcome.err) == (0, ""), line
+    assert Path("both.html").is_file()
+    assert Path("runs/index.html").is_file()
+
+
+def test_the_readmes_other_lines_are_the_makefiles_and_bashs():
+    others = [line for line in pasted("README.md") if not line.startswith("glasshouse ")]
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
+    made = [line.split()[1] for line in others if line.startswith("make ")]
+    assert set(made) <= set(targets)
+    assert [line for line in others if not line.startswith("make ")] == ["source <(glasshouse completion bash)"]

@@ -36,8 +36,9 @@ def main(which: str) -> int:
         from glasshouse.methods.backdoor._calibration import Calibration
         from glasshouse.methods.backdoor.detect import Options
         from glasshouse.organisms import shelf
+        from glasshouse.values.version import __version__
 
-        versions = {package: version(package) for package in ("glasshouse", "torch", "transformers")}
+        versions = {"glasshouse": __version__} | {package: version(package) for package in ("torch", "transformers")}
         identity, options = shelf.take("base").identity, Options()
         Calibration(tuple(cases), identity.family, identity.parameters, options.steps, options.most, versions).write()
         return 0

@@ -5,18 +5,25 @@ python tools/pages.py --check     fail, naming the file, where one is not curren
 """
 
 import inspect
+import json
 import re
 import sys
-from dataclasses import MISSING, fields
+from collections.abc import Iterable
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import glasshouse as gh
+from glasshouse.cli import COMMANDS
 from glasshouse.engine.audit import EXAMINED, Methods
 from glasshouse.engine.catalogue import NEEDS, OTHERS, Entry, catalogue
 from glasshouse.engine.inputs import Input
 from glasshouse.engine.method import Method, load
+from glasshouse.engine.opening import DTYPES
+from glasshouse.flags import Column, every
 from glasshouse.model.subject import Subject
+from glasshouse.organisms import shelf
+from glasshouse.organisms.recipes import RECIPES
 from glasshouse.values.declared import declared
 from glasshouse.values.findings import Finding
 
@@ -60,6 +67,52 @@ def public_stub() -> str:
 
 def _stub_type(each: Input) -> str:
     return f"Sequence[str | Path | {each.kind.name}]" if each.several else each.kind.name
+
+
+DTYPE, DEVICE = list(DTYPES), ["cpu", "cuda", "auto"]
+"""Values of flags that are free text, because other devices may be named."""
+
+
+def completions() -> str:
+    """What a shell completes: for each command its positionals and flags (completion.py)."""
+    commands: dict[str, Any] = {}
+    columns = every()
+    bare = {"run": "run METHOD"}
+    for name in COMMANDS:
+        own = [each for each in columns if each == name or each.startswith(f"{name} ")]
+        for each in own or [name]:
+            commands[bare.get(each, each)] = _completed(columns.get(each, ()))
+    commands["list"]["flags"]["--json"] = None
+    table = {
+        "organisms": list(shelf.names()),
+        "models": [*shelf.names(), "seedling"],
+        "recipes": list(RECIPES),
+        "commands": commands,
+    }
+    return json.dumps(table, indent=1) + "\n"
+
+
+def _completed(columns: Iterable[Column]) -> dict[str, Any]:
+    positionals: list[Any] = []
+    flags: dict[str, Any] = {}
+    for name, kind, default, _, metavar in columns:
+        if is_dataclass(default):
+            hints = get_type_hints(type(default))
+            inner = [(each.name, hints[each.name], None, "", None) for each in declared(type(default))]
+            flags |= _completed(inner)["flags"]
+        elif default is MISSING or "Positional" in str(kind):
+            positionals.append(metavar)
+        else:
+            flags[f"--{name.replace('_', '-')}"] = _wanted(name, kind, metavar)
+    return {"positionals": positionals, "flags": flags}
+
+
+def _wanted(name: str, kind: Any, metavar: str | None) -> Any:
+    """None for a switch, a list of choices, or a word for what is wanted."""
+    choices = [part for each in (kind, *get_args(kind)) if get_origin(each) is Literal for part in get_args(each)]
+    if kind is bool:
+        return None
+    return {"dtype": DTYPE, "device": DEVICE}.get(name) or [str(each) for each in choices] or metavar or "VALUE"
 
 
 def table(folder: str) -> str:
@@ -169,6 +222,7 @@ def generated() -> dict[Path, str]:
     files = {
         ROOT / "src/glasshouse/methods/__init__.pyi": stubs(),
         ROOT / "src/glasshouse/engine/public.pyi": public_stub(),
+        ROOT / "src/glasshouse/completions.json": completions(),
         readme: inserted(readme.read_text("utf-8"), table("docs/methods")),
         ROOT / "docs/methods.md": f"# Methods\n\nOne page per question.\n\n{table('methods')}\n",
         ROOT / "docs/python.md": python_reference(),

@@ -10,6 +10,8 @@ Importing it imports nothing heavy: each name is fetched when it is first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from glasshouse.values.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from glasshouse import methods as methods
     from glasshouse.data.examples import Example as Example
@@ -62,7 +64,6 @@ _WHERE = {
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [*sorted(_HOME), "methods", "open"]  # pyright: ignore[reportUnsupportedDunderAll] - one list of names is enough
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -79,7 +79,7 @@ def report(rest: Sequence[str]) -> int:
     """Show a run or an audit again, or list a folder of them: glasshouse report FOLDER."""
     from glasshouse.engine.index import kind_of, read
 
-    form = flags.report(rest)
+    form = flags.read("report", rest)
     if form.run.is_dir() and not kind_of(form.run):
         return _index(form.run, as_json=form.json)
     return tell(read(form.run), as_json=form.json, again=True)
@@ -124,7 +124,7 @@ def compare(rest: Sequence[str]) -> int:
     from glasshouse.report.html import comparison_page
     from glasshouse.report.terminal import show_pairs
 
-    form = flags.compare(rest)
+    form = flags.read("compare", rest)
     comparison = side_by_side(read(form.first), read(form.second))
     if form.page:
         write_whole(form.page, comparison_page(comparison).encode())

@@ -1,5 +1,5 @@
-"""What can be typed: list · anatomy · run · audit · screen · report · compare · view · export · organism. Flags come
-from dataclasses, never written twice.
+"""What can be typed: list · anatomy · run · audit · screen · report · compare · view · export · organism · completion.
+Flags come from dataclasses, never written twice.
 
 Exit status: 0 pass or described, 1 concern or fail, 2 bad input, 3 inconclusive, so that a pipeline can gate on it;
 from 70 on the command did not end by itself (`process.py`).
@@ -57,7 +57,7 @@ def _overview() -> int:
     _say(
         "glasshouse opens a multimodal model and answers, with evidence, whether to trust it.",
         "",
-        *(f"  glasshouse {name:<8} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()),
+        *(f"  glasshouse {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()),
         "",
         "Next: glasshouse audit organism:hijack-logo, or glasshouse list",
     )
@@ -102,7 +102,7 @@ def anatomy(rest: list[str]) -> int:
     from glasshouse.values.codec import pack
 
     _hush()
-    form = flags.anatomy(rest)
+    form = flags.read("anatomy", rest)
     opening = form.opening
     certificate = None
     drawn, adapter = anatomy_of(form.model, opening, form.base)
@@ -200,7 +200,7 @@ def export(rest: list[str]) -> int:
     from glasshouse.model.patches import export as write
 
     _hush()
-    form = flags.export(rest)
+    form = flags.read("export", rest)
     if form.folder.exists():
         raise BadInput(f"{form.folder}: exists already; name a new folder")
     patch = read_patch(form.patch) if form.patch else None
@@ -220,9 +220,17 @@ def organism(rest: list[str]) -> int:
         return organism_commands.organism(rest, console(), progress)
 
 
+def complete(rest: list[str]) -> int:
+    """Completion by TAB, for your shell's start-up file: source <(glasshouse completion bash | zsh | fish)."""
+    from glasshouse.completion import completion
+
+    return completion(rest, _say)
+
+
 WITHOUT_FORM = {
     "list": "[--json]",
     "organism": "list | show NAME | grow NAME FOLDER | verify NAME",
+    "completion": "bash | zsh | fish",
     "run": "METHOD [OPTIONS]; options of a method: glasshouse run METHOD --help",
 }
 """Commands whose help is not derived: `list` must start at once, and `run`'s flags depend on the method."""
@@ -237,6 +245,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "view": view,
     "export": export,
     "organism": organism,
+    "completion": complete,
 }
 
 

@@ -36,73 +36,58 @@ TYPED = ("download", "remote_code")
 """Permissions that no file may give: it may be a stranger's."""
 
 
-def anatomy(rest: Sequence[str]) -> Any:
-    prove = ("prove", bool, False, "Load the weights and prove the anatomy on a forward pass.", None)
-    base = ("base", str | None, None, "Model that an adapter is merged into, if not the model that it names.", "MODEL")
-    return _read("anatomy", rest, ("model", str, MISSING, f"{MODEL}.", "MODEL"), OPENING, base, prove, JSON)
-
-
-def report(rest: Sequence[str]) -> Any:
-    folder = ("run", Path, MISSING, "The folder of a run or an audit, or one that holds many.", "FOLDER")
-    return _read("report", rest, folder, JSON)
-
-
-def compare(rest: Sequence[str]) -> Any:
-    folders = [(name, Path, MISSING, "The folder of a run or an audit.", "FOLDER") for name in ("first", "second")]
-    page = ("page", Path | None, None, "Write a page here that shows both side by side.", "FILE")
-    return _read("compare", rest, *folders, page, JSON)
-
-
-def view(rest: Sequence[str]) -> Any:
-    return _read(
-        "view",
-        rest,
-        ("folder", Path, MISSING, "A folder of runs and audits.", "FOLDER"),
+NAME: Column = ("name", str, MISSING, "An organism's name.", "ORGANISM")
+FORMS: dict[str, tuple[Column, ...]] = {
+    "anatomy": (
+        ("model", str, MISSING, f"{MODEL}.", "MODEL"),
+        OPENING,
+        ("base", str | None, None, "Model that an adapter is merged into, if not the model that it names.", "MODEL"),
+        ("prove", bool, False, "Load the weights and prove the anatomy on a forward pass.", None),
+        JSON,
+    ),
+    "report": (("run", Path, MISSING, "The folder of a run or an audit, or one that holds many.", "RUN"), JSON),
+    "compare": (
+        *((name, Path, MISSING, "The folder of a run or an audit.", "RUN") for name in ("first", "second")),
+        ("page", Path | None, None, "Write a page here that shows both side by side.", "FILE"),
+        JSON,
+    ),
+    "view": (
+        ("folder", Path, MISSING, "A folder of runs and audits.", "RUNS"),
         ("port", int, 0, "Port on 127.0.0.1; 0 takes any free one.", "PORT"),
         ("no_browser", bool, False, "Print the address and open no browser.", None),
-    )
-
-
-def export(rest: Sequence[str]) -> Any:
-    model = ("model", str, MISSING, f"{MODEL}.", "MODEL")
-    folder = ("folder", Path, MISSING, "A new folder for the checkpoint.", "FOLDER")
-    patch = ("patch", Path | None, None, "A patch file to apply first, or a run that made one (purify).", "PATCH")
-    return _read("export", rest, model, folder, patch, OPENING)
-
-
-def organism_list(rest: Sequence[str]) -> Any:
-    return _read("organism list", rest, JSON)
-
-
-def organism_show(rest: Sequence[str]) -> Any:
-    return _read("organism show", rest, ("name", str, MISSING, "An organism's name.", "NAME"), JSON)
-
-
-def organism_grow(rest: Sequence[str]) -> Any:
-    return _read(
-        "organism grow",
-        rest,
-        ("name", str, MISSING, "An organism's name.", "NAME"),
+    ),
+    "export": (
+        ("model", str, MISSING, f"{MODEL}.", "MODEL"),
+        ("folder", Path, MISSING, "A new folder for the checkpoint.", "FOLDER"),
+        ("patch", Path | None, None, "A patch file to apply first, or a run that made one (purify).", "PATCH"),
+        OPENING,
+    ),
+    "organism list": (JSON,),
+    "organism show": (NAME, JSON),
+    "organism grow": (
+        ("name", str, MISSING, "An organism's name.", "RECIPE"),
         ("folder", Path, MISSING, "A new folder for the checkpoint and its card.", "FOLDER"),
         ("seed", int | None, None, "Another seed, for a fresh organism of the kind.", "SEED"),
         ("within", float | None, None, "Minutes available; stop early if it would take longer.", "MINUTES"),
-    )
+    ),
+    "organism verify": (
+        ("name", str, MISSING, "A name, or a folder that one was grown into.", "ORGANISM"),
+        ("share", float, 1.0, "Fraction of the examples to measure on.", "FRACTION"),
+        JSON,
+    ),
+}
+"""Commands that take the same flags whatever is typed."""
 
 
-def organism_verify(rest: Sequence[str]) -> Any:
-    name = ("name", str, MISSING, "A name, or a folder that one was grown into.", "NAME")
-    share = ("share", float, 1.0, "Fraction of the examples to measure on.", "FRACTION")
-    return _read("organism verify", rest, name, share, JSON)
+def read(name: str, rest: Sequence[str]) -> Any:
+    """What was typed after one of these commands."""
+    return _read(name, rest, *FORMS[name])
 
 
 def run(method: Method[Finding], rest: Sequence[str]) -> tuple[Any, Request]:
     """The flags of one method, and the request they make."""
     saved = _saved(rest, method.name, method.inputs)
-    bound = bind_options(method, saved.options)
-    if saved.options.get("batch_size") == AUTO:
-        bound = replace(bound, batch_size=AUTO)
-    options = (method.name, method.options, bound, "", None)
-    form = _read(f"run {method.name}", rest, *_inputs(method.inputs, saved), options, *_common(saved))
+    form = _read(f"run {method.name}", rest, *_of_run(method, saved))
     values = {name: value for name, value in pack(getattr(form, method.name))[0].items() if name != "is"}
     return form, _requested(saved, form, method.inputs, values)
 
@@ -112,14 +97,7 @@ def audit(rest: Sequence[str]) -> tuple[Any, Request]:
     inputs = Methods.load().inputs()
     saved = _saved(rest, "audit", inputs)
     depth, batch_size = _chosen(saved, _from(rest))
-    form = _read(
-        "audit", rest, *_inputs(inputs, saved, positional=EXAMINED),
-        ("depth", Depth, depth, "quick takes about a minute on two cores for a small model; others run more.", None),
-        ("batch_size", int | Auto | None, batch_size, f"Examples shown at once; more take more memory. {GROWS}", BATCH),
-        ("fail_on", Literal["inconclusive", "concern", "fail", "never"] | None, None,
-         "Exit with 1 from this verdict on; below it with 0, or with 3 if a judge that ran gave no answer.", None),
-        *_common(saved),
-    )  # fmt: skip
+    form = _read("audit", rest, *_of_audit(inputs, saved, depth, batch_size))
     if getattr(form, EXAMINED) is None:
         raise BadInput("audit needs a model: glasshouse audit MODEL, for example glasshouse audit organism:hijack-logo")
     options = {"depth": form.depth} | ({} if form.batch_size is None else {"batch_size": form.batch_size})
@@ -129,8 +107,41 @@ def audit(rest: Sequence[str]) -> tuple[Any, Request]:
 
 def screen(rest: Sequence[str]) -> Any:
     """Flags of the screen itself; those of its audits stand on the lines of its list."""
+    return _read("screen", rest, *_of_screen())
+
+
+def every() -> dict[str, tuple[Column, ...]]:
+    """All commands that have flags, each with its own: what a shell completes."""
+    methods = Methods.load()
+    runs = {f"run {method.name}": _of_run(method, Request(method.name)) for method in methods.loaded}
+    audits = _of_audit(methods.inputs(), Request("audit"), "standard", None)
+    return {**FORMS, "run": _common(Request("run")), **runs, "audit": audits, "screen": _of_screen()}
+
+
+def _of_run(method: Method[Finding], saved: Request) -> tuple[Column, ...]:
+    bound = bind_options(method, saved.options)
+    if saved.options.get("batch_size") == AUTO:
+        bound = replace(bound, batch_size=AUTO)
+    options = (method.name, method.options, bound, "", None)
+    return (*_inputs(method.inputs, saved), options, *_common(saved))
+
+
+def _of_audit(
+    inputs: Sequence[Input], saved: Request, depth: Depth, batch_size: int | Auto | None
+) -> tuple[Column, ...]:
+    return (
+        *_inputs(inputs, saved, positional=EXAMINED),
+        ("depth", Depth, depth, "quick takes about a minute on two cores for a small model; others run more.", None),
+        ("batch_size", int | Auto | None, batch_size, f"Examples shown at once; more take more memory. {GROWS}", BATCH),
+        ("fail_on", Literal["inconclusive", "concern", "fail", "never"] | None, None,
+         "Exit with 1 from this verdict on; below it with 0, or with 3 if a judge that ran gave no answer.", None),
+        *_common(saved),
+    )  # fmt: skip
+
+
+def _of_screen() -> tuple[Column, ...]:
     file = ("file", Path, MISSING, "A list: on each line what one would type after glasshouse audit.", "FILE")
-    return _read("screen", rest, file, *(column for column in _common(Request("screen")) if column[0] in SCREENS))
+    return (file, *(column for column in _common(Request("screen")) if column[0] in SCREENS))
 
 
 def _inputs(inputs: Sequence[Input], saved: Request, positional: str = "") -> list[Column]:

@@ -35,7 +35,7 @@ def _list(rest: Sequence[str], screen: "InertConsole", progress: "Progress | Non
     from glasshouse.organisms import shelf
     from glasshouse.organisms.recipes import RECIPES
 
-    form = flags.organism_list(rest)
+    form = flags.read("organism list", rest)
     shipped = shelf.names()
     if form.json:
         entries = [{"name": name, "about": each.about, "on_shelf": name in shipped} for name, each in RECIPES.items()]
@@ -60,7 +60,7 @@ def _show(rest: Sequence[str], screen: "InertConsole", progress: "Progress | Non
     from glasshouse.organisms import shelf
     from glasshouse.values.codec import pack
 
-    form = flags.organism_show(rest)
+    form = flags.read("organism show", rest)
     card = shelf.card(form.name)
     if form.json:
         print(json.dumps(pack(card)[0], allow_nan=False))
@@ -88,7 +88,7 @@ def _grow(rest: Sequence[str], screen: "InertConsole", progress: "Progress | Non
     from glasshouse.organisms.grow import grow
     from glasshouse.organisms.recipes import recipe
 
-    form = flags.organism_grow(rest)
+    form = flags.read("organism grow", rest)
     plain = form.name.removeprefix(shelf.PREFIX)
     chosen = recipe(plain, form.seed)
     if form.folder.exists():
@@ -147,7 +147,7 @@ def _verify(rest: Sequence[str], screen: "InertConsole", progress: "Progress | N
     from glasshouse.organisms.verify import verify
     from glasshouse.values.codec import pack
 
-    form = flags.organism_verify(rest)
+    form = flags.read("organism verify", rest)
     result = verify(form.name, form.share)
     if form.json:
         print(json.dumps({"problems": result.problems, "measured": pack(result.measured)[0]}, allow_nan=False))

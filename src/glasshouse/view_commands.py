@@ -17,7 +17,7 @@ def view(rest: Sequence[str]) -> int:
     """Serve a folder of runs to this machine's browser, until Ctrl-C: glasshouse view FOLDER."""
     from glasshouse.report.serving import Library, Server
 
-    form = flags.view(rest)
+    form = flags.read("view", rest)
     if not 0 <= form.port <= LARGEST_PORT:
         raise BadInput(f"--port {form.port}: give a number from 1 to {LARGEST_PORT}, or 0 for any free port")
     library = Library(form.folder)

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from glasshouse.engine.inputs import Input
+from glasshouse.values.version import __version__
 
 HOME = Path(__file__).parents[1]
-PACKAGES = ("glasshouse", "torch", "transformers", "tokenizers", "numpy", "pillow", "safetensors")
+PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "safetensors")
 
 
 def provenance(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +22,11 @@ def provenance(inputs: Sequence[Input], values: Mapping[str, Any]) -> dict[str, 
     there = [each for each in inputs if each.flag in values]
     return {
         "inputs": {each.flag: _described(each, values[each.flag]) for each in there},
-        "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
+        "versions": {
+            "glasshouse": __version__,
+            **{package: version(package) for package in PACKAGES},
+            "python": platform.python_version(),
+        },
         "code": code(),
         "device": _device(there, values),
     }

@@ -33,6 +33,7 @@ from glasshouse.organisms.recipes import Base, Recipe, Tuned
 from glasshouse.values.codec import digest
 from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
+from glasshouse.values.version import __version__
 
 Parents = Callable[[str], Subject]
 
@@ -136,5 +137,10 @@ def processor_of(parent: Subject, tuning: Tuning) -> object:
 
 
 def _versions() -> dict[str, str]:
-    packages = {name: version(name) for name in ("glasshouse", "torch", "transformers", "numpy", "pillow")}
-    return {**packages, "python": platform.python_version(), "threads": str(torch.get_num_threads())}
+    packages = {name: version(name) for name in ("torch", "transformers", "numpy", "pillow")}
+    return {
+        "glasshouse": __version__,
+        **packages,
+        "python": platform.python_version(),
+        "threads": str(torch.get_num_threads()),
+    }
