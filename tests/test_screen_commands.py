@@ -94,4 +94,4 @@ def test_broken_lines_are_named_before_any_work(command, tmp_path: Path, lines: 
 
 
 def test_a_list_that_is_missing_is_said(command):
-    assert "nowhere.txt: not a readable list" in command("screen", "nowhere.txt").err
+    assert "nowhere.txt: no such file; write a list" in command("screen", "nowhere.txt").err

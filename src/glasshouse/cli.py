@@ -13,6 +13,7 @@ from contextlib import nullcontext
 
 from glasshouse import process
 from glasshouse.data.network import banned
+from glasshouse.data.presence import check_named
 from glasshouse.report.inert import suggested, write_line
 from glasshouse.values.errors import BadInput
 
@@ -50,6 +51,11 @@ def _dispatch(words: list[str]) -> int:
     if name in WITHOUT_FORM and rest in (["-h"], ["--help"]):
         _say(f"usage: glasshouse {name} {WITHOUT_FORM[name]}", "", COMMANDS[name].__doc__)
         return 0
+    if name == "run" and rest and not rest[0].startswith("-"):
+        from glasshouse.engine.catalogue import find
+
+        find(rest[0])  # refuses an unknown method
+    check_named(words)
     return COMMANDS[name](rest)
 
 

@@ -190,7 +190,7 @@ def test_the_command_says_where_it_is_and_ends_cleanly(root: Path, number: signa
 def test_what_cannot_be_served_is_told_in_a_line(root: Path, server: Server, tmp_path: Path):
     for words, fix in (
         ((tmp_path,), "holds no runs"),
-        ((tmp_path / "nowhere",), "holds no runs"),
+        ((tmp_path / "nowhere",), "no such folder"),
         ((root, "--port", server.server_port), "leave it out for any free port"),
         ((root, "--port", "70000"), "give a number from 1 to 65535"),
     ):

@@ -11,7 +11,6 @@ before), or a conversation in `messages` or `conversations`; any other column wi
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,8 @@ from glasshouse.data.columns import Columns, split
 from glasshouse.data.example import Example as Example
 from glasshouse.data.example import Tag as Tag
 from glasshouse.data.images import StoredImage
-from glasshouse.data.sources import IMAGE_ENDINGS, LINES, TAKES, image_files, images_of, is_images, reading
+from glasshouse.data.presence import check_data
+from glasshouse.data.sources import IMAGE_ENDINGS, LINES, image_files, images_of, is_images, reading
 from glasshouse.data.strangers import strangers_files
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.errors import BadInput
@@ -55,8 +55,7 @@ class Examples(Sequence[Example]):
         text, chosen = split(str(path))
         chosen = _with(chosen, columns)
         path = Path(text)
-        if not os.path.exists(path):  # not Path.exists, which fails on names that are too long
-            raise BadInput(f"{path}: no such file or folder{_elsewhere(text)}; --data takes {TAKES}")
+        check_data(text)
         with strangers_files(path, "cannot be read", "check the file and its permissions"):
             examples = cls._pictured(path, chosen) if is_images(path) else cls._drawn(path, chosen)
         if not examples:
@@ -173,13 +172,3 @@ def _with(written: Columns, given: dict[str, str]) -> Columns:
     if unknown:
         raise BadInput(f"{min(unknown)}: no option of Examples.read; it takes {', '.join(asdict(written))}")
     return Columns(**{**{name: value for name, value in asdict(written).items() if value}, **given})
-
-
-def _elsewhere(text: str) -> str:
-    """What a name that is no path may mean."""
-    if "://" in text[:20]:
-        return " (glasshouse downloads no data: fetch it first)"
-    parts = text.split("/")
-    if len(parts) == 2 and all(parts) and "." not in parts[1]:
-        return f" (a data set of the hub? fetch it first: hf download --repo-type dataset {text} --local-dir DIR)"
-    return ""

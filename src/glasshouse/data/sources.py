@@ -9,11 +9,11 @@ from glasshouse.data.arrow_records import SAVED, SPLITS, arrow_table, one_split,
 from glasshouse.data.columns import Columns
 from glasshouse.data.forms import Reading
 from glasshouse.data.image_values import ImageFolder
+from glasshouse.data.presence import TAKES
 from glasshouse.data.records import Table, csv_table, json_table
 from glasshouse.data.strangers import strangers_files
 from glasshouse.values.errors import BadInput
 
-TAKES = "a .jsonl, .json, .csv, .tsv, .parquet or .arrow file, a folder that `datasets` saved, or a folder of images"
 LINES = "examples.jsonl"
 """What `Examples.write` calls the file of examples in its folder."""
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
