@@ -3,9 +3,11 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from playwright.sync_api import Browser
@@ -14,13 +16,15 @@ from browser import CONTRAST, SPLIT, OpenedPage, launched
 from glasshouse.engine.comparison import Comparison, Pair
 from glasshouse.engine.index import Entry
 from glasshouse.engine.runs import Run
-from glasshouse.report.html import audit_page, comparison_page, index_page, page
+from glasshouse.report.html import Search, audit_page, comparison_page, index_page, page
+from glasshouse.values.blocks import Block, Table
+from glasshouse.values.findings import Finding, Verdict
 from hostile import SOME
 from sample_findings import audit_of_runs, audit_with, facts
 
 WIDTHS = (390, 768, 1280)
 OPEN_ALL = "document.querySelectorAll('details').forEach(one => one.open = true)"
-pages = pytest.mark.parametrize("name", ["audit", "run", "compare", "index"])
+pages = pytest.mark.parametrize("name", ["audit", "run", "compare", "index", "served"])
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, finished: Run) -> Callable
         "run": lambda: page(finished),
         "compare": lambda: comparison_page(beside),
         "index": lambda: index_page(entries, ["a broken one"]),
+        "served": lambda: index_page(entries, [], Search("lens", "pass", 9)),
     }
 
     @cache
@@ -185,6 +190,38 @@ def test_axe_finds_nothing(browser: Browser, written, name: str, width: int):
     assert len(results.response["passes"]) > 10
     assert found == []
     seen.page.close()
+
+
+WEIGHT = "model.multi_modal_projector.linear_2.weight"
+
+
+def test_a_weights_name_is_broken_between_its_parts(browser: Browser, tmp_path: Path):
+    """On a phone, where no line holds it; copied, it is still the name. The watch sees a name that cannot be broken."""
+    for name, known in ((WEIGHT, []), ("x" * 80, [f"{'x' * 60} in TH"])):
+        finding = TableFinding(Table("", ("weight", "size"), ((name, 0.87),)))
+        (tmp_path / "page.html").write_text(page(SimpleNamespace(finding=finding, facts=facts())), "utf-8")
+        seen = OpenedPage.of(browser, tmp_path / "page.html", 390)
+        assert seen.page.evaluate(SPLIT)[1] == known
+        assert seen.page.locator("tbody th").inner_text() == name
+        seen.page.close()
+
+
+@dataclass(frozen=True, eq=False)
+class TableFinding(Finding):
+    """A finding that is one table."""
+
+    table: Table
+
+    @property
+    def headline(self) -> str:
+        return "One weight differs."
+
+    @property
+    def verdict(self) -> Verdict:
+        return Verdict.DESCRIBED
+
+    def blocks(self) -> list[Block]:
+        return [self.table]
 
 
 def test_headings_and_landmarks_tell_the_way(browser: Browser, written):

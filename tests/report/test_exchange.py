@@ -43,7 +43,7 @@ def test_a_result_is_an_alarm(verdicts: dict[str, str], alarms: dict[str, str]):
 
 def test_a_judge_that_could_not_answer_says_so():
     (note,) = written(judge="refused")["results"]
-    assert note["message"]["text"] == "judge could not answer (refused): half"
+    assert note["message"]["text"] == "refused: half"
 
 
 def test_what_was_examined_is_named_by_its_label():
@@ -64,7 +64,7 @@ def test_what_was_examined_is_named_by_its_label():
 )
 def test_no_message_holds_a_link_or_a_placeholder(text: str, shown: str):
     (alarm,) = written(text, witness="concern")["results"]
-    assert alarm["message"]["text"] == f"the witness finds {shown}."
+    assert alarm["message"]["text"] == f"concern: the witness finds {shown}."
 
 
 def test_no_text_comes_alive_in_any_format():

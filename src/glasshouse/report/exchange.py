@@ -72,6 +72,11 @@ def _outcome(audit: AuditLike, section: Any) -> dict[str, str]:
     return {"method": section.method, "role": section.role, "answer": answer, "text": text}
 
 
+def _told(outcome: dict[str, str]) -> str:
+    """The verdict's word, or why there is none, and the sentence: one form in every format."""
+    return f"{outcome['answer']}: {outcome['text']}"
+
+
 def _level(audit: AuditLike, section: Any) -> str:
     """The level of a section's alert; empty where it raises none."""
     answer = _outcome(audit, section)["answer"]
@@ -86,13 +91,13 @@ def _result(audit: AuditLike, number: int, level: str) -> dict[str, Any]:
     outcome = _outcome(audit, section)
     artifact = {"artifactLocation": {"uri": quote(inert(name))}, "region": {"startLine": 1}}
     location = {"physicalLocation": artifact, "logicalLocations": [{"name": name, "kind": "module"}]}
-    reason = f"{section.method} could not answer ({outcome['answer']}): " if level == "note" else ""
     result: dict[str, Any] = {
         "ruleId": section.method,
         "ruleIndex": number,
         "level": level,
-        "message": _message(reason + outcome["text"]),
+        "message": _message(_told(outcome)),
         "locations": [location],
+        "properties": {"verdict": outcome["answer"]},
     }
     if section.method in audit.runs:
         result["partialFingerprints"] = {"glasshouse/key": str(audit.runs[section.method].facts["key"])}
@@ -110,10 +115,10 @@ def junit(audit: AuditLike) -> str:
         outcome = _outcome(audit, section)
         kind = _case_kind(section, outcome["answer"], answered=section.method in audit.runs)
         if kind:
-            SubElement(case, kind, message=outcome["text"])
+            SubElement(case, kind, message=_told(outcome))
             counts[{"failure": "failures", "error": "errors", "skipped": "skipped"}[kind]] += 1
         else:
-            SubElement(case, "system-out").text = outcome["text"]
+            SubElement(case, "system-out").text = _told(outcome)
     suite.attrib |= {key: str(value) for key, value in counts.items()}
     for element in suite.iter():
         element.attrib |= {key: _xml(value) for key, value in element.attrib.items()}

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from glasshouse.engine.page import Page
@@ -33,6 +33,8 @@ from glasshouse.values.findings import Finding
 
 SPLIT, UNSPLIT = re.compile(r"\(([\d.,]+)-([\d.,]+%?)\)"), "(\\1\N{NON-BREAKING HYPHEN}\\2)"
 """Bounds of an interval, between which a browser would begin a new line."""
+LONG_NAME, PLACES = re.compile(r"[\w./-]{25,}"), re.compile(r"(?<=[._/])(?=[^\W\d])")
+"""A name such as a weight's, and where a browser may break it: between its parts."""
 LONG = 16
 """Rows from which a table is folded away."""
 
@@ -144,6 +146,7 @@ def _environment() -> jinja2.Environment:
         "svg": _svg,
         "picture_name": picture_name,
         "cell": cell,
+        "breakable": _breakable,
         "moment": moment,
         "picture": _picture,
         "address": _address,
@@ -165,6 +168,12 @@ def _environment() -> jinja2.Environment:
 def _finalized(value: Any) -> Any:
     """What every printed value goes through before it is escaped."""
     return value if isinstance(value, Markup) else SPLIT.sub(UNSPLIT, inert(value))
+
+
+def _breakable(value: object) -> Markup:
+    """A text, escaped, whose long names may be broken between their parts."""
+    escaped = str(escape(_finalized(value)))
+    return Markup(LONG_NAME.sub(lambda name: PLACES.sub("<wbr>", name[0]), escaped))  # noqa: S704 - escaped above
 
 
 def _address(folder: Path) -> str:
