@@ -33,8 +33,8 @@ from glasshouse.values.wording import listed
 T = TypeVar("T")
 RESERVED = frozenset(
     ("adapter", "answer-column", "batch-size", "depth", "device", "download", "dry-run", "dtype", "fail-on", "from",
-     "help", "image-column", "image-folder", "json", "limit", "messages-column", "on", "prompt-column", "remote-code",
-     "revision", "runs", "unproved")
+     "help", "image-column", "image-folder", "json", "limit", "max-pixels", "messages-column", "on",
+     "prompt-column", "remote-code", "revision", "runs", "unproved")
 )  # fmt: skip
 """Flags of the commands themselves; an input cannot be called so."""
 AUDITS = frozenset(("batch-size", "depth", "fail-on"))

@@ -69,6 +69,7 @@ class SubjectKind(Kind[Subject]):
             hashes = [str(each)[:16] for each in (identity.adapter_weights, identity.base_weights)]
             parts += [f"adapter {identity.adapter}, weights {hashes[0]}…"]
             parts += [f"merged into {identity.base}, weights {hashes[1]}…"]
+        parts += [f"images of at most {identity.max_pixels:,} pixels"] if identity.max_pixels else []
         failed = sum(not check.passed for check in checks)
         proof = f"anatomy proved by {len(checks)} checks{f', of which {failed} failed' if failed else ''}"
         parts += [proof if checks else "anatomy not proved"]

@@ -18,7 +18,7 @@ from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
 from glasshouse.values.errors import BadInput
 
-GROWN = ("adapter", "revision", "device", "dtype")
+GROWN = ("adapter", "revision", "device", "dtype", "max_pixels")
 """Settings that an organism does not take: they were chosen when it was grown."""
 DTYPES = {"auto": "auto", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -41,6 +41,8 @@ class Opening:
     """Run code from the model's repository. Only if you trust it."""
     unproved: bool = False
     """Continue when the anatomy cannot be proved."""
+    max_pixels: int | None = None
+    """Scale larger images down to this number of pixels; fewer are faster and show less."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -60,15 +62,23 @@ def open_model(
     download: bool = False,
     remote_code: bool = False,
     unproved: bool = False,
+    max_pixels: int | None = None,
 ) -> Subject:
     """Open a folder, a hub name, `organism:NAME`, an adapter's folder or a loaded model; see `open_subject`."""
     if isinstance(source, str) and shelf.is_organism(source):
         return _organism(
-            source, processor=processor, adapter=adapter, base=base, revision=revision, device=device, dtype=dtype
+            source,
+            processor=processor,
+            adapter=adapter,
+            base=base,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            max_pixels=max_pixels,
         )
     return open_subject(
         source, processor=processor, adapter=adapter, base=base, revision=revision, dtype=_read_dtype(dtype),
-        device=device, download=download, remote_code=remote_code, unproved=unproved,
+        device=device, download=download, remote_code=remote_code, unproved=unproved, max_pixels=max_pixels,
     )  # fmt: skip
 
 
@@ -102,7 +112,7 @@ def outline_of(source: str, opening: Opening) -> Outline:
     check_device(opening.device)
     return outlined(
         source, adapter=opening.adapter, revision=opening.revision, dtype=_read_dtype(opening.dtype),
-        download=opening.download, remote_code=opening.remote_code,
+        download=opening.download, remote_code=opening.remote_code, max_pixels=opening.max_pixels,
     )  # fmt: skip
 
 

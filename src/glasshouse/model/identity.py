@@ -42,6 +42,8 @@ class Identity:
     """Name of the model it was merged into."""
     base_weights: str | None = None
     """SHA-256 of that model's weights."""
+    max_pixels: int | None = None
+    """The most pixels of an image that it was shown; None for images as they are."""
 
 
 UNHASHED = "not hashed"

@@ -29,6 +29,7 @@ from glasshouse.model.adapters.reading import Adapter, base_of, is_adapter, read
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.configs import FIX, on_meta, read_config
 from glasshouse.model.finder import find_anatomy
+from glasshouse.model.image_bounds import check_bound
 from glasshouse.model.outline import opened_dtype
 from glasshouse.model.placement import check_device, check_fits, check_stored
 from glasshouse.model.processors import load_processor
@@ -50,6 +51,7 @@ def open_subject(
     download: bool = False,
     remote_code: bool = False,
     unproved: bool = False,
+    max_pixels: int | None = None,
 ) -> Subject:
     """Open a model by folder or hub name, or take one that is already loaded; find its anatomy and prove it.
 
@@ -57,9 +59,11 @@ def open_subject(
     another, or `source` is the base and `adapter` the folder.
 
     `device` is a device ("cuda") or a device map ("auto"). Nothing is fetched without `download`, no repository's
-    code runs without `remote_code`, and a model whose proof fails is refused unless `unproved`.
+    code runs without `remote_code`, and a model whose proof fails is refused unless `unproved`. Images with more than
+    `max_pixels` are scaled down.
     """
     check_device(device)
+    check_bound(max_pixels)
     name, origin, adaptation = str(source), None, None
     with offline(download=download):
         loaded = isinstance(source, nn.Module)
@@ -83,6 +87,7 @@ def open_subject(
                     download=download,
                     remote_code=remote_code,
                     unproved=unproved,
+                    max_pixels=max_pixels,
                 )
             hub = {"revision": revision, "local_files_only": not download, "trust_remote_code": remote_code}
             config = _checked_config(name, hub, dtype, device)
@@ -94,7 +99,10 @@ def open_subject(
             model, processor = merged(model, read), adapted_processor(read.folder, processor, model.config)
             name = str(read.folder)
         with strangers_files(name, "its anatomy cannot be read", FIX):
-            subject = Subject(model.eval(), processor, name, revision=revision, origin=origin, adaptation=adaptation)
+            subject = Subject(
+                model.eval(), processor, name, revision=revision, origin=origin, adaptation=adaptation,
+                max_pixels=max_pixels,
+            )  # fmt: skip
         if processor is not None:
             _prove(subject, refuse=not unproved)
     return subject
@@ -112,6 +120,7 @@ def opened_base(subject: Subject) -> Subject:
             adaptation.processor,
             adaptation.base,
             revision=subject.revision,
+            max_pixels=subject.max_pixels,
             origin=None if origin is None else replace(origin, adapter=None),
         )
         if adaptation.processor is not None:

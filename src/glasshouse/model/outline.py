@@ -66,7 +66,7 @@ class Outline:
 
 def outlined(
     name: str, *, adapter: str | None = None, revision: str | None = None, dtype: torch.dtype | str = "auto",
-    download: bool = False, remote_code: bool = False,
+    download: bool = False, remote_code: bool = False, max_pixels: int | None = None,
 ) -> Outline:  # fmt: skip
     """The outline of a folder or a hub name, and of an adapter on it."""
     hub: dict[str, Any] = {
@@ -75,19 +75,22 @@ def outlined(
     with offline(download=download), strangers_files(name, "its outline cannot be drawn", FIX):
         config = read_config(name, **hub)
         model = on_meta(name, config)
-        outline = of_model(name, model, load_processor(name, hub, config), opened_dtype(name, config, dtype))
+        processor, kind = load_processor(name, hub, config), opened_dtype(name, config, dtype)
+        outline = of_model(name, model, processor, kind, max_pixels)
         if adapter is None:
             return outline
         return replace(outline, merged=_merged_weights(model, Path(adapter)) * outline.dtype.itemsize)
 
 
-def of_model(name: str, model: PreTrainedModel, processor: Any, dtype: torch.dtype) -> Outline:
+def of_model(
+    name: str, model: PreTrainedModel, processor: Any, dtype: torch.dtype, max_pixels: int | None = None
+) -> Outline:
     """The outline of a model that is built, on the meta device or in memory."""
     anatomy = find_anatomy(model)
     scheme = quantisation(model.config)
     packed = _stored_bytes(Path(name)) if scheme is not None and scheme.method not in UNPACKED else None
     footprint = Footprint.of(model, anatomy, dtype, packed)
-    return Outline(name, footprint, dtype, Prompts(processor, anatomy, model.config), model.config)
+    return Outline(name, footprint, dtype, Prompts(processor, anatomy, model.config, max_pixels), model.config)
 
 
 def opened_dtype(name: str, config: PreTrainedConfig, dtype: torch.dtype | str) -> torch.dtype:

@@ -27,6 +27,8 @@ from glasshouse.data.examples import Example
 from glasshouse.data.strangers import strangers_files, within
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.configs import start_token
+from glasshouse.model.image_bounds import bounded
+from glasshouse.model.image_bounds import within as within_bound
 from glasshouse.model.layout import ImageInputs, PromptLayout
 from glasshouse.values.errors import BadInput
 
@@ -55,8 +57,12 @@ class Encoded:
 class Prompts:
     """How one model takes examples: its processor, and where its answers begin."""
 
-    def __init__(self, processor: Any, anatomy: Anatomy, config: PreTrainedConfig) -> None:
+    def __init__(
+        self, processor: Any, anatomy: Anatomy, config: PreTrainedConfig, max_pixels: int | None = None
+    ) -> None:
         self.anatomy, self.config = anatomy, config
+        processor, self.bound = bounded(processor, max_pixels)
+        """Pixels of an image at most, where the processor has no setting for it."""
         self.original = self.processor = processor
         self.tokenizer: Any = getattr(processor, "tokenizer", processor if hasattr(processor, "pad_token") else None)
         if self.tokenizer is not None and self.tokenizer.pad_token is None and self.tokenizer.eos_token is not None:
@@ -78,7 +84,7 @@ class Prompts:
                 "chat template": str(getattr(self.original, "chat_template", None)),
                 "tokenizer": json.dumps(rules),
                 "image processor": images.to_json_string() if images is not None else "",
-            }
+            } | ({} if self.bound is None else {"largest image": f"{self.bound} pixels"})
 
     def digest(self) -> str:
         """SHA-256 of everything that turns an example into inputs."""
@@ -99,7 +105,7 @@ class Prompts:
             raise BadInput("this model was opened without a processor; pass processor= to open it for examples")
         if not examples:
             raise BadInput("there are no examples in this batch")
-        images = [[image.open() for image in example.images] for example in examples]
+        images = [[within_bound(image.open(), self.bound) for image in example.images] for example in examples]
         self._check(examples, images)
         span = f"examples {examples[0].id}-{examples[-1].id}"
         with strangers_files(span, "the processor refuses them", "change them, or compare its files with the original"):

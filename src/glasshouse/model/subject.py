@@ -59,6 +59,7 @@ class Origin:
     download: bool = False
     remote_code: bool = False
     unproved: bool = False
+    max_pixels: int | None = None
 
 
 class Subject:
@@ -73,14 +74,17 @@ class Subject:
         revision: str | None = None,
         origin: Origin | None = None,
         adaptation: Adaptation | None = None,
+        max_pixels: int | None = None,
     ) -> None:
+        self.max_pixels = max_pixels
+        """The most pixels of an image that it is shown."""
         self.model, self.name, self.revision = model, name, revision
         self.origin = origin
         """How to open the same model again; None for a model that was handed in as an object."""
         self.adaptation = adaptation
         """What its weights are made of where an adapter was merged into a base; None for a model of its own."""
         self.anatomy: Anatomy = find_anatomy(model)
-        self.prompts = Prompts(processor, self.anatomy, unwrapped(model).config)
+        self.prompts = Prompts(processor, self.anatomy, unwrapped(model).config, max_pixels)
         self.certificate: Certificate | None = None
         self.alone = threading.RLock()
         """Held while hooks or patches are in place: they are the model's own, so two threads take turns."""
@@ -139,6 +143,7 @@ class Subject:
             parameters=sum(parameter.numel() for parameter in parameters),
             dtype=str(self.model.dtype).removeprefix("torch."),
             revision=self.revision,
+            max_pixels=self.max_pixels,
             **(self.adaptation.ingredients if self.adaptation else {}),
         )
 
