@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import plugin_method
 import tiny
-from command_line import Outcome
+from command_line import assert_refused, on_disk
 from glasshouse import cli, organism_commands
 from glasshouse.data import network
 from glasshouse.engine.runs import Run
@@ -27,7 +27,6 @@ from glasshouse.values.codec import pack
 from glasshouse.values.deltas import Patch
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import Site
-from hostile import controls
 
 SEEDLING = "organism:seedling"
 pytestmark = pytest.mark.usefixtures("installed")
@@ -45,11 +44,6 @@ def data(tmp_path: Path) -> Path:
 def at_hand(seedling: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """The organism need not be built for every command."""
     monkeypatch.setattr(shelf, "take", lambda name: seedling)
-
-
-def on_disk(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 # What succeeds
@@ -287,7 +281,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
     "no data": (nothing, ("run", "count"), "count needs the examples to show the model: --data DATA"),
     "no model": (nothing, ("run", "lens"), "lens needs the model to examine: --model MODEL"),
     "no such model": (nothing, ("run", "lens", "--model", "nobody/nothing"), "--download"),
-    "no such dtype": (nothing, ("run", "lens", "--model", ".", "--dtype", "float3"), "dtype float3: write one of"),
+    "no such dtype": (
+        lines({"prompt": "x"}),
+        ("run", "lens", "--model", ".", "--data", "bad.jsonl", "--dtype", "float3"),
+        "dtype float3: write one of",
+    ),
     "no such file": (nothing, COUNT, "bad.jsonl: no such file"),
     "a file of unknown kind": (raw("bad.txt", b"prompt\n"), ("run", "count", "--data", "bad.txt"), "cannot tell"),
     "an empty file": (raw("bad.jsonl", b""), COUNT, "holds no examples"),
@@ -360,16 +358,6 @@ REFUSED: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
         for name, (save, said) in BAD_PICTURES.items()
     },
 }  # fmt: skip
-
-
-def assert_refused(outcome: Outcome, said: str) -> None:
-    assert outcome.status == 2, outcome
-    assert outcome.out == ""
-    assert outcome.err.startswith("glasshouse: ")
-    assert outcome.err.endswith("\n")
-    assert outcome.err.count("\n") == 1, outcome.err
-    assert said in outcome.err
-    assert controls(outcome.err) == set()
 
 
 @pytest.mark.parametrize(("prepare", "words", "said"), REFUSED.values(), ids=REFUSED)

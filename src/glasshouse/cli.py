@@ -15,7 +15,7 @@ from glasshouse import process
 from glasshouse.data.network import banned
 from glasshouse.data.presence import check_named
 from glasshouse.report.inert import suggested, write_line
-from glasshouse.values.errors import BadInput
+from glasshouse.values.errors import BadInput, meant
 
 NEEDED = {
     "weights": "weights alone",
@@ -47,7 +47,8 @@ def _dispatch(words: list[str]) -> int:
         write_line(sys.stdout, f"glasshouse {__version__}")
         return 0
     if name not in COMMANDS:
-        raise BadInput(f"{name}: no such command; there are {', '.join(COMMANDS)}")
+        fix = meant(name.lstrip("-"), [*COMMANDS, "--version", "--help"]) or f"; there are {', '.join(COMMANDS)}"
+        raise BadInput(f"{name}: no such command{fix}")
     if name in WITHOUT_FORM and rest in (["-h"], ["--help"]):
         _say(f"usage: glasshouse {name} {WITHOUT_FORM[name]}", "", COMMANDS[name].__doc__)
         return 0

@@ -1,7 +1,7 @@
 """Which flags does each command take? Derived from dataclasses and from the inputs of methods, never written twice."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING, field, is_dataclass, make_dataclass, replace
 from io import StringIO
@@ -13,6 +13,7 @@ import tyro
 from glasshouse.engine.audit import EXAMINED, Methods, chosen
 from glasshouse.engine.binding import Request, bind_options
 from glasshouse.engine.catalogue import Depth
+from glasshouse.engine.cluster import address_of
 from glasshouse.engine.inputs import Input, refuse_unknown
 from glasshouse.engine.method import Method
 from glasshouse.engine.opening import Opening
@@ -200,6 +201,7 @@ def _common(saved: Request) -> tuple[Column, ...]:
 
 
 def _requested(saved: Request, form: Any, inputs: Sequence[Input], options: dict[str, Any]) -> Request:
+    _check_place(form)
     for name in TYPED:
         if getattr(saved.opening, name) and not getattr(form.opening, name):
             typed = f"--{name.replace('_', '-')}"
@@ -257,9 +259,27 @@ def _read(name: str, rest: Sequence[str], *columns: Column) -> Any:
         if not ended.code:  # --help
             sys.stdout.flush()  # a reader that has left is noticed now and not when the interpreter ends
             raise
-        raise BadInput(f"{explained(output.getvalue())}; see glasshouse {name} --help") from None
+        flags = _flags(columns)
+        raise BadInput(f"{explained(output.getvalue(), name, flags)}; see glasshouse {name} --help") from None
     whole = {column: kind(**vars(getattr(flags, column))) for column, (kind, _) in nested.items()}
     return replace(cast(Any, flags), **whole)
+
+
+def _flags(columns: Iterable[Column]) -> list[str]:
+    """What can be typed with two dashes."""
+    sections = [
+        [each.name for each in declared(type(default))] for _, _, default, *_ in columns if is_dataclass(default)
+    ]
+    plain = [name for name, kind, default, *_ in columns if default is not MISSING and "Positional" not in str(kind)]
+    return [f"--{name.replace('_', '-')}" for names in (plain, *sections) for name in names]
+
+
+def _check_place(form: Any) -> None:
+    """Refuse a place to work or to write that cannot be one, before anything is read."""
+    if form.on is not None:
+        address_of(form.on)
+    if form.runs.is_file():
+        raise BadInput(f"--runs {form.runs}: a file; name a folder")
 
 
 def _section(kind: type[Any], default: Any, help_text: str) -> tuple[Any, Any]:

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from glasshouse.engine.audit import Methods
-from glasshouse.values.errors import BadInput
+from glasshouse.engine.audit import EXAMINED, Methods
+from glasshouse.values.errors import BadInput, meant
 from glasshouse.values.wording import listed
 
 Explain = Callable[[re.Match[str]], str]
@@ -20,29 +20,36 @@ def refuse_repeated(rest: Sequence[str]) -> None:
             raise BadInput(f"{flag} is typed {count} times; type it once")
 
 
-def explained(box: str) -> str:
-    """tyro's message in our words; as it is where a version of tyro words it otherwise."""
+def explained(box: str, command: str, flags: Sequence[str]) -> str:
+    """tyro's message in our words, for a command that takes these flags; as it is where a version of tyro words it
+    otherwise."""
     message = _message(box)
+    if match := re.match(UNKNOWN, message):
+        return _unknown(match[1].split(", ")[0].partition("=")[0], command, flags)
     for pattern, explain in EXPLANATIONS.items():
         if match := re.match(pattern, message):
             return explain(match)
     return message
 
 
-def _unknown(match: re.Match[str]) -> str:
-    word = match[1].split(", ")[0]
+def _unknown(word: str, command: str, flags: Sequence[str]) -> str:
     if not word.startswith("-"):
-        return f"{word}: no flag takes this word"
+        return f"{word}: no flag takes this word; write the flag that it belongs to before it, or leave it out"
     flag = word.lstrip("-")
+    if not word.startswith("--") and f"--{flag}" in flags:
+        return f"{word}: write it with two dashes, --{flag}"
+    if (command, flag) == ("audit", EXAMINED):
+        return f"{word}: audit takes the model without a flag, glasshouse audit MODEL"
     owners = [
         method.name for method in Methods.load().loaded
         if flag in method.option_flags or flag in (each.flag for each in method.inputs)
     ]  # fmt: skip
-    return f"{word} belongs to {listed(owners)}" if owners else f"{word}: no such flag"
+    return f"{word} belongs to {listed(owners)}" if owners else f"{word}: no such flag{meant(word, flags)}"
 
 
 def _ill_typed(match: re.Match[str]) -> str:
-    return f"{match[1]} {match[3]}: write {'a whole number' if match[2].endswith('INT') else match[2]}"
+    kinds = [WORDS.get(kind, kind.strip("{}")) for kind in match[2].split("|") if kind != "{None}"]
+    return f"{match[1]} {match[3]}: write {' or '.join(kinds)}"
 
 
 def _no_choice(match: re.Match[str]) -> str:
@@ -50,8 +57,9 @@ def _no_choice(match: re.Match[str]) -> str:
     return f"{match[2]} {match[1]}: write one of {', '.join(choices)}"
 
 
+WORDS = {"INT": "a whole number", "FLOAT": "a number"}
+UNKNOWN = r"Unrecognized options?: (.*)"
 EXPLANATIONS: dict[str, Explain] = {
-    r"Unrecognized options?: (.*)": _unknown,
     r"Error parsing (\S+): .*?([^ ]+) could be instantiated from \['(.*)'\]": _ill_typed,
     r"Error parsing (\S+): could not convert string to float: '(.*)'": lambda match: (
         f"{match[1]} {match[2]}: write a number"

@@ -46,7 +46,18 @@ def check_named(words: Sequence[str]) -> None:
 def check_model(source: str, *, download: bool) -> None:
     """Refuse a model that is neither on this machine nor allowed to be fetched."""
     if not (download or source.startswith("organism:") or _exists(source) or _cached(source)):
-        raise BadInput(f"{source}: neither a folder nor in the local cache; to fetch it from the hub add --download")
+        raise BadInput(f"{source}: neither a folder nor in the local cache; {_meant_model(source)}")
+
+
+def _meant_model(source: str) -> str:
+    """The fix, by what the text looks like."""
+    if "://" in source[:20]:
+        return "write its name on the hub, ORG/MODEL, and add --download"
+    if source.lower().startswith("organism"):
+        return "an organism is written organism:NAME, see glasshouse organism list"
+    if "/" not in source:
+        return f"to fetch it from the hub add --download; an organism is written organism:{source}"
+    return "to fetch it from the hub add --download"
 
 
 def check_data(path: str) -> None:

@@ -18,6 +18,7 @@ from glasshouse.engine.kinds import BASE, SubjectKind
 from glasshouse.engine.method import Method
 from glasshouse.engine.opening import Opening, on_base
 from glasshouse.model.batching import AUTO
+from glasshouse.organisms import shelf
 from glasshouse.organisms.organism import Organism
 from glasshouse.values.codec import pack, unpack
 from glasshouse.values.errors import BadInput
@@ -97,7 +98,18 @@ def bind(
     method: Method[Finding], request: Request, values: Mapping[str, Any] | None = None, *, before: Before | None = None
 ) -> dict[str, Any]:
     """All inputs of a method, by flag."""
-    supplied = supply(method.inputs, request, values, before=before)
+
+    def complete(request: Request, supplied: Mapping[str, Any]) -> None:
+        """What is lacking is told before what is there is weighed or opened."""
+        flags = supplied_flags(method.inputs, request, supplied)
+        organism = None if request.opening.adapter else organism_of(method.inputs, request, dict.fromkeys(flags, ""))
+        named = any(shelf.is_organism(text) for texts in request.inputs.values() for text in texts)
+        if organism or not named:  # what is wrong with an organism's name or opening is told when it is read
+            require(method, dict.fromkeys(flags), organism.name if organism else "")
+        if before is not None:
+            before(request, supplied)
+
+    supplied = supply(method.inputs, request, values, before=complete)
     organism = organism_of(method.inputs, request, supplied)
     require(method, supplied, organism.name if organism else "")
     return supplied

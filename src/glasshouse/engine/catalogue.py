@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeGuard, get_args
 
 from glasshouse.engine.page import Page
-from glasshouse.values.errors import BadInput
+from glasshouse.values.errors import BadInput, meant
 
 OTHERS = "other"
 """The theme of methods from other packages."""
@@ -55,8 +55,9 @@ def find(name: str) -> Entry:
     for entry in catalogue():
         if entry.name == name:
             return entry
-    known = ", ".join(entry.name for entry in catalogue())
-    raise BadInput(f"{name}: no such method; methods are {known} (see glasshouse list)")
+    names = [entry.name for entry in catalogue()]
+    fix = meant(name, names) or f"; methods are {', '.join(names)} (see glasshouse list)"
+    raise BadInput(f"{name}: no such method{fix}")
 
 
 def _own() -> Iterator[Entry]:

@@ -50,13 +50,19 @@ LONGEST_FOLDER = 35
 """Characters of a temporary folder beneath which Ray's sockets still have paths short enough for the system."""
 
 
+def address_of(on: str) -> str:
+    """The address behind `ray:`, empty for workers on this machine; what is neither is refused."""
+    kind, _, address = on.partition(":")
+    if kind != "ray" or (address and not address.rpartition(":")[2].isdigit()) or on.endswith(":"):
+        raise BadInput(f"--on {on}: write ray, or ray:HOST:PORT of a running cluster")
+    return address
+
+
 @contextmanager
 def ray_workers(on: str, workers: int | None = None) -> Iterator["RayExecutor"]:
     """Workers on this machine ("ray"), as many as `workers` says or one per core, or those of a running cluster
     ("ray:HOST:PORT"). Workers that were started here end with the block."""
-    kind, _, address = on.partition(":")
-    if kind != "ray" or (address and not address.rpartition(":")[2].isdigit()) or on.endswith(":"):
-        raise BadInput(f"--on {on}: write ray, or ray:HOST:PORT of a running cluster")
+    address = address_of(on)
     threads = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else 1
     terminated = signal.getsignal(signal.SIGTERM)
     scratch = Path(tempfile.mkdtemp(prefix="ray-"))

@@ -47,6 +47,8 @@ def kind_of(folder: Path) -> str:
 
 def read(folder: Path) -> Run | Audit:
     """Whichever it is."""
+    if folder.is_file():
+        raise BadInput(f"{folder}: a file; name the folder of a run or an audit, for example {folder.parent}")
     if not kind_of(folder) and folder.is_dir():
         inside = sum(1 for each in folder.iterdir() if kind_of(each))
         fix = f"it holds {counted(inside, 'run or audit', 'runs and audits')}: name one" if inside else RUNS_COME_FROM
@@ -56,6 +58,8 @@ def read(folder: Path) -> Run | Audit:
 
 def entries(root: Path) -> tuple[list[Entry], list[Path]]:
     """All that can be read, newest first; and those that cannot."""
+    if root.is_file():
+        raise BadInput(f"{root}: a file; name a folder that holds runs")
     readable: list[Entry] = []
     broken: list[Path] = []
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
