@@ -10,11 +10,15 @@ from PIL import Image
 
 from glasshouse.data.images import StoredImage
 from glasshouse.values.errors import BadInput
+from glasshouse.values.surfaces import rendered
+from glasshouse.values.wording import counted
 
 Tag = str | int | float | bool
 Place = tuple[int, int]
 """Where an image stands: the user's turn (counted from 0, the prompt is the last) and the character it precedes."""
 FRONT: Place = (0, 0)
+LONGEST_PROMPT = 60
+"""Characters of a prompt that its `repr` shows."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,16 @@ class Example:
             return StoredImage.of(image)
         except BadInput as problem:
             raise BadInput(f"example {self.id}: {problem}") from None
+
+    def __repr__(self) -> str:
+        """Short: an image would fill the screen with its bytes."""
+        shown = repr(self.prompt if len(self.prompt) <= LONGEST_PROMPT else f"{self.prompt[:LONGEST_PROMPT]}…")
+        parts = [shown, *([counted(len(self.images), "image")] if self.images else [])]
+        parts += [f"answer={self.answer!r}"] if self.answer is not None and len(self.answer) <= LONGEST_PROMPT else []
+        return f"Example({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return rendered("html", self)
 
     def digest(self) -> str:
         """Names the content: images by their bytes, not by where they lie."""

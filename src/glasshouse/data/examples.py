@@ -30,6 +30,7 @@ from glasshouse.data.sources import IMAGE_ENDINGS, LINES, image_files, images_of
 from glasshouse.data.strangers import strangers_files
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.errors import BadInput
+from glasshouse.values.surfaces import rendered
 from glasshouse.values.wording import counted
 
 STARTS = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"BM": ".bmp", b"GIF8": ".gif"}
@@ -100,6 +101,9 @@ class Examples(Sequence[Example]):
 
     def __repr__(self) -> str:
         return f"Examples({len(self)} from {self.source or 'memory'})"
+
+    def _repr_html_(self) -> str:
+        return rendered("html", self)
 
     def write(self, folder: str | Path) -> Path:
         """A new folder with everything in it: examples.jsonl, and each image once, named by its content."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from glasshouse.data.examples import Example, Examples
 from glasshouse.values.errors import BadInput
+from glasshouse.values.surfaces import rendered
 
 TWIN = "twin"
 """Tag of a triggered example: the id of its clean twin."""
@@ -74,6 +75,9 @@ class Pairs:
 
     def __repr__(self) -> str:
         return f"Pairs({len(self)} from {self.source or 'memory'})"
+
+    def _repr_html_(self) -> str:
+        return rendered("html", self)
 
     @property
     def source(self) -> str:

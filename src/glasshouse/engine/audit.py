@@ -76,6 +76,9 @@ class Audit:
         findings = {name: record.finding for name, record in self.runs.items()}
         object.__setattr__(self, "judgement", Judgement(self.sections, findings))
 
+    def __repr__(self) -> str:
+        return f"Audit({self.facts['depth']}, {self.judgement.verdict}, {str(self.folder)!r})"
+
     def _repr_html_(self) -> str:
         return rendered("html", self)
 

@@ -114,6 +114,7 @@ def method(
                     "(--max-pixels), a smaller --dtype or more devices (--device auto)"
                 ) from problem
 
+        ask.__doc__ = _help(function, page, inputs)
         ask.__dict__["method"] = Method(
             ask, page, inputs, options_type, hints["return"], needs, role, depth,
             options_type() if small is None else small, least,
@@ -184,6 +185,19 @@ def _check_option_flags(options: type[Any], inputs: tuple[Input, ...], name: str
 
 def _flags(options: type[Any]) -> tuple[str, ...]:
     return tuple(field.name.replace("_", "-") for field in fields(options))
+
+
+def _help(function: Callable[..., Any], page: Page, inputs: tuple[Input, ...]) -> str:
+    """What `help(gh.methods.NAME)` prints below the signature."""
+    own = inspect.getdoc(function) or ""
+    parts = [
+        page.question,
+        *([own] if not own.startswith(page.question) else []),
+        "\n".join(["Inputs:", *(f"    {each.parameter}: {each.help}" for each in inputs)]),
+        f"How to read it: {page.reading}",
+        f"When it misleads: {page.misleading}",
+    ]
+    return "\n\n".join(parts)
 
 
 def _page(function: Callable[..., Any]) -> Page:

@@ -55,6 +55,12 @@ class Run:
     """The content of run.json without the finding."""
     finding: Finding
 
+    def __repr__(self) -> str:
+        return f"Run({self.facts['method']['name']}, {self.finding.verdict}, {str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        return rendered("html", self.finding)
+
     @classmethod
     def read(cls, folder: str | Path) -> "Run":
         """Load a run folder; the finding comes back typed."""

@@ -20,6 +20,10 @@ import jinja2
 from markupsafe import Markup, escape
 from PIL import Image
 
+from glasshouse.data.example import Example
+from glasshouse.data.examples import Examples
+from glasshouse.data.images import StoredImage
+from glasshouse.data.pairs import Pairs
 from glasshouse.engine.page import Page
 from glasshouse.report import charts
 from glasshouse.report.facts import examined, failed, inputs_of
@@ -29,12 +33,15 @@ from glasshouse.report.prose import brief, long, prose
 from glasshouse.report.tables import numbers_of
 from glasshouse.report.words import NOT_MEASURED, cell, is_number, moment, names_a_row, picture_name
 from glasshouse.values.blocks import Block, Heatmap, Note, Picture, Table
+from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 
 SPLIT, UNSPLIT = re.compile(r"\(([\d.,]+)-([\d.,]+%?)\)"), "(\\1\N{NON-BREAKING HYPHEN}\\2)"
 """Bounds of an interval, between which a browser would begin a new line."""
 LONG_NAME, PLACES = re.compile(r"[\w./-]{25,}"), re.compile(r"(?<=[._/])(?=[^\W\d])")
 """A name such as a weight's, and where a browser may break it: between its parts."""
+MOST_EXAMPLES, MOST_IMAGES = 12, 4
+"""Examples of a set, and images of an example, that a notebook shows."""
 LONG = 16
 """Rows from which a table is folded away."""
 
@@ -120,12 +127,30 @@ def _rendered(template: str, **values: Any) -> str:
 
 
 def fragment(value: Any) -> str:
-    """A piece of HTML for a notebook: a finding's blocks, an audit's verdict, or an anatomy's drawing."""
+    """A piece of HTML for a notebook: a finding's blocks, an audit's verdict, thumbnails of examples, or an anatomy's
+    drawing."""
     if isinstance(value, Finding):
         return _rendered("fragment.html.j2", finding=value)
     if hasattr(value, "judgement"):
         return _rendered("verdict.html.j2", audit=value, judgement=value.judgement)
+    if isinstance(value, Example | Examples | Pairs):
+        return _rendered("examples.html.j2", shown=_shown(value), total=1 if isinstance(value, Example) else len(value))
     return _rendered("lines.html.j2", lines=value.lines())
+
+
+def _shown(value: Example | Examples | Pairs) -> list[tuple[Example, list[Markup | None]]]:
+    """The first examples, each pair side by side, with thumbnails of their images."""
+    several = [value] if isinstance(value, Example) else value[:MOST_EXAMPLES]
+    single = [each for entry in several for each in (entry if isinstance(entry, tuple) else (entry,))]
+    return [(each, [_thumbnail(image) for image in each.images[:MOST_IMAGES]]) for each in single]
+
+
+def _thumbnail(image: StoredImage) -> Markup | None:
+    """None for what is gone or cannot be decoded: a set of examples is shown whatever its files hold."""
+    try:
+        return _picture(Picture(image.thumbnail(), ""))
+    except BadInput:
+        return None
 
 
 @cache

@@ -7,7 +7,7 @@ Its rows and its default blocks follow from the types and docstrings of its fiel
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from glasshouse.values.blocks import Block, Chart, Heatmap, Metric
 from glasshouse.values.codec import ByContent
@@ -87,6 +87,14 @@ class Finding(ByContent, ABC):
             if isinstance(block, Chart | Heatmap | Metric):
                 return rendered("figure", block)
         raise BadInput(f"{type(self).__name__} has nothing to plot")
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "__repr__" not in cls.__dict__:  # `dataclass` would write one of its own, with every number in it
+            cls.__repr__ = Finding.__repr__
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.verdict}: {self.headline})"
 
     def _repr_html_(self) -> str:
         return rendered("html", self)
