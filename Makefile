@@ -36,6 +36,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/capture.py
 	$(BIN)/python bench/gather.py
 	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/opening.py
 	$(BIN)/python bench/world.py
 	$(BIN)/python bench/backdoor.py
 	$(BIN)/python bench/audit.py

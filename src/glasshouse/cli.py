@@ -9,7 +9,6 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 
 from glasshouse import process
 from glasshouse.data.network import banned
@@ -33,7 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _offline(words: list[str]) -> int:
     """The command without the network, from before any library is imported, unless `--download` is typed."""
-    with nullcontext() if "--download" in words else banned():
+    if "--download" not in words:
+        with banned():
+            return _dispatch(words)
+    from glasshouse.data.hub import announcing
+
+    quiet = "--json" in words
+    with announcing(None if quiet else lambda line: write_line(sys.stderr, line)):
         return _dispatch(words)
 
 

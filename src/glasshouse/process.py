@@ -17,6 +17,7 @@ from io import TextIOWrapper
 from types import FrameType
 from typing import NoReturn
 
+from glasshouse.data.network import without_token
 from glasshouse.report.inert import cut, write_line
 from glasshouse.values.errors import BadInput
 
@@ -73,7 +74,7 @@ def _status(command: Callable[[], int]) -> int:
     except Exception as problem:  # an internal error must not pass for a verdict
         if isinstance(problem, BrokenPipeError) or _of_a_stream(problem):
             raise
-        first, *others = cut(traceback.format_exc().rstrip(), LONGEST_TRACEBACK).split("\n")
+        first, *others = cut(without_token(traceback.format_exc().rstrip()), LONGEST_TRACEBACK).split("\n")
         for line in (first, *(f"  {line}" for line in others)):  # indented: an error's text may hold lines of its own
             write_line(sys.stderr, line)
         _complain(f"internal error ({problem}); please report it with the lines above")
@@ -81,7 +82,7 @@ def _status(command: Callable[[], int]) -> int:
 
 
 def _complain(problem: object) -> None:
-    write_line(sys.stderr, f"glasshouse: {problem}")
+    write_line(sys.stderr, without_token(f"glasshouse: {problem}"))
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from typing import Any
 from weakref import WeakSet
 
 LOOKUPS = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo")
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Where users keep the token of their account."""
 CONNECTIONS = ("socket.connect", "socket.sendto", "socket.sendmsg")
 
 
@@ -105,6 +107,14 @@ def attempt(problem: BaseException) -> str | None:
         seen.add(id(cause))
         cause = cause.__cause__ or cause.__context__
     return None
+
+
+def without_token(text: str) -> str:
+    """A message in which the token of the hub does not stand."""
+    for name in TOKENS:
+        token = os.environ.get(name)
+        text = text.replace(token, f"[{name}]") if token else text
+    return text
 
 
 class _OfflineSwitch:

@@ -26,6 +26,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 
+from glasshouse.data.hub import check_reachable
 from glasshouse.data.strangers import strangers_files
 from glasshouse.values.errors import BadInput
 
@@ -57,7 +58,10 @@ def read_config(
         try:
             raw, _ = PreTrainedConfig.get_config_dict(source, **hub)
         except OSError:
-            if Path(source).exists() or not local_files_only:
+            if Path(source).exists():
+                raise
+            if not local_files_only:
+                check_reachable(source, revision)
                 raise
             raise BadInput(
                 f"{source}: neither a folder nor in the local cache; to fetch it from the hub add --download"

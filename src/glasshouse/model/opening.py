@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from glasshouse.data.hub import cached_commit, fetch
 from glasshouse.data.network import offline
 from glasshouse.data.strangers import strangers_files
 from glasshouse.model import checkpoint
@@ -77,6 +78,12 @@ def open_subject(
         if isinstance(source, nn.Module):
             model, name = source, str(getattr(source, "name_or_path", "") or type(source).__name__)
         else:
+            hub = {"revision": revision, "local_files_only": not download, "trust_remote_code": remote_code}
+            config = _checked_config(name, hub, dtype, device)
+            # A branch moves: what is recorded, and opened again elsewhere, is the commit that it stood for.
+            hub["revision"] = revision = cached_commit(name, revision) or revision
+            if download and not Path(name).exists():
+                fetch(name, revision, code=remote_code)
             if processor is None:  # a processor that was handed in as an object cannot be opened again by name
                 origin = Origin(
                     source=_lasting(name),
@@ -89,8 +96,6 @@ def open_subject(
                     unproved=unproved,
                     max_pixels=max_pixels,
                 )
-            hub = {"revision": revision, "local_files_only": not download, "trust_remote_code": remote_code}
-            config = _checked_config(name, hub, dtype, device)
             placed = {} if device is None else {"device_map": device}
             model = checkpoint.load_model(name, config, {**hub, "dtype": dtype, **placed})
             processor = processor or load_processor(name, hub, config)

@@ -1,0 +1,102 @@
+"""What does opening a model cost beside loading it? `gh.open`, part by part, against transformers' `from_pretrained`.
+
+A LLaVA of random weights (at least 300 MB) is written to a temporary folder and loaded in turn by each; medians of
+several turns. The peer is `from_pretrained` of the model alone. Printed are the ratio of all that is not the proof
+(configuration, checks, outline, processor, anatomy), of the proof (eight forward passes and one backward pass, which
+the processor's speed decides and not ours), and of the first identity, which hashes every weight once, when a run asks
+for it. Limit: 1.1 times the peer, plus what the processor takes by itself, for all but the proof.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+from transformers.utils import logging
+
+from glasshouse.engine.opening import open_model
+from glasshouse.model import opening
+from glasshouse.organisms import seedling
+
+LIMIT, TURNS = 1.1, 7
+SECONDS = 0.05
+"""What may be spent beyond the ratio: a page cache makes the peer as quick as it pleases."""
+
+
+def written(folder: Path) -> int:
+    """A random model of full-size shape; the bytes of its weights."""
+    processor = seedling.processor()
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=512, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=8,
+            image_size=seedling.IMAGE_SIZE, patch_size=seedling.PATCH,
+        ),
+        text_config=LlamaConfig(
+            hidden_size=768, intermediate_size=2048, num_hidden_layers=10, num_attention_heads=12,
+            vocab_size=len(processor.tokenizer), pad_token_id=0,
+        ),
+        image_token_index=seedling.SPECIAL.index("<image>"),
+        image_seq_length=(seedling.IMAGE_SIZE // seedling.PATCH) ** 2,
+    )  # fmt: skip
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def main() -> int:
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        size = written(folder)
+        unproved = mock.patch.object(opening, "_prove", lambda *_, **__: None)
+
+        def without_proof() -> object:
+            with unproved:
+                return open_model(folder)
+
+        ways: dict[str, Callable[[], object]] = {
+            "from_pretrained": lambda: AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True),
+            "the processor alone": lambda: AutoProcessor.from_pretrained(folder, local_files_only=True),
+            "gh.open without its proof": without_proof,
+            "gh.open": lambda: open_model(folder),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(TURNS + 1):  # the first turn also imports
+            for name, way in ways.items():
+                began = time.perf_counter()
+                way()
+                seconds[name].append(time.perf_counter() - began)
+        subject = open_model(folder)
+        began = time.perf_counter()
+        weights = subject.identity.weights
+        hashed = time.perf_counter() - began
+        began = time.perf_counter()
+        same = subject.identity.weights == weights
+        again = time.perf_counter() - began
+    middle = {name: statistics.median(times[1:]) for name, times in seconds.items()}
+    peer = middle["from_pretrained"]
+    print(f"{size / 1e6:.0f} MB of weights, {torch.get_num_threads()} threads, medians of {TURNS} turns")
+    for name, value in middle.items():
+        print(f"   {name:26} {value:7.3f} s  {value / peer:6.2f}x from_pretrained")
+    print(f"   {'the first identity':26} {hashed:7.3f} s  {hashed / peer:6.2f}x   (again: {1000 * again:.1f} ms)")
+    allowed = LIMIT * peer + middle["the processor alone"] + SECONDS
+    print(f"gh.open without its proof: {middle['gh.open without its proof']:.3f} s, limit {allowed:.3f} s; "
+          f"the proof: {middle['gh.open'] - middle['gh.open without its proof']:.3f} s")  # fmt: skip
+    return 0 if same and middle["gh.open without its proof"] <= allowed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
