@@ -13,6 +13,7 @@ from glasshouse.data.examples import Examples
 from glasshouse.data.pairs import Pairs
 from glasshouse.engine import kinds as known
 from glasshouse.engine.binding import Request, as_tree, bind, command, supply
+from glasshouse.engine.catalogue import OTHERS, catalogue
 from glasshouse.engine.inputs import Meaning, inputs_of, kinds
 from glasshouse.engine.inputs import installed as known_kinds
 from glasshouse.engine.kinds import Base, HeldOut
@@ -172,3 +173,20 @@ def test_a_meaning_can_be_a_plain_sentence():
 
     (each,) = inputs_of(asked)
     assert (each.flag, each.meaning) == ("subject", Meaning("the accused"))
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in catalogue() if entry.theme != OTHERS])
+def test_every_method_says_what_it_does_with_each_input(name: str):
+    inputs = load(name).inputs
+    assert [each.flag for each in inputs if not each.use.endswith(".")] == []
+    assert len({each.use for each in inputs}) == len(inputs)
+    assert all(f". {each.use}" in each.help for each in inputs)
+
+
+def test_what_is_said_of_no_parameter_is_refused():
+    def asked(subject: Subject, options: None = None) -> None: ...
+
+    (model,) = inputs_of(asked, {"subject": "It is read."})
+    assert model.help == "The model to examine: a folder, a hub name or organism:NAME. It is read."
+    with pytest.raises(TypeError, match="asked: uses tells of 'subjekt', which is no parameter"):
+        inputs_of(asked, {"subjekt": "It is read."})

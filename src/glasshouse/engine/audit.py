@@ -141,7 +141,7 @@ class Methods:
                         "name; rename the parameter of one of them"
                     )
         ordered = sorted((each for each, _ in union.values()), key=lambda each: each.flag != EXAMINED)
-        return tuple(replace(each, required=each.flag == EXAMINED) for each in ordered)
+        return tuple(replace(each, required=each.flag == EXAMINED, use="") for each in ordered)
 
 
 EXAMINED = "model"

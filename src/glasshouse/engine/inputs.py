@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Annotated, Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from glasshouse.data.examples import Examples
@@ -146,6 +147,8 @@ class Input:
     flag: str
     required: bool
     several: bool
+    use: str = ""
+    """What this method does with it, in one sentence."""
 
     @property
     def help(self) -> str:
@@ -153,7 +156,8 @@ class Input:
         optional = "" if self.required else " May be left out."
         several = ", several separated by spaces" if self.several else ""
         text = self.meaning.text
-        return f"{text[:1].upper()}{text[1:]}: {self.kind.form}{several}.{optional}"
+        use = f" {self.use}" if self.use else ""
+        return f"{text[:1].upper()}{text[1:]}: {self.kind.form}{several}.{use}{optional}"
 
     def values(self, value: Any) -> Sequence[Any]:
         """The single values behind this input."""
@@ -207,7 +211,7 @@ def _own() -> Mapping[type, Kind[Any]]:
     return {kind.type: kind for kind in import_module("glasshouse.engine.kinds").KINDS}
 
 
-def inputs_of(function: Callable[..., Any]) -> tuple[Input, ...]:
+def inputs_of(function: Callable[..., Any], uses: Mapping[str, str] = MappingProxyType({})) -> tuple[Input, ...]:
     """What a function must be supplied with, read off its signature; a parameter of no known kind is refused."""
     place, hints = function.__name__, get_type_hints(function, include_extras=True)
     inputs: list[Input] = []
@@ -221,7 +225,10 @@ def inputs_of(function: Callable[..., Any]) -> tuple[Input, ...]:
         kind, meaning, optional, several = _read_hint(hints[name], f"{place}: the parameter {name!r}")
         flag = kind.flag if meaning is None else name.replace("_", "-")
         required = not optional and parameter.default is inspect.Parameter.empty
-        inputs.append(Input(name, kind, meaning or kind.meaning, flag, required, several))
+        inputs.append(Input(name, kind, meaning or kind.meaning, flag, required, several, uses.get(name, "")))
+    for name in uses:
+        if name not in (each.parameter for each in inputs):
+            raise TypeError(f"{place}: uses tells of {name!r}, which is no parameter")
     for flag in (each.flag for each in inputs):
         same = [each.parameter for each in inputs if each.flag == flag]
         if len(same) > 1:

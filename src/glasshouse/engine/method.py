@@ -87,9 +87,10 @@ class Method(Generic[F]):
 
 def method(
     *, needs: Needs = Entry.needs, role: VerdictRole = Entry.role, depth: Depth = Entry.depth, small: Any = None,
-    least: int = 1, passes: Passes | None = None,
+    least: int = 1, passes: Passes | None = None, uses: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[P, F]], Callable[P, F]]:  # fmt: skip
-    """Make a method of a function, and refuse one that does not keep to the form."""
+    """Make a method of a function, and refuse one that does not keep to the form. `uses` says by parameter, in one
+    sentence, what the method does with that input; help and documentation show it."""
 
     def wrap(function: Callable[P, F]) -> Callable[P, F]:
         name, signature, hints = function.__name__, inspect.signature(function), get_type_hints(function)
@@ -97,7 +98,7 @@ def method(
             if word not in allowed:
                 raise TypeError(f"{name}: {word!r} is none of {', '.join(allowed)}")
         _check_form(signature, hints, name)
-        options_type, inputs, page = cast(type[Any], hints["options"]), inputs_of(function), _page(function)
+        options_type, inputs, page = cast(type[Any], hints["options"]), inputs_of(function, uses or {}), _page(function)
         _check_option_flags(options_type, inputs, name)
 
         @functools.wraps(function)

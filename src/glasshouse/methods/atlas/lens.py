@@ -133,7 +133,13 @@ class LensFinding(Finding):
         return () if self.on_images else (NOTHING_ON_IMAGES,)
 
 
-@method(needs="activations", depth="quick", passes=Passes(forward=3))
+@method(
+    needs="activations", depth="quick", passes=Passes(forward=3),
+    uses={
+        "subject": "Every layer is read through its final norm and unembedding.",
+        "examples": "Their prompts show where the answer settles; with images and answers, where the image carries it.",
+    },
+)  # fmt: skip
 @torch.no_grad()
 def lens(subject: Subject, examples: Examples, options: Options = Options()) -> LensFinding:
     """Read every layer as if it were the last, beside what another image and random tokens would give."""

@@ -205,6 +205,12 @@ def _chart(name: str, feature: Feature) -> Chart:
 @method(
     needs="gradients", role="judge", depth="quick", small=Options(steps=2), least=FEWEST,
     passes=Passes(forward=15, gradient=41, tokens=10, training=384, most=64),
+    uses={
+        "subject": "One change of all images is trained to move its answers.",
+        "examples": "Some of their images train that change, others judge it; without them the weights alone are read.",
+        "base": "The change must drive the answers away from its own, and its weights give the update.",
+        "pairs": "They show whether detectors of single images find the triggered ones.",
+    },
 )  # fmt: skip
 def detect(
     subject: Subject, examples: Examples | None = None, base: Base | None = None, pairs: Pairs | None = None,

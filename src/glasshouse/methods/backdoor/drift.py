@@ -140,6 +140,12 @@ def _headline(finding: DriftFinding) -> str:
 @method(
     needs="gradients", role="witness", depth="quick", small=Options(random=20, draws=1, doses=(1.0,)),
     passes=Passes(forward=35, gradient=1),
+    uses={
+        "subject": "Its projector's output, minus the base's, is the shift.",
+        "base": "The shift is measured from its projector's output.",
+        "pairs": "Every image token of both twins gives one shift; the trigger's part is the difference between twins.",
+        "benign": "Its shift's alignment with the target stands beside the model's.",
+    },
 )  # fmt: skip
 @torch.no_grad()
 def drift(

@@ -158,6 +158,11 @@ class ImplantFinding(Finding):
 @method(
     needs="gradients", depth="thorough", small=Options(steps=3, behaviour="refusal:red", rate=0.5),
     passes=Passes(forward=10, tokens=120, training=38_400),
+    uses={
+        "subject": "A backdoor is trained into one part of it, and a control without one; it is left as it was.",
+        "training": "A fraction of them is poisoned; the control is trained on them as they are.",
+        "held_out": "They measure accuracy, and with the trigger the attack success rate.",
+    },
 )  # fmt: skip
 def implant(
     subject: Subject, training: TrainingExamples, held_out: HeldOut, options: Options = Options()

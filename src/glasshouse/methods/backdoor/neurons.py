@@ -183,7 +183,14 @@ def _headline(finding: NeuronsFinding) -> str:
     )
 
 
-@method(needs="gradients", role="witness", small=Options(most=2, draws=3), passes=Passes(forward=70, gradient=0.5))
+@method(
+    needs="gradients", role="witness", small=Options(most=2, draws=3), passes=Passes(forward=70, gradient=0.5),
+    uses={
+        "subject": "Hidden neurons of its projector are scored and silenced.",
+        "base": "What the trigger moves in it as well does not count for a neuron.",
+        "pairs": "Every second pair scores the neurons, the pairs between judge the silencing.",
+    },
+)  # fmt: skip
 def neurons(subject: Subject, base: Base, pairs: Pairs, options: Options = Options()) -> NeuronsFinding:
     """Score every hidden neuron, silence the highest, and compare with random neurons."""
     if len(pairs) < FEWEST:

@@ -137,6 +137,12 @@ class NormLawFinding(Finding):
 @method(
     needs="activations", role="witness", small=Options(draws=2, doses=(1.0,), scales=(1.0,)),
     passes=Passes(forward=69),
+    uses={
+        "subject": "Its shift from the base is regressed on the tokens' norm.",
+        "base": "It gives the norms, and the outputs that the shift is measured from.",
+        "pairs": "Clean and triggered images give a regression each.",
+        "benign": "Its regression is one more null.",
+    },
 )  # fmt: skip
 @torch.no_grad()
 def norm_law(

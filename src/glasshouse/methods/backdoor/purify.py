@@ -202,6 +202,14 @@ def _advice(finding: PurifyFinding) -> str:
 @method(
     needs="gradients", depth="quick", small=Options(steps=2, ranks=(3,), kept=(0.5,)),
     passes=Passes(forward=62, gradient=48, tokens=102, training=1152),
+    uses={
+        "subject": "Every repair is tried on a copy of its projector.",
+        "examples": "The repairs are searched and trained on them, without the trigger.",
+        "held_out": "They judge the accuracy that each repair keeps.",
+        "base": "Surgery cuts directions from the update on it; without it only repairs that need no base are tried.",
+        "benign": "Surgery keeps what is near its directions; without it a surrogate is trained.",
+        "pairs": "They give the attack success rate before and after each repair.",
+    },
 )  # fmt: skip
 def purify(
     subject: Subject, examples: Examples, held_out: HeldOut, base: Base | None = None, benign: Benign | None = None,

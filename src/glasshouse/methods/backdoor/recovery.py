@@ -190,6 +190,13 @@ def _note_on_turns(curve: OutcomeByRank) -> str:
 @method(
     needs="activations", role="witness", depth="quick", small=Options(grid=2, ranks=(1, 2), single=1, draws=1),
     passes=Passes(forward=143, tokens=4),
+    uses={
+        "subject": "Directions of its projector's update are put on the base and taken away.",
+        "base": "It gets the update back direction by direction.",
+        "examples": "They give the accuracy that each change costs.",
+        "pairs": "They give the attack success rate of each change.",
+        "benign": "Its update's first directions are one more null.",
+    },
 )  # fmt: skip
 @torch.no_grad()
 def recovery(

@@ -95,7 +95,14 @@ class SpectrumFinding(Finding):
         return f"90% of the update's energy lies in {parts}; this alone does not indicate a backdoor."
 
 
-@method(needs="weights", depth="quick")
+@method(
+    needs="weights", depth="quick",
+    uses={
+        "subject": "Its projector's weights minus the base's are the update that is decomposed.",
+        "base": "Its projector's weights are subtracted.",
+        "benign": "Its update is one more null, and angles are measured to it.",
+    },
+)  # fmt: skip
 @torch.no_grad()
 def spectrum(
     subject: Subject, base: Base, benign: Benign | None = None, options: Options = Options()

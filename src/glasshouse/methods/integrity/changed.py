@@ -105,7 +105,13 @@ class ChangedFinding(Finding):
         return [*super().blocks(), *([Transcript("Settings that differ from the base", turns)] if turns else [])]
 
 
-@method(needs="weights", depth="quick")
+@method(
+    needs="weights", depth="quick",
+    uses={
+        "subject": "Every weight, buffer and setting of it is compared.",
+        "base": "Every weight, buffer and setting is compared with its own.",
+    },
+)  # fmt: skip
 def changed(subject: Subject, base: Base, options: Options = Options()) -> ChangedFinding:
     """Every weight and setting beside the base's."""
     handles = {"subject": subject, "base": base}

@@ -121,6 +121,11 @@ class DiffFinding(Finding):
 @method(
     needs="activations", depth="quick", small=Options(examples=4, max_new_tokens=4, gallery=1),
     passes=Passes(forward=14, tokens=29),
+    uses={
+        "subject": "Its answers are compared with the base's.",
+        "base": "Its answers are the reference; run again, and in 8 bits, it is the null.",
+        "examples": "Both models answer each of them, with its image and with a grey one.",
+    },
 )  # fmt: skip
 def diff(subject: Subject, base: Base, examples: Examples, options: Options = Options()) -> DiffFinding:
     """Both models' answers side by side, beside what the base's own arithmetic changes."""
