@@ -160,7 +160,7 @@ def test_memory_is_spoken_in_its_unit(size: int, text: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lens", "recovery", "neurons", "norm_law", "drift", "diff", "detect"])
-def test_methods_state_how_often_they_show_an_example(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_methods_state_how_often_they_show_an_example(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Counted at the door of the model, within a factor of two."""
     counted = {"forward": 0, "gradient": 0}
     plain = Subject.forward
@@ -173,7 +173,7 @@ def test_methods_state_how_often_they_show_an_example(name: str, monkeypatch: py
     method = load(name)
     values = checks.supply(method.inputs, Request(name, {"model": ("organism:hijack-logo",)}, limit=32))
     monkeypatch.setattr(Subject, "forward", forward)
-    run(method, values, root="runs")
+    run(method, values, root=tmp_path)
     stated = method.passes.of(32)
     for kind, count in counted.items():
         if max(count, getattr(stated, kind)) > 32:
