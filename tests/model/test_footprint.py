@@ -68,7 +68,7 @@ def test_working_memory_grows_with_tokens_and_with_gradients():
 
 
 @pytest.mark.parametrize(
-    "family", slow_but(("llava", "qwen3_vl", "gemma3", "mixtral", "gpt2", "vit"), {*KINDS, "gpt2"})
+    "family", slow_but(("llava", "qwen3_vl", "gemma3", "mixtral", "gpt2", "vit"), dict.fromkeys((*KINDS, "gpt2")))
 )
 def test_the_outline_has_the_parameters_and_bytes_of_the_opened_model(stored, opened: Opener, family: str):
     subject, outline = opened(family), outlined(str(stored(family)))
