@@ -17,7 +17,7 @@ from glasshouse import flags
 from glasshouse.report.console import console
 from glasshouse.report.facts import failed, ran
 from glasshouse.report.inert import suggested
-from glasshouse.report.terminal import STATUS, show_audit, show_finding, show_flight, show_rows, show_verdict
+from glasshouse.report.terminal import STATUS, show_audit, show_estimate, show_finding, show_rows, show_verdict
 from glasshouse.values.codec import pack
 from glasshouse.values.errors import BadInput, Unwritable
 from glasshouse.values.findings import Verdict
@@ -25,7 +25,7 @@ from glasshouse.values.findings import Verdict
 if TYPE_CHECKING:
     from glasshouse.engine.audit import Audit
     from glasshouse.engine.index import Entry
-    from glasshouse.engine.preflight import Flight
+    from glasshouse.engine.preflight import Estimate
     from glasshouse.engine.runs import Run
 
 ORDER = (*map(str, Verdict), "never")
@@ -34,14 +34,14 @@ ORDER = (*map(str, Verdict), "never")
 
 def audit(rest: Sequence[str]) -> int:
     """Run every method whose inputs are there, and combine the findings into one verdict."""
-    from glasshouse.engine.audit import Methods, examine, foreseen_audit
+    from glasshouse.engine.audit import Methods, estimated_audit, examine
     from glasshouse.engine.binding import as_tree
     from glasshouse.engine.catalogue import catalogue
     from glasshouse.report.live import plan
 
     form, request = flags.audit(rest)
     if form.dry_run:
-        foretell(lambda: foreseen_audit(request, Methods.load()), quiet=form.json)
+        show_dry_run(lambda: estimated_audit(request, Methods.load()), quiet=form.json)
         print(json.dumps(as_tree(request), indent=1))
         return 0
     needs = {entry.name: entry.needs for entry in catalogue()}
@@ -53,16 +53,16 @@ def audit(rest: Sequence[str]) -> int:
     return status if form.fail_on is None else _gate(result, form.fail_on)
 
 
-def foretell(foresee: "Callable[[], Flight | None]", *, quiet: bool) -> None:
-    """Show on standard error what a dry run's work would take here, or why that cannot be told."""
+def show_dry_run(estimated: "Callable[[], Estimate | None]", *, quiet: bool) -> None:
+    """Show on standard error the estimate for a dry run, or why there is none."""
     screen = console(stderr=True)
     try:
-        flight = None if quiet else foresee()
+        estimate = None if quiet else estimated()
     except BadInput as problem:  # the question is bound all the same: its files may lie on another machine
         screen.unbroken(f"! {problem}")
         return
-    if flight is not None:
-        show_flight(screen, flight)
+    if estimate is not None:
+        show_estimate(screen, estimate)
 
 
 def _gate(result: "Audit", bar: str) -> int:

@@ -139,14 +139,14 @@ def anatomy(rest: list[str]) -> int:
 def run(rest: list[str]) -> int:
     """Run one method: glasshouse run METHOD --model MODEL [--data DATA]."""
     from glasshouse import flags
-    from glasshouse.audit_commands import foretell, tell
+    from glasshouse.audit_commands import show_dry_run, tell
     from glasshouse.engine.binding import as_tree
     from glasshouse.engine.method import load
-    from glasshouse.engine.preflight import foreseen
+    from glasshouse.engine.preflight import estimated
     from glasshouse.engine.runs import answer
     from glasshouse.report.console import console
     from glasshouse.report.live import bars
-    from glasshouse.report.terminal import show_flight
+    from glasshouse.report.terminal import show_estimate
 
     if not rest or rest[0].startswith("-"):
         raise BadInput(
@@ -156,13 +156,13 @@ def run(rest: list[str]) -> int:
     method = load(rest[0])
     form, request = flags.run(method, rest[1:])
     if form.dry_run:
-        foretell(lambda: foreseen(request, method.inputs, lambda _: [method]), quiet=form.json)
+        show_dry_run(lambda: estimated(request, method.inputs, lambda _: [method]), quiet=form.json)
         print(json.dumps(as_tree(request), indent=1))
         return 0
     command = shlex.join(["glasshouse", "run", *rest])
     with bars(quiet=form.json) as progress:
         screen = None if form.json else console(stderr=True)
-        show = screen and (lambda flight: show_flight(screen, flight))
+        show = screen and (lambda estimate: show_estimate(screen, estimate))
         record = answer(method, request, root=form.runs, command=command, progress=progress, on=form.on, tell=show)
     return tell(record, as_json=form.json)
 

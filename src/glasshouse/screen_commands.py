@@ -40,7 +40,7 @@ def screen(rest: Sequence[str]) -> int:
     form = flags.screen(own)
     candidates = read(form.file, shared)
     if not form.json:
-        foretell(candidates)
+        show_estimates(candidates)
     with bars(quiet=form.json) as progress:
         result = audit_all(candidates, root=form.runs, on=form.on, progress=progress)
     status = STATUSES[min((model.verdict for model in result.results), key=WORST.index)]
@@ -60,21 +60,22 @@ def screen(rest: Sequence[str]) -> int:
     return status
 
 
-def foretell(candidates: "Sequence[Candidate]") -> None:
-    """What each audit will take, a line each, and all of them together; what cannot be told yet is refused later."""
-    from glasshouse.engine.audit import Methods, foreseen_audit
+def show_estimates(candidates: "Sequence[Candidate]") -> None:
+    """One line per audit with its estimate, then the time of all audits together. An audit whose estimate fails is
+    refused later, when its turn comes."""
+    from glasshouse.engine.audit import Methods, estimated_audit
 
     methods, rows, seconds = Methods.load(), list[tuple[str, str, str, str]](), 0.0
     for candidate in candidates:
         name = next(iter(candidate.request.inputs.get(EXAMINED, ())), candidate.text)
         try:
-            flight = foreseen_audit(candidate.request, methods)
+            estimate = estimated_audit(candidate.request, methods)
         except BadInput as problem:
             rows.append((name, "", "", f"! {problem}"))
             continue
-        if flight is not None:
-            seconds += flight.seconds
-            rows.append((name, *flight.total(), duration(flight.seconds)))
+        if estimate is not None:
+            seconds += estimate.seconds
+            rows.append((name, *estimate.total(), duration(estimate.seconds)))
     target = console(stderr=True)
     show_preflight(target, ("model", "parameters", "memory", "time"), rows)
     target.unbroken(f"Time: about {duration(seconds)} for {counted(len(candidates), 'model')}, one after the other.")

@@ -133,8 +133,8 @@ def test_whoever_looks_on_sees_the_plan_and_each_end(tmp_path: Path):
     seen: list[tuple[str, str]] = []
 
     class Watch:
-        def preflight(self, flight):
-            assert flight.examples == 16
+        def preflight(self, estimate):
+            assert estimate.examples == 16
 
         def planned(self, sections):
             seen.extend(("planned", one.method) for one in sections if one.state == "answered")

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from glasshouse.engine import preflight as checks
-from glasshouse.engine.audit import Methods, foreseen_audit
+from glasshouse.engine.audit import Methods, estimated_audit
 from glasshouse.engine.binding import Request
 from glasshouse.engine.method import load
 from glasshouse.engine.passes import Passes
-from glasshouse.engine.preflight import Work, foreseen
+from glasshouse.engine.preflight import Work, estimated
 from glasshouse.engine.runs import run
 from glasshouse.model import checkpoint
 from glasshouse.model.patches import export
@@ -33,33 +33,33 @@ def data(squares, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return squares.write(tmp_path_factory.mktemp("data") / "squares")
 
 
-def lens(folder: Path, data: Path, **options: object) -> checks.Flight:
+def lens(folder: Path, data: Path, **options: object) -> checks.Estimate:
     request = Request("lens", {"model": (str(folder),), "data": (str(data),)}, options)
-    flight = foreseen(request, load("lens").inputs, lambda _: [load("lens")])
-    assert flight is not None
-    return flight
+    estimate = estimated(request, load("lens").inputs, lambda _: [load("lens")])
+    assert estimate is not None
+    return estimate
 
 
 def test_the_table_adds_up(seedling: Subject, folder: Path, data: Path):
-    flight, parameters = lens(folder, data), sum(each.numel() for each in seedling.model.parameters())
-    assert flight.examples == 6
-    assert flight.works == (Work(False, 4),)
-    assert flight.passes == Passes(forward=18)
-    rows = [*flight.rows()]
+    estimate, parameters = lens(folder, data), sum(each.numel() for each in seedling.model.parameters())
+    assert estimate.examples == 6
+    assert estimate.works == (Work(False, 4),)
+    assert estimate.passes == Passes(forward=18)
+    rows = [*estimate.rows()]
     assert [name for name, _, _ in rows] == [
         "model: vision", "model: projector", "model: language", "work: 4 x 73 tokens", "together", "free on cpu",
     ]  # fmt: skip
     counts = [int(count.replace(",", "")) for _, count, _ in rows[:3]]
     assert sum(counts) == parameters
-    assert flight.total() == (f"{parameters:,}", gibibytes(flight.weights + flight.working()[0]))
-    assert flight.working(2)[0] * 2 == flight.working(4)[0]
-    assert flight.note().startswith("Time: about ")
+    assert estimate.total() == (f"{parameters:,}", gibibytes(estimate.weights + estimate.working()[0]))
+    assert estimate.working(2)[0] * 2 == estimate.working(4)[0]
+    assert estimate.note().startswith("Time: about ")
 
 
 def test_two_models_take_twice_the_memory(folder: Path, data: Path):
     inputs = {"model": (str(folder),), "data": (str(data),)}
     one, two = (
-        foreseen_audit(Request("audit", more), Methods.load()) for more in (inputs, {**inputs, "base": (str(folder),)})
+        estimated_audit(Request("audit", more), Methods.load()) for more in (inputs, {**inputs, "base": (str(folder),)})
     )
     assert one is not None
     assert two is not None
@@ -67,11 +67,11 @@ def test_two_models_take_twice_the_memory(folder: Path, data: Path):
     assert two.methods > one.methods  # those that compare with the base run too
 
 
-def test_an_organism_is_foreseen_with_what_it_brings():
-    flight = foreseen_audit(Request("audit", {"model": (SEEDLING,)}), Methods.load())
-    assert flight is not None
-    assert flight.examples == 16
-    assert {name for name, _, _ in flight.rows()} >= {"model: vision", "model: projector", "model: language"}
+def test_an_organism_is_estimated_with_what_it_brings():
+    estimate = estimated_audit(Request("audit", {"model": (SEEDLING,)}), Methods.load())
+    assert estimate is not None
+    assert estimate.examples == 16
+    assert {name for name, _, _ in estimate.rows()} >= {"model: vision", "model: projector", "model: language"}
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, room: Callable[[object], int]) -> None:
@@ -83,8 +83,8 @@ def refused(monkeypatch: pytest.MonkeyPatch, room: Callable[[object], int]) -> N
 def test_what_does_not_fit_is_refused_in_one_line_before_a_weight_is_read(
     folder: Path, data: Path, command, monkeypatch: pytest.MonkeyPatch, name: str
 ):
-    flight = lens(folder, data)
-    needed = flight.weights + flight.working(1)[0]
+    estimate = lens(folder, data)
+    needed = estimate.weights + estimate.working(1)[0]
     refused(monkeypatch, lambda device: int(0.6 * needed))
     words = ["run", "lens", "--model"] if name == "run" else ["audit"]
     outcome = command(*words, folder, "--data", data, "--json")

@@ -30,7 +30,7 @@ from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
 from glasshouse.engine.inputs import Input, refuse_unknown
 from glasshouse.engine.judgement import Judgement, Section
 from glasshouse.engine.method import Method, load
-from glasshouse.engine.preflight import Flight, checked_before, foreseen
+from glasshouse.engine.preflight import Estimate, checked_before, estimated
 from glasshouse.engine.provenance import identified, provenance
 from glasshouse.engine.runs import Run, key_of, run
 from glasshouse.engine.units import executing
@@ -55,7 +55,7 @@ SURFACES = {"report.html": "audit page", "audit.sarif": "sarif", "junit.xml": "j
 class Watch(Protocol):
     """An observer of an audit that is running."""
 
-    def preflight(self, flight: Flight) -> None: ...
+    def preflight(self, estimate: Estimate) -> None: ...
     def planned(self, sections: tuple[Section, ...]) -> None: ...
     def doing(self, method: str, what: str, done: int, total: int) -> None: ...
     def ended(self, section: Section, finding: Finding | None) -> None: ...
@@ -209,11 +209,11 @@ def examine(
         return _placed(whole, Path(root) / f"{began:%Y%m%d-%H%M%S}-audit-{key[:6]}")
 
 
-def foreseen_audit(request: Request, methods: Methods) -> Flight | None:
+def estimated_audit(request: Request, methods: Methods) -> Estimate | None:
     """What an audit will take, before a model is opened."""
     depth, _ = chosen(request.options)
     limited = replace(request, limit=MOST[depth] if request.limit is None else request.limit)
-    return foreseen(limited, methods.inputs(), lambda flags: methods.running(depth, flags))
+    return estimated(limited, methods.inputs(), lambda flags: methods.running(depth, flags))
 
 
 def chosen(options: Mapping[str, Any]) -> tuple[Depth, int | Auto | None]:

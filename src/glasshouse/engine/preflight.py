@@ -1,8 +1,8 @@
 """Will it fit, and how long will it take? Answered before a weight is read.
 
-    flight = preflight(request, methods, values)    # configurations, headers and a few examples are read
-    flight.table()                                  # parameters and memory
-    flight.check()                                  # refuses what cannot fit, with its fix
+    estimate = preflight(request, methods, inputs, values)    # configurations, headers and a few examples are read
+    estimate.rows()                                           # parameters and memory, a line for each part
+    estimate.check()                                          # refuses what cannot fit, with its fix
 
 Parameters and weights are exact. Time follows from how often each method shows an example to the model (`passes.py`),
 from the operations of one pass, and from how fast this machine multiplies matrices, which is measured.
@@ -83,7 +83,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Flight:
+class Estimate:
     """What a request will take."""
 
     loads: tuple[Load, ...]
@@ -124,10 +124,11 @@ class Flight:
     @property
     def seconds(self) -> float:
         """All of it, the models opened and the passes shared evenly among them."""
-        share, batch = 1 / max(1, len(self.loads)), max(1, self.fitting_batch)
-        each = Passes(self.passes.forward * share, self.passes.gradient * share, self.passes.tokens * share)
-        return sum(load.opening_seconds(rate) + load.seconds(each, rate, batch)
-                   for load in self.loads for rate in (self.rates[load.outline.dtype],))  # fmt: skip
+        count, batch, total = max(1, len(self.loads)), max(1, self.fitting_batch), 0.0
+        for load in self.loads:
+            rate = self.rates[load.outline.dtype]
+            total += load.opening_seconds(rate) + load.seconds(self.passes, rate, batch) / count
+        return total
 
     def check(self) -> None:
         """Refuse what cannot fit even one example at a time."""
@@ -167,7 +168,7 @@ class Flight:
         return text
 
 
-Tell = Callable[[Flight], None]
+Tell = Callable[[Estimate], None]
 Running = Callable[[frozenset[str]], Sequence[Method[Finding]]]
 """The methods that run when inputs of these flags are there."""
 
@@ -176,36 +177,36 @@ def checked_before(inputs: Sequence[Input], running: Running, tell: Tell | None)
     """What `supply` calls before a model is opened: it shows what the work will take and refuses what cannot fit."""
 
     def before(request: Request, read: Mapping[str, Any]) -> None:
-        flight = preflight(request, running(supplied_flags(inputs, request, read)), inputs, read)
-        if flight is not None:
-            if tell is not None and all(load.shown for load in flight.loads):
-                tell(flight)
-            flight.check()
+        estimate = preflight(request, running(supplied_flags(inputs, request, read)), inputs, read)
+        if estimate is not None:
+            if tell is not None and all(load.shown for load in estimate.loads):
+                tell(estimate)
+            estimate.check()
 
     return before
 
 
-class _Foreseen(Exception):
-    """Ends the reading of a request whose models are not wanted."""
+class _EnoughRead(Exception):
+    """All that an estimate needs has been read, so no model is opened."""
 
 
-def foreseen(request: Request, inputs: Sequence[Input], running: Running) -> Flight | None:
-    """What a request will take; only what is quick to read is read."""
-    flights: list[Flight] = []
+def estimated(request: Request, inputs: Sequence[Input], running: Running) -> Estimate | None:
+    """The estimate for a request, without opening a model."""
+    estimates: list[Estimate] = []
 
     def before(request: Request, read: Mapping[str, Any]) -> None:
-        flight = preflight(request, running(supplied_flags(inputs, request, read)), inputs, read)
-        flights.extend([] if flight is None else [flight])
-        raise _Foreseen
+        estimate = preflight(request, running(supplied_flags(inputs, request, read)), inputs, read)
+        estimates.extend([] if estimate is None else [estimate])
+        raise _EnoughRead
 
-    with suppress(_Foreseen):
+    with suppress(_EnoughRead):
         supply(inputs, request, before=before)
-    return next(iter(flights), None)
+    return next(iter(estimates), None)
 
 
 def preflight(
     request: Request, methods: Sequence[Method[Finding]], inputs: Sequence[Input], values: Mapping[str, Any]
-) -> Flight | None:
+) -> Estimate | None:
     """Of what a request names as text. `values` hold what is read already, by flag; None where no model is named."""
     shown = [few for each in inputs if each.flag in values
              for value in each.values(values[each.flag]) for few in each.kind.shown(value)]  # fmt: skip
@@ -221,7 +222,7 @@ def preflight(
     computing = ("cuda" if torch.cuda.is_available() else "cpu") if spread else device
     works = [Work(method.needs == "gradients", max(1, min(_batch(method, request), examples)))
              for method in methods if method.needs in ("activations", "gradients")]  # fmt: skip
-    return Flight(
+    return Estimate(
         loads,
         tuple(works),
         len(methods),

@@ -17,7 +17,7 @@ from rich.progress import (
 from rich.text import Text
 
 from glasshouse.report.console import InertConsole, console
-from glasshouse.report.terminal import STYLES, Foreseen, show_flight
+from glasshouse.report.terminal import STYLES, EstimateLike, show_estimate
 from glasshouse.values.findings import Finding
 
 COSTS = {"weights": 1.0, "activations": 6.0, "gradients": 18.0, "endpoint": 60.0}
@@ -82,8 +82,8 @@ class ProgressView:
         self.screen, self.costs = screen, {name: COSTS.get(need, USUAL) for name, need in needs.items()}
         self.spent, self.done, self.whole = 0.0, 0.0, 0.0
 
-    def preflight(self, flight: Foreseen) -> None:
-        show_flight(self.screen, flight)
+    def preflight(self, estimate: EstimateLike) -> None:
+        show_estimate(self.screen, estimate)
 
     def planned(self, sections: Sequence[Planned]) -> None:
         self.whole = sum(self.costs.get(section.method, USUAL) for section in sections if section.state == "answered")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from glasshouse.report.html import AuditLike
 
 
-class Foreseen(Protocol):
-    """What work will take."""
+class EstimateLike(Protocol):
+    """What the work is estimated to take (engine/preflight.py)."""
 
     def rows(self) -> Iterator[tuple[str, str, str]]: ...
     def note(self) -> str: ...
@@ -132,10 +132,10 @@ def show_rows(screen: InertConsole, title: str, columns: Sequence[str], rows: Se
         screen.print(f"… {counted(len(rows) - MOST_ROWS, 'more row')} in the report")
 
 
-def show_flight(screen: InertConsole, flight: Foreseen) -> None:
-    """What the work will take, before it begins: a line for each part, then the time."""
-    show_preflight(screen, ("", "parameters", "memory"), [*flight.rows()])
-    screen.unbroken(flight.note())
+def show_estimate(screen: InertConsole, estimate: EstimateLike) -> None:
+    """What the work is estimated to take: a line for each part, then the time."""
+    show_preflight(screen, ("", "parameters", "memory"), [*estimate.rows()])
+    screen.unbroken(estimate.note())
 
 
 def show_preflight(screen: InertConsole, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
