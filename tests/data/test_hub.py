@@ -144,6 +144,27 @@ def test_a_model_without_safetensors_is_refused_before_a_file_is_fetched(monkeyp
         hub.fetch(NAME, COMMIT)
 
 
+def test_only_what_a_model_is_opened_from_is_fetched(monkeypatch: pytest.MonkeyPatch):
+    opened = ["config.json", "tokenizer.model", "additional_chat_templates/tools.jinja", "model.safetensors.index.json",
+              "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]  # fmt: skip
+    left = ["consolidated.safetensors", "pytorch_model.bin", "original/model.safetensors", "onnx/config.json",
+            "../outside.json", "modeling.py", "config.json\x1b[2J.json"]  # fmt: skip
+
+    class Api:
+        def model_info(self, name: str, **options: object):
+            files = [type("File", (), {"rfilename": name, "size": 3}) for name in (*opened, *left)]
+            return type("Info", (), {"sha": COMMIT, "siblings": files})
+
+    fetched: list[str] = []
+    monkeypatch.setattr(hub, "HfApi", Api)
+    monkeypatch.setattr(hub, "hf_hub_download", lambda _, file, **__: fetched.append(file))
+    hub.fetch(NAME, COMMIT)
+    assert fetched == opened
+    fetched.clear()
+    hub.fetch(NAME, COMMIT, code=True)
+    assert fetched == [*opened, "modeling.py"]
+
+
 def test_a_hub_that_cannot_be_reached_is_told_without_the_token(monkeypatch: pytest.MonkeyPatch):
     class Api:
         def model_info(self, name: str, **options: object):

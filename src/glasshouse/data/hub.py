@@ -3,8 +3,9 @@
     with announcing(print):
         fetch("org/model", commit)
 
-Pickles and the weights of other frameworks are not fetched. The token of HF_TOKEN is sent to the hub by
-huggingface_hub and repeated nowhere: `network.without_token` takes it out of every message.
+Pickles, the weights of other frameworks, second copies of the weights (`consolidated.safetensors`) and files in folders
+other than that of chat templates are not fetched: no model is opened from them. The token of HF_TOKEN is sent to the
+hub by huggingface_hub and repeated nowhere: `network.without_token` takes it out of every message.
 """
 
 import re
@@ -25,8 +26,10 @@ from glasshouse.data.network import without_token
 from glasshouse.values.errors import BadInput
 from glasshouse.values.wording import counted, gibibytes
 
-WANTED = (".json", ".safetensors", ".txt", ".model", ".jinja")
-CODE = (".py",)
+WANTED = re.compile(r"[\w.+-]+\.(?:json|txt|model|jinja)|additional_chat_templates/[\w.+-]+\.jinja", re.ASCII)
+SHARDS = re.compile(r"(?:adapter_)?model[\w.+-]*\.safetensors", re.ASCII)
+"""The weights that transformers and PEFT open."""
+CODE = re.compile(r"[\w.+-]+\.py", re.ASCII)
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LONGEST = 200
@@ -54,9 +57,9 @@ def fetch(name: str, revision: str | None, *, code: bool = False) -> None:
         if any(_is_cached(name, file, revision) for file in WEIGHTS):
             return  # what lies in the cache is opened without the hub
         raise
-    commit, endings = str(info.sha), (*WANTED, *CODE) if code else WANTED
-    files = [file for file in info.siblings or () if file.rfilename.endswith(endings)]
-    if not any(file.rfilename.endswith(".safetensors") for file in files):
+    commit, kinds = str(info.sha), (WANTED, SHARDS, CODE) if code else (WANTED, SHARDS)
+    files = [file for file in info.siblings or () if any(kind.fullmatch(file.rfilename) for kind in kinds)]
+    if not any(SHARDS.fullmatch(file.rfilename) for file in files):
         raise BadInput(f"{name}: holds no safetensors weights at {commit[:12]}, and no other kind is fetched")
     missing = [file for file in files if not _is_cached(name, file.rfilename, commit)]
     total, done = sum(file.size or 0 for file in missing), 0
