@@ -1,5 +1,7 @@
 """Is what a model takes counted right, before a weight of it is read?"""
 
+import json
+import struct
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -114,6 +116,18 @@ def test_an_adapter_counts_the_weights_that_merging_copies(stored, tmp_path: Pat
     linear = model.get_submodule("model.multi_modal_projector.linear_1")
     assert outline.merged == 4 * sum(each.numel() for each in linear.parameters())
     assert outlined(str(base)).merged == 0
+
+
+def test_an_adapter_with_a_hundred_thousand_modules_takes_no_time(stored, tmp_path: Path):
+    base = stored("llava")
+    adapter = random_adapter(base, tmp_path / "adapter", target_modules=["linear_1"])
+    entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    names = [f"base_model.model.a{number}.b.c.d.lora_A.weight" for number in range(100_000)]
+    header = json.dumps(dict.fromkeys(names, entry)).encode()
+    (adapter / "more.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    began = time.process_time()
+    outlined(str(base), adapter=str(adapter))
+    assert time.process_time() - began < 10
 
 
 def test_a_matrix_product_takes_the_time_that_the_rate_says():

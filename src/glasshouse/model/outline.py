@@ -8,7 +8,7 @@ outline.length(examples)                    how long such examples are inside it
 import json
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,11 +105,18 @@ def _merged_weights(model: PreTrainedModel, adapter: Path) -> int:
     """How many weights merging an adapter copies: those of the modules that its files name; all of them where the files
     name none of this model's."""
     entries = (name for file in adapter.glob("*.safetensors") for name in _header(file))
-    names = {UPDATE.split(name)[0].removeprefix(PREFIX) for name in entries}
-    tails = tuple(".".join(["", *name.split(".")[-TAIL:]]) + "." for name in names)
+    modules = {tuple(UPDATE.split(name)[0].removeprefix(PREFIX).split(".")[-TAIL:]) for name in entries}
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    copied = sum(size for name, size in sizes.items() if any(tail in f".{name}" for tail in tails))
+    copied = sum(size for name, size in sizes.items() if not modules.isdisjoint(_runs_of_words(name)))
     return copied or sum(sizes.values())
+
+
+def _runs_of_words(name: str) -> Iterator[tuple[str, ...]]:
+    """Up to TAIL neighbouring words of the module that a weight belongs to: looked up in a set, because an adapter's
+    file may name a million modules."""
+    *words, _ = name.split(".")
+    return (tuple(words[start:end]) for start in range(len(words))
+            for end in range(start + 1, min(start + TAIL, len(words)) + 1))  # fmt: skip
 
 
 def _stored_dtype(folder: Path) -> torch.dtype | None:
