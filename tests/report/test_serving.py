@@ -168,7 +168,14 @@ def test_an_error_of_ours_ends_one_page_and_not_the_server(
 
 def typed(*words: object, **options) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "glasshouse", "view", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible, **options
+    )
+
+
+def _interruptible() -> None:
+    """Where the tests run in the background of a shell, SIGINT is ignored, and a new process inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
