@@ -187,7 +187,7 @@ def _headline(finding: NeuronsFinding) -> str:
     needs="gradients", role="witness", small=Options(most=2, draws=3), passes=Passes(forward=70, gradient=0.5),
     uses={
         "subject": "Hidden neurons of its projector are scored and silenced.",
-        "base": "What the trigger moves in it as well does not count for a neuron.",
+        "base": "How far the trigger moves a neuron in it is subtracted.",
         "pairs": "Every second pair scores the neurons, the pairs between judge the silencing.",
     },
 )  # fmt: skip
