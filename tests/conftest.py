@@ -15,7 +15,7 @@ from command_line import Outcome
 from glasshouse import cli
 from glasshouse.data import network
 from glasshouse.data.examples import Examples
-from glasshouse.engine import audit, catalogue, inputs
+from glasshouse.engine import audit, audit_plan, catalogue, inputs
 from glasshouse.engine.method import load
 from glasshouse.engine.runs import Run, run
 from glasshouse.model.subject import Subject
@@ -93,7 +93,8 @@ def only_audit_methods(
         monkeypatch.setattr(audit_methods, name, value)
     catalogue.catalogue.cache_clear()
     entries = tuple(entry for entry in catalogue.catalogue() if entry.module == "audit_methods")
-    monkeypatch.setattr(audit, "catalogue", lambda: entries)
+    for module in (audit, audit_plan):
+        monkeypatch.setattr(module, "catalogue", lambda: entries)
     take = shelf.take
     monkeypatch.setattr(shelf, "take", lambda name: seedling if name == seedling.name else take(name))
     yield folder

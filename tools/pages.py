@@ -15,12 +15,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import glasshouse as gh
 from glasshouse.cli import COMMANDS
-from glasshouse.engine.audit import EXAMINED, Methods
+from glasshouse.engine.audit_plan import EXAMINED, Methods
 from glasshouse.engine.catalogue import NEEDS, OTHERS, Entry, catalogue
 from glasshouse.engine.inputs import Input
 from glasshouse.engine.method import Method, load
 from glasshouse.engine.opening import DTYPES
-from glasshouse.flags import Column, every
+from glasshouse.flags import every
+from glasshouse.forms import Column
 from glasshouse.model.subject import Subject
 from glasshouse.organisms import shelf
 from glasshouse.organisms.recipes import RECIPES

@@ -34,7 +34,8 @@ ORDER = (*map(str, Verdict), "never")
 
 def audit(rest: Sequence[str]) -> int:
     """Run every method whose inputs are there, and combine the findings into one verdict."""
-    from glasshouse.engine.audit import Methods, estimated_audit, examine
+    from glasshouse.engine.audit import estimated_audit, examine
+    from glasshouse.engine.audit_plan import Methods
     from glasshouse.engine.binding import as_tree
     from glasshouse.engine.catalogue import catalogue
     from glasshouse.report.live import plan

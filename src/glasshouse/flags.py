@@ -1,42 +1,33 @@
 """Which flags does each command take? Derived from dataclasses and from the inputs of methods, never written twice."""
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import redirect_stderr
-from dataclasses import MISSING, field, is_dataclass, make_dataclass, replace
-from io import StringIO
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args, get_type_hints
+from typing import Any, Literal
 
 import tyro
 
-from glasshouse.engine.audit import EXAMINED, Methods, chosen
+from glasshouse.engine.audit import chosen
+from glasshouse.engine.audit_plan import EXAMINED, Methods
 from glasshouse.engine.binding import Request, bind_options
 from glasshouse.engine.catalogue import Depth
 from glasshouse.engine.cluster import address_of
 from glasshouse.engine.inputs import Input, refuse_unknown
 from glasshouse.engine.method import Method
 from glasshouse.engine.opening import Opening
-from glasshouse.mistakes import explained, refuse_repeated
+from glasshouse.forms import BATCH, GROWS, Column, parsed
 from glasshouse.model.batching import AUTO, Auto
 from glasshouse.values.codec import pack
-from glasshouse.values.declared import declared
 from glasshouse.values.errors import BadInput
 from glasshouse.values.findings import Finding
 
-Column = tuple[str, Any, Any, str, str | None]
-"""Name, type, default, help and metavar of one flag; a default of MISSING makes it positional."""
 MODEL = "Folder, hub name or organism:NAME"
 JSON: Column = ("json", bool, False, "Print JSON and nothing else.", None)
 OPENING: Column = ("opening", Opening, Opening(), "How models are opened.", None)
-METAVARS: dict[Any, str] = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 SCREENS = ("runs", "on", "json")
 """Common flags that a screen has as a whole."""
-GROWS, BATCH = "auto: as many as memory was measured to hold.", "N|auto"
 TYPED = ("download", "remote_code")
 """Permissions that no file may give: it may be a stranger's."""
-
-
 NAME: Column = ("name", str, MISSING, "An organism's name.", "ORGANISM")
 FORMS: dict[str, tuple[Column, ...]] = {
     "anatomy": (
@@ -82,13 +73,13 @@ FORMS: dict[str, tuple[Column, ...]] = {
 
 def read(name: str, rest: Sequence[str]) -> Any:
     """What was typed after one of these commands."""
-    return _read(name, rest, *FORMS[name])
+    return parsed(name, rest, *FORMS[name])
 
 
 def run(method: Method[Finding], rest: Sequence[str]) -> tuple[Any, Request]:
     """The flags of one method, and the request they make."""
     saved = _saved(rest, method.name, method.inputs)
-    form = _read(f"run {method.name}", rest, *_of_run(method, saved))
+    form = parsed(f"run {method.name}", rest, *_of_run(method, saved))
     values = {name: value for name, value in pack(getattr(form, method.name))[0].items() if name != "is"}
     return form, _requested(saved, form, method.inputs, values)
 
@@ -98,7 +89,7 @@ def audit(rest: Sequence[str]) -> tuple[Any, Request]:
     inputs = Methods.load().inputs()
     saved = _saved(rest, "audit", inputs)
     depth, batch_size = _chosen(saved, _from(rest))
-    form = _read("audit", rest, *_of_audit(inputs, saved, depth, batch_size))
+    form = parsed("audit", rest, *_of_audit(inputs, saved, depth, batch_size))
     if getattr(form, EXAMINED) is None:
         raise BadInput("audit needs a model: glasshouse audit MODEL, for example glasshouse audit organism:hijack-logo")
     options = {"depth": form.depth} | ({} if form.batch_size is None else {"batch_size": form.batch_size})
@@ -108,7 +99,7 @@ def audit(rest: Sequence[str]) -> tuple[Any, Request]:
 
 def screen(rest: Sequence[str]) -> Any:
     """Flags of the screen itself; those of its audits stand on the lines of its list."""
-    return _read("screen", rest, *_of_screen())
+    return parsed("screen", rest, *_of_screen())
 
 
 def every() -> dict[str, tuple[Column, ...]]:
@@ -238,80 +229,9 @@ def _from(rest: Sequence[str]) -> Path | None:
     return None
 
 
-def _read(name: str, rest: Sequence[str], *columns: Column) -> Any:
-    """The words as a form with one attribute per column. Columns that are dataclasses become flags of their own under a
-    heading."""
-    refuse_repeated(rest)
-    nested = {column: (type(default), default) for column, _, default, _, _ in columns if is_dataclass(default)}
-    specified: list[tuple[str, Any, Any]] = []
-    for column in columns:
-        if column[0] in nested:
-            kind, default = nested[column[0]]
-            specified.append((column[0], *_section(kind, default, column[3])))
-        else:
-            specified.append(_specified(column))
-    form, output = make_dataclass("Flags", specified, frozen=True), StringIO()
-    settings = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
-    try:
-        with redirect_stderr(output):
-            flags = tyro.cli(form, args=list(rest), prog=f"glasshouse {name}", config=settings)
-    except SystemExit as ended:
-        if not ended.code:  # --help
-            sys.stdout.flush()  # a reader that has left is noticed now and not when the interpreter ends
-            raise
-        flags = _flags(columns)
-        raise BadInput(f"{explained(output.getvalue(), name, flags)}; see glasshouse {name} --help") from None
-    whole = {column: kind(**vars(getattr(flags, column))) for column, (kind, _) in nested.items()}
-    return replace(cast(Any, flags), **whole)
-
-
-def _flags(columns: Iterable[Column]) -> list[str]:
-    """What can be typed with two dashes."""
-    sections = [
-        [each.name for each in declared(type(default))] for _, _, default, *_ in columns if is_dataclass(default)
-    ]
-    plain = [name for name, kind, default, *_ in columns if default is not MISSING and "Positional" not in str(kind)]
-    return [f"--{name.replace('_', '-')}" for names in (plain, *sections) for name in names]
-
-
 def _check_place(form: Any) -> None:
     """Refuse a place to work or to write that cannot be one, before anything is read."""
     if form.on is not None:
         address_of(form.on)
     if form.runs.is_file():
         raise BadInput(f"--runs {form.runs}: a file; name a folder")
-
-
-def _section(kind: type[Any], default: Any, help_text: str) -> tuple[Any, Any]:
-    """Type and default of a dataclass whose fields become flags; their docstrings become the help."""
-    hints = get_type_hints(kind)
-    columns = [
-        _specified(
-            (each.name, int | Auto, getattr(default, each.name), f"{each.explanation} {GROWS}", BATCH)
-            if each.name == "batch_size"
-            else (each.name, hints[each.name], getattr(default, each.name), each.explanation, None)
-        )
-        for each in declared(kind)
-    ]
-    section = make_dataclass(kind.__name__, columns, frozen=True)
-    section.__doc__ = help_text
-    return section, field(default=section())
-
-
-def _specified(column: Column) -> tuple[str, Any, Any]:
-    """A column as the field of a form."""
-    name, kind, default, help_text, metavar = column
-    positional = default is MISSING
-    extra = tyro.conf.arg(
-        help=help_text, name=name.replace("_", "-"), metavar=metavar or _metavar(kind),
-        help_behavior_hint="" if any(default is each for each in (None, False, ())) else None,
-    )  # fmt: skip
-    attribute = f"{name}_" if name == "from" else name  # a flag may be called `from`, a field may not
-    annotation = Annotated[tyro.conf.Positional[kind] if positional else kind, extra]
-    return attribute, annotation, field() if positional else field(default=default)
-
-
-def _metavar(kind: Any) -> str | None:
-    """What stands behind a flag of this type; None where tyro lists the choices."""
-    plain = [part for part in get_args(kind) or (kind,) if part is not type(None)]
-    return METAVARS.get(plain[0]) if len(plain) == 1 else None

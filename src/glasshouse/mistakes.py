@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
-from glasshouse.engine.audit import EXAMINED, Methods
+from glasshouse.engine.audit_plan import EXAMINED, Methods
 from glasshouse.values.errors import BadInput, meant
 from glasshouse.values.wording import listed
 

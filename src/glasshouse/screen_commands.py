@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from glasshouse import flags
-from glasshouse.engine.audit import EXAMINED
+from glasshouse.engine.audit_plan import EXAMINED
 from glasshouse.report.console import console
 from glasshouse.report.inert import suggested
 from glasshouse.report.terminal import STATUS, show_preflight, show_rows
@@ -63,7 +63,8 @@ def screen(rest: Sequence[str]) -> int:
 def show_estimates(candidates: "Sequence[Candidate]") -> None:
     """One line per audit with its estimate, then the time of all audits together. An audit whose estimate fails is
     refused later, when its turn comes."""
-    from glasshouse.engine.audit import Methods, estimated_audit
+    from glasshouse.engine.audit import estimated_audit
+    from glasshouse.engine.audit_plan import Methods
 
     methods, rows, seconds = Methods.load(), list[tuple[str, str, str, str]](), 0.0
     for candidate in candidates:

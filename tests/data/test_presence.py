@@ -13,7 +13,7 @@ import pytest
 
 from glasshouse.data import presence
 from glasshouse.data.presence import check_named
-from glasshouse.engine.audit import Methods
+from glasshouse.engine.audit_plan import Methods
 from glasshouse.engine.kinds import ExamplesKind, SubjectKind
 from glasshouse.engine.opening import Opening
 from glasshouse.values.errors import BadInput

@@ -12,9 +12,8 @@ import torch
 import audit_methods
 import glasshouse as gh
 from glasshouse.data.examples import Examples
-from glasshouse.engine import audit as auditing
+from glasshouse.engine import audit_plan, runs
 from glasshouse.engine import method as methods
-from glasshouse.engine import runs
 from glasshouse.engine.audit import SURFACES, Audit, examine
 from glasshouse.engine.binding import Request
 from glasshouse.engine.runs import Run
@@ -191,7 +190,7 @@ def test_a_method_that_cannot_be_imported_costs_its_own_section(tmp_path: Path, 
             raise ImportError("no module named magic")
         return methods.load(name)
 
-    monkeypatch.setattr(auditing, "load", load)
+    monkeypatch.setattr(audit_plan, "load", load)
     made = ask(tmp_path)
     assert ("adviser", "internal error", "ImportError: no module named magic") in {
         (one.method, one.state, one.why) for one in made.sections

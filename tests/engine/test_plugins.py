@@ -9,7 +9,7 @@ import pytest
 
 import glasshouse as gh
 import plugin_method
-from glasshouse.engine import audit
+from glasshouse.engine import audit, audit_plan
 from glasshouse.engine.audit import Audit
 from glasshouse.engine.comparison import compare
 from glasshouse.engine.index import entries
@@ -113,12 +113,13 @@ def test_a_kill_costs_the_unit_in_flight(ledgers: ModuleType, installed: Path, t
 def test_an_audit_asks_it_where_its_input_is_there(
     command, ledgers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    others = tuple(entry for entry in audit.catalogue() if entry.module in ("plugin_kind", "plugin_method"))
-    monkeypatch.setattr(audit, "catalogue", lambda: others)
+    others = tuple(entry for entry in audit_plan.catalogue() if entry.module in ("plugin_kind", "plugin_method"))
+    for module in (audit, audit_plan):
+        monkeypatch.setattr(module, "catalogue", lambda: others)
     ledger = written(tmp_path, 1, 2)
     with pytest.raises(BadInput, match="audit takes no input 'model'"):
         gh.audit("organism:seedling", root=tmp_path / "runs")
-    monkeypatch.setattr(audit, "EXAMINED", "ledger")  # what these methods are about
+    monkeypatch.setattr(audit_plan, "EXAMINED", "ledger")  # what these methods are about
     made = audit.examine(audit.Request("audit", {"ledger": (str(ledger),)}), root=tmp_path / "runs")
     assert {section.method: section.state for section in made.sections} == {"total": "answered", "count": "not run"}
     assert Audit.read(made.folder).judgement.verdict == "pass"
@@ -135,4 +136,4 @@ def test_inputs_that_clash_are_refused_with_both_methods(ledgers: ModuleType, mo
     total, lens = load("total"), load("lens")
     clashing = replace(lens, inputs=(replace(lens.inputs[0], flag="ledger"),))
     with pytest.raises(BadInput, match="--ledger: lens takes Subject and total Ledger under one name"):
-        audit.Methods((total, clashing), ()).inputs()
+        audit_plan.Methods((total, clashing), ()).inputs()

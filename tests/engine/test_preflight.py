@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from glasshouse.engine import preflight as checks
-from glasshouse.engine.audit import Methods, estimated_audit
+from glasshouse.engine.audit import estimated_audit
+from glasshouse.engine.audit_plan import Methods
 from glasshouse.engine.binding import Request
 from glasshouse.engine.method import load
 from glasshouse.engine.passes import Passes

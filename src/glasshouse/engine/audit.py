@@ -16,20 +16,20 @@ import datetime
 import json
 import shutil
 import time
-import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, cast, get_args
+from typing import Any, Protocol, cast
 
 from glasshouse.data.strangers import read_object, reason
+from glasshouse.engine.audit_plan import DEPTHS, EXAMINED, Methods, planned, trace
 from glasshouse.engine.binding import Request, bind_options, command, supply
-from glasshouse.engine.catalogue import Depth, VerdictRole, catalogue
+from glasshouse.engine.catalogue import Depth, catalogue
 from glasshouse.engine.files import write_whole
 from glasshouse.engine.folders import HIDDEN, placed, workplace, writing
-from glasshouse.engine.inputs import Input, refuse_unknown
+from glasshouse.engine.inputs import refuse_unknown
 from glasshouse.engine.judgement import Judgement, Section
-from glasshouse.engine.method import Method, load
+from glasshouse.engine.method import Method
 from glasshouse.engine.preflight import Estimate, checked_before, estimated
 from glasshouse.engine.provenance import identified, provenance
 from glasshouse.engine.runs import Run, key_of, run
@@ -40,12 +40,8 @@ from glasshouse.values.codec import pack, unpack
 from glasshouse.values.errors import BadInput, Unwritable
 from glasshouse.values.findings import Finding
 from glasshouse.values.surfaces import rendered
-from glasshouse.values.wording import listed
 
 SCHEMA = 2
-ROLES: tuple[VerdictRole, ...] = get_args(VerdictRole)
-"""What decides runs first."""
-DEPTHS: tuple[Depth, ...] = get_args(Depth)
 MOST: Mapping[Depth, int | None] = {"quick": 160, "standard": 640, "thorough": None}
 """Examples that are used where no limit is given."""
 SURFACES = {"report.html": "audit page", "audit.sarif": "sarif", "junit.xml": "junit", "model-card.md": "model card"}
@@ -103,51 +99,6 @@ class Audit:
         return cls(folder, facts, sections, {name: Run.read(folder / name) for name in answered})
 
 
-@dataclass(frozen=True)
-class Methods:
-    """All methods there are, those that decide first, and what they take together."""
-
-    loaded: tuple[Method[Finding], ...]
-    broken: tuple[Section, ...]
-    """Those that cannot be imported, with the error."""
-
-    @classmethod
-    def load(cls) -> "Methods":
-        loaded: list[Method[Finding]] = []
-        broken: list[Section] = []
-        for entry in catalogue():
-            try:
-                loaded.append(load(entry.name))
-            except Exception as problem:  # noqa: BLE001 - an error in another package must not cost the other findings
-                why, role = f"{type(problem).__name__}: {problem}", cast(VerdictRole, entry.role)
-                broken.append(
-                    Section(entry.name, entry.page.question, role, "internal error", why, trace=_trace(problem))
-                )
-        return cls(tuple(sorted(loaded, key=lambda method: ROLES.index(method.role))), tuple(broken))
-
-    def running(self, depth: Depth, flags: Collection[str]) -> list[Method[Finding]]:
-        """Those that an audit of this depth runs when these inputs are there."""
-        return [method for method in self.loaded if not _planned(method, depth, flags).why]
-
-    def inputs(self) -> tuple[Input, ...]:
-        """What any of them takes, by flag; only the model itself is required. Flags that clash are refused."""
-        union: dict[str, tuple[Input, str]] = {}
-        for method in self.loaded:
-            for each in method.inputs:
-                first, owner = union.setdefault(each.flag, (each, method.name))
-                if (first.kind, first.several) != (each.kind, each.several):
-                    raise BadInput(
-                        f"--{each.flag}: {method.name} takes {each.kind.name} and {owner} {first.kind.name} under one "
-                        "name; rename the parameter of one of them"
-                    )
-        ordered = sorted((each for each, _ in union.values()), key=lambda each: each.flag != EXAMINED)
-        return tuple(replace(each, required=each.flag == EXAMINED, use="") for each in ordered)
-
-
-EXAMINED = "model"
-"""The flag of the kind that an audit is about: what `glasshouse audit` takes without a flag."""
-
-
 def audit(
     model: object, *, depth: Depth = "quick", limit: int | None = None, batch_size: int | Auto | None = None,
     root: str | Path = "runs", on: str | None = None, **inputs: object,
@@ -188,7 +139,7 @@ def examine(
     supplied = supply(inputs, request, values, before=before)
     options = {"limit": request.limit, **({} if batch_size is None else {"batch_size": batch_size})}
     facts = {"schema": SCHEMA, "depth": depth, "options": options, **provenance(inputs, supplied)}
-    sections = tuple(_planned(method, depth, supplied) for method in methods.loaded)
+    sections = tuple(planned(method, depth, supplied) for method in methods.loaded)
     plan = [(section.method, method.source) for section, method in zip(sections, methods.loaded, strict=True)]
     key = key_of([facts, plan], settled=identified(inputs, supplied))
     if watch:
@@ -229,19 +180,6 @@ def chosen(options: Mapping[str, Any]) -> tuple[Depth, int | Auto | None]:
     return depth, size
 
 
-def _planned(method: Method[Finding], depth: Depth, supplied: Collection[str]) -> Section:
-    """Whether it can run; if not, why."""
-    missing = [f"--{each.flag}" for each in method.inputs if each.required and each.flag not in supplied]
-    why = ""
-    if method.needs == "endpoint":
-        why = "needs a model behind an endpoint"
-    elif DEPTHS.index(method.depth) > DEPTHS.index(depth):
-        why = f"runs from --depth {method.depth}"
-    elif missing:
-        why = f"needs {listed(missing)}"
-    return Section(method.name, method.page.question, method.role, "not run" if why else "answered", why)
-
-
 @dataclass(frozen=True)
 class _Asker:
     """Runs one method after the other on the same inputs."""
@@ -279,16 +217,10 @@ class _Asker:
         except Exception as problem:  # noqa: BLE001 - one method's error must not cost the other sections
             line = (str(problem).splitlines() or [""])[0]
             why = f"{type(problem).__name__}: {line}"
-            section = replace(section, state="internal error", why=why, seconds=_since(clock), trace=_trace(problem))
+            section = replace(section, state="internal error", why=why, seconds=_since(clock), trace=trace(problem))
         if self.watch:
             self.watch.ended(section, record.finding if record else None)
         return section, record
-
-
-def _trace(problem: Exception) -> str:
-    """Where it happened, without the folders of whoever audited."""
-    frames = traceback.extract_tb(problem.__traceback__)
-    return "\n".join(f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}: {frame.line}" for frame in frames)
 
 
 def _since(clock: float) -> float:

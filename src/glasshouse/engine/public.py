@@ -7,8 +7,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from glasshouse.engine.audit import EXAMINED, Audit, Methods
+from glasshouse.engine.audit import Audit
 from glasshouse.engine.audit import audit as plain_audit
+from glasshouse.engine.audit_plan import EXAMINED, Methods
 from glasshouse.values.errors import BadInput
 
 

@@ -21,7 +21,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from glasshouse.data.columns import resolved, split
-from glasshouse.engine.audit import EXAMINED, examine
+from glasshouse.engine.audit import examine
+from glasshouse.engine.audit_plan import EXAMINED
 from glasshouse.engine.binding import Request, as_tree
 from glasshouse.engine.folders import placed, workplace, writing
 from glasshouse.engine.index import SCREEN
