@@ -11,12 +11,15 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from glasshouse.data.examples import Example, Examples
+from glasshouse.model import identity
 from glasshouse.model.identity import weight_hash
 from glasshouse.model.opening import open_anatomy, open_subject, reopen
 from glasshouse.model.patches import patched
 from glasshouse.model.subject import Subject
+from glasshouse.model.taps import record
 from glasshouse.values.deltas import Patch, Whole
 from glasshouse.values.errors import BadInput
+from glasshouse.values.sites import language, vision
 
 from .conftest import KINDS, READS, SEES, examples_for, noise, slow_but
 
@@ -79,7 +82,7 @@ def test_history_and_system_turns_reach_the_prompt(opened):
         ("vit", lambda s: s.logits([Example("", (noise(0),))]), "no language model"),
         ("llava", lambda s: s.score([Example("a", (noise(0),))]), "needs an answer"),
         ("llava", lambda s: s.encode([]), "no examples"),
-        ("llava", lambda s: s.encode([Example("a", (noise(0),)), Example("b")]), "with and without images"),
+        ("mllama", lambda s: s.encode([Example("a", (noise(0),)), Example("b")]), "with and without images"),
     ],
 )
 def test_what_a_model_cannot_be_asked_is_said(opened, family: str, call, fix: str):
@@ -385,6 +388,23 @@ def test_settings_changed_by_hand_are_hashed_again(folder):
     assert after.config != before.config
 
 
+def test_the_identity_reads_nothing_twice_while_nothing_changes(opened, monkeypatch: pytest.MonkeyPatch):
+    subject: Subject = opened("llama")
+    before = subject.identity
+
+    def read(*arguments: object) -> str:
+        raise AssertionError("hashed again")
+
+    for name in ("weight_hash", "weight_checksum", "config_text"):
+        monkeypatch.setattr(identity, name, read)
+    assert subject.identity == before
+    subject.model.config.rms_norm_eps *= 2
+    with pytest.raises(AssertionError, match="hashed again"):
+        subject.identity  # noqa: B018
+    subject.model.config.rms_norm_eps /= 2
+    assert subject.identity == before
+
+
 def test_generation_settings_are_part_of_the_identity(folder):
     place = folder("llama")
     plain = open_subject(place)
@@ -398,8 +418,31 @@ def test_generation_settings_are_part_of_the_identity(folder):
     assert other.identity.weights == plain.identity.weights
 
 
-def test_a_mixed_batch_is_refused_with_advice_that_can_be_followed(opened):
-    subject = opened("llava")
+MIXED = ("llava", "llava_next", "qwen3_vl", "idefics3", "gemma3")
+"""Families that differ in what of a batch counts rows, and what images."""
+
+
+@pytest.mark.parametrize("family", slow_but(("llava", "qwen3_vl", "idefics3"), MIXED))
+def test_examples_with_and_without_images_share_a_batch(opened, family: str):
+    subject = opened(family)
+    shown = examples_for(subject, 4, answers=True)
+    mixed = Examples(replace(example, images=example.images * (number % 3)) for number, example in enumerate(shown))
+    assert [len(example.images) for example in mixed] == [0, 1, 2, 0]
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    for ask in (subject.logits, subject.score):
+        torch.testing.assert_close(ask(mixed), torch.cat([ask([example]) for example in mixed]), **close)
+    asked = [replace(example, answer=None) for example in mixed]
+    together = subject.generate(asked, max_new_tokens=4)
+    assert together == [subject.generate([example], max_new_tokens=4)[0] for example in asked]
+    recorded = record(subject, [language.residual[1] @ "last", vision.residual[0]], mixed)
+    text, image = recorded
+    alone = [record(subject, text, mixed[i : i + 1]) for i in range(len(mixed))]
+    torch.testing.assert_close(recorded[text], torch.cat([each[text] for each in alone]), **close)
+    assert recorded.examples(image).unique().tolist() == [1, 2]
+
+
+def test_a_family_that_shows_images_beside_the_prompt_takes_mixed_examples_one_by_one(opened):
+    subject = opened("mllama")
     mixed = [replace(examples_for(subject, 1, answers=True)[0], images=images) for images in ((), (noise(1),))]
     for ask in (subject.logits, subject.score):
         with pytest.raises(BadInput, match=r"batch_size=1"):

@@ -215,3 +215,15 @@ class TestAmong:
     def test_of_four_refused(self, text, told):
         with pytest.raises(BadInput, match=told):
             Pick.parse(text).among(4, "layer")
+
+
+def test_a_site_that_is_built_directly_takes_numbers_ranges_and_text():
+    assert Site("language", "residual", 1) == language.residual[1]
+    assert Site("language", "heads", [1, 4], slice(0, 2), "last") == language.heads[[1, 4], 0:2] @ "last"
+    assert str(Site("language", "residual", slice(None))) == "language.residual"
+
+
+@pytest.mark.parametrize("layers", ["1", 1.5, [1, "2"], {1}])
+def test_a_site_refuses_what_names_no_layer(layers):
+    with pytest.raises(BadInput, match=r"names no numbers; give a number, a list or a range, such as 3, \[1, 4\]"):
+        Site("language", "residual", layers)

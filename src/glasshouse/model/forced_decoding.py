@@ -141,11 +141,11 @@ class ForcedDecoding:
     def _by_batch(self, image_tokens: Tensor | None) -> Iterator[Tensor]:
         """The image tokens of each batch. Images that can share a batch have equally many tokens."""
         if image_tokens is not None:
-            examples = sum(len(batch.checks) for batch in self.batches)
-            if len(image_tokens) % examples:
-                raise BadInput(f"{len(image_tokens)} image tokens for {examples} examples: give images of one size")
-            each = len(image_tokens) // examples
-            yield from image_tokens.split([len(batch.checks) * each for batch in self.batches])
+            counts = [sum(batch.encoded.layout.images) for batch in self.batches]
+            if not any(counts) or len(image_tokens) % sum(counts):
+                raise BadInput(f"{len(image_tokens)} image tokens for {sum(counts)} images: give images of one size")
+            each = len(image_tokens) // sum(counts)
+            yield from image_tokens.split([count * each for count in counts])
 
 
 def _logits(subject: Subject, batch: Batch, image_tokens: Float[Tensor, "tokens width"] | None) -> Tensor:

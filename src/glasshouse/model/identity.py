@@ -3,17 +3,21 @@
 The same checkpoint has the same hashes wherever it lies and however it is split into files.
 """
 
+import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedConfig
 
+from glasshouse.model.sharing import Marks, marks
 from glasshouse.values.codec import tensor_bytes
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,29 @@ def weight_checksum(model: nn.Module, own: Mapping[int, Tensor] | None = None) -
     return hashlib.sha256(repr(sums).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class WeightHashes:
+    """What was hashed when the weights were last read, and where they lay then."""
+
+    marks: Marks
+    checksum: str
+    weights: str
+    processor: str
+    parameters: int
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, own: Mapping[int, Tensor], processor: Callable[[], str], last: "WeightHashes | None"
+    ) -> "WeightHashes":
+        """The last hashes where no weight was replaced or written to since, else new ones."""
+        weights = [value for value in model.state_dict(keep_vars=True).values() if isinstance(value, Tensor)]
+        now = marks(own.get(id(weight), weight) for weight in weights)
+        if last is not None and last.marks == now:
+            return last
+        count = sum(parameter.numel() for parameter in model.parameters())
+        return cls(now, weight_checksum(model, own), weight_hash(model, own), processor(), count)
+
+
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _BESIDE = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype")
 """Entries of a configuration that say where it lay, who wrote it, in which class and how weights are stored: the
@@ -99,8 +126,25 @@ def generation_hash(settings: GenerationConfig | None) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+class SettingsHash(Generic[S]):
+    """The hash of an object that holds settings. Settings that equal those of the last call are not hashed again."""
+
+    def __init__(self, compute: Callable[[S], str]) -> None:
+        self._compute = compute
+        self._last: tuple[S, str] | None = None
+
+    def __call__(self, settings: S) -> str:
+        if self._last is None or _entries(self._last[0]) != _entries(settings):
+            self._last = copy.deepcopy(settings), self._compute(settings)
+        return self._last[1]
+
+
+def _entries(settings: object) -> object:
+    return type(settings), getattr(settings, "__dict__", None)
+
+
 def _essential(tree: Any) -> Any:
     if isinstance(tree, dict):
         entries = cast(dict[str, Any], tree)
         return {name: _essential(value) for name, value in entries.items() if name not in _BESIDE}
-    return [_essential(one) for one in cast(list[Any], tree)] if isinstance(tree, list) else tree
+    return [_essential(entry) for entry in cast(list[Any], tree)] if isinstance(tree, list) else tree

@@ -86,6 +86,8 @@ def _labelled(
     ids: Int[Tensor, " tokens"], image: Bool[Tensor, " tokens"], layout: PromptLayout, shapes: ImageInputs, row: int
 ) -> Iterator[list[Tile]]:
     """The tiles of each image of one row, from the labels before each run of image tokens."""
+    if not layout.images[row]:
+        return
     runs = _runs(image)
     tiles = shapes.pixels[1] if shapes.used is None else shapes.used[row]
     if len(runs) != tiles:

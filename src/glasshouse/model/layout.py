@@ -56,7 +56,7 @@ class PromptLayout:
     images: tuple[int, ...]
     """How many images each row has."""
     alike: bool
-    """All rows have equally many images, and all images the same size."""
+    """All rows with images have equally many, and all images the same size."""
     examples: tuple[str, ...] = ()
     """The id of each row's example."""
     image_inputs: ImageInputs | None = None

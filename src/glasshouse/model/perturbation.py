@@ -159,7 +159,8 @@ def pixel_batches(subject: Subject, examples: Sequence[Example], batch_size: int
     """The examples with their answers, encoded. Their pixel values must have one shape, to be changed alike."""
     parts = portions(len(examples), batch_size, subject.model.device)
     batches = [subject.encode(examples[part], answers=True) for part in parts]
-    if not all(isinstance(encoded.inputs.get("pixel_values"), Tensor) for encoded in batches):
+    shown = all(all(encoded.layout.images) for encoded in batches)
+    if not shown or not all(isinstance(encoded.inputs.get("pixel_values"), Tensor) for encoded in batches):
         raise BadInput(f"{subject.name}: these examples give no pixel values; every example needs an image")
     if len({encoded.inputs["pixel_values"].shape[1:] for encoded in batches}) > 1:
         raise BadInput(

@@ -10,7 +10,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import zip_longest
@@ -24,12 +24,14 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from glasshouse.data.examples import Example
+from glasshouse.data.images import StoredImage
 from glasshouse.data.strangers import strangers_files, within
 from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.configs import start_token
 from glasshouse.model.image_bounds import bounded
 from glasshouse.model.image_bounds import within as within_bound
 from glasshouse.model.layout import ImageInputs, PromptLayout
+from glasshouse.model.padding import beside, joined, with_answers
 from glasshouse.values.errors import BadInput
 
 BLANK = 64
@@ -111,11 +113,11 @@ class Prompts:
         with strangers_files(span, "the processor refuses them", "change them, or compare its files with the original"):
             tensors, tails = self._tensors(examples, images, answers=answers)
         sizes = {image.size for row in images for image in row}
-        alike = len(sizes) <= 1 and len({len(row) for row in images}) == 1
+        blank_images = any(images) and not all(images) and bool(self._per_row)
         layout = PromptLayout(
             answers=torch.tensor([len(tail) for tail in tails]),
             images=tuple(map(len, images)),
-            alike=alike,
+            alike=len(sizes) <= 1 and len({len(row) for row in images if row}) <= 1 and not blank_images,
             examples=tuple(example.id for example in examples),
             image_inputs=ImageInputs.of(tensors),
             tokenizer=self.tokenizer,
@@ -126,7 +128,7 @@ class Prompts:
                 f"example {examples[0].id}: {tensors['input_ids'].shape[1]} tokens, the model was made for {longest}"
             )
         if any(tails):
-            tensors = self._with_answers(tensors, tails)
+            tensors = with_answers(tensors, tails, self.pad_token or 0, self.anatomy.answer_token_type)
         if getattr(self.config, "is_encoder_decoder", False):
             tensors["decoder_input_ids"] = torch.full((len(examples), 1), start_token(self.config))
         return Encoded(tensors, layout)
@@ -137,14 +139,10 @@ class Prompts:
         """What the processor gives the model for the prompts, and by example the ids of its answer."""
         tails: list[list[int]] = [[] for _ in examples]
         if self.tokenizer is None:
-            inputs = self.processor(images=[image for row in images for image in row], return_tensors="pt")
-        else:
-            texts = [self._prompt(example) for example in examples]
-            inputs = self._process(texts, images)
-            tails = self._tails(examples, texts) if answers else tails
-        # With the labels that some processors add, a model would also compute a loss.
-        tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
-        return tensors, tails
+            flat = [image for row in images for image in row]
+            return _tensors_of(self.processor(images=flat, return_tensors="pt")), tails
+        texts = [self._prompt(example) for example in examples]
+        return self._process(texts, images), self._tails(examples, texts) if answers else tails
 
     def _check(self, examples: Sequence[Example], images: Sequence[Sequence[Image]]) -> None:
         """Refuse examples with images for a model that does not see, and without for a model that only sees."""
@@ -245,52 +243,52 @@ class Prompts:
         )
         return [_added(prompt, whole) for prompt, whole in zip(before, after, strict=True)]
 
-    def _with_answers(self, inputs: dict[str, Tensor], tails: list[list[int]]) -> dict[str, Tensor]:
-        """Put each row's answer behind its prompt, and padding in front so that all rows end together."""
-        rows, tokens = inputs["input_ids"].shape
-        longest = max(map(len, tails))
-        grown = dict(inputs)
-        for name, old in inputs.items():
-            if old.ndim < 2 or old.shape[:2] != (rows, tokens) or name.startswith("pixel"):
-                continue
-            new = old.new_zeros(rows, tokens + longest, *old.shape[2:])
-            for row, tail in enumerate(tails):
-                start = longest - len(tail)
-                new[row, :start] = (self.pad_token or 0) if name == "input_ids" else 0
-                new[row, start : start + tokens] = old[row]
-                new[row, start + tokens :] = self._answer_value(name, old[row], tail)
-            grown[name] = new
-        return grown
+    def _process(self, texts: list[str], images: list[list[Image]]) -> dict[str, Tensor]:
+        """The processor's tensors. No processor takes prompts with and without images at once."""
+        shown = [bool(row) for row in images]
+        if self.processor is self.tokenizer or all(shown) or not any(shown):
+            return self._processed(texts, images)
+        by_kind = [[row for row in zip(texts, images, strict=True) if bool(row[1]) == kind] for kind in (True, False)]
+        seen, unseen = (self._processed([text for text, _ in rows], [own for _, own in rows]) for rows in by_kind)
+        token = self.anatomy.image_token
+        if token is None or not bool((seen["input_ids"] == token).any(1).all()) or beside(seen):
+            raise BadInput(
+                f"{self.anatomy.family} shows its image beside the prompt and not in it, so a batch cannot hold "
+                "examples with and without images; show them one by one (--batch-size 1, batch_size=1)"
+            )
+        return joined(seen, unseen, shown, self.pad_token or 0, self._per_row)
 
-    def _answer_value(self, name: str, old: Tensor, tail: list[int]) -> Tensor | int:
-        """What an input that is aligned with tokens holds for the answer's."""
-        match name:
-            case "input_ids":
-                return torch.tensor(tail, dtype=old.dtype)
-            case "attention_mask":
-                return 1
-            case "token_type_ids":
-                return self.anatomy.answer_token_type
-            case _:  # a number per token marks images; more numbers select the images that a token sees
-                return 0 if old.ndim == 1 else old[-1:].expand(len(tail), *old.shape[1:])
+    @cached_property
+    def _per_row(self) -> frozenset[str]:
+        """Inputs of images with an entry for each prompt, and not for each image: two prompts of two images tell."""
+        if not self._several_images:
+            return frozenset()
+        blank = new_image("RGB", (BLANK, BLANK))
+        text = self._prompt(Example("a", (StoredImage.png(blank),) * 2))
+        inputs = self._processed([text, text], [[blank, blank], [blank, blank]])
+        return frozenset(name for name, value in inputs.items() if len(value) == 2)
 
-    def _process(self, texts: list[str], images: list[list[Image]]) -> Any:
+    def _processed(self, texts: list[str], images: list[list[Image]]) -> dict[str, Tensor]:
         arguments: dict[str, Any] = {"text": texts, "return_tensors": "pt", "padding": True, "padding_side": "left"}
         if self.processor is not self.tokenizer and any(images):
-            if not all(images):
-                raise BadInput("a batch mixes examples with and without images; show them apart (batch_size=1)")
             arguments["images"] = images
         if getattr(self.processor, "chat_template", None) is not None:
             arguments["add_special_tokens"] = False  # the template has written them
         if "mm_token_type_ids" in getattr(self.processor, "model_input_names", ()):
             arguments["return_mm_token_type_ids"] = True  # some processors state them and leave them out
         try:
-            return self.processor(**arguments)
+            inputs = self.processor(**arguments)
         except ValueError as problem:
             # Most processors take a list of images for each prompt, some only one image for each.
             if "ested images" not in str(problem) or any(len(row) != 1 for row in images):
                 raise
-            return self.processor(**arguments | {"images": [row[0] for row in images]})
+            inputs = self.processor(**arguments | {"images": [row[0] for row in images]})
+        return _tensors_of(inputs)
+
+
+def _tensors_of(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What the model takes. With the labels that some processors add, it would also compute a loss."""
+    return {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
 
 
 def _parts(*pieces: str | None) -> list[dict[str, str]]:

@@ -177,10 +177,8 @@ class Pass:
         if isinstance(grid, Tensor) and len(grid) == sum(images):
             patches = grid.cpu().prod(1)
             each = patches * tokens // int(patches.sum())
-        elif len(shape) >= 3 and shape[0] == sum(images):
+        elif (len(shape) >= 3 and shape[0] == sum(images)) or (alike and sum(images) and tokens % sum(images) == 0):
             each = torch.full((sum(images),), tokens // sum(images))
-        elif alike and tokens % self.rows == 0:
-            return torch.arange(self.rows).repeat_interleave(tokens // self.rows)
         else:
             raise BadInput(
                 "cannot tell which example each image token belongs to; show one example at a time (batch_size=1)"

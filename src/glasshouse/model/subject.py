@@ -26,10 +26,17 @@ from glasshouse.model.anatomy import Anatomy
 from glasshouse.model.batching import portions, shrinking
 from glasshouse.model.certificate import Certificate
 from glasshouse.model.finder import find_anatomy, unwrapped
-from glasshouse.model.identity import UNHASHED, Identity, config_hash, generation_hash, weight_checksum, weight_hash
+from glasshouse.model.identity import (
+    UNHASHED,
+    Identity,
+    SettingsHash,
+    WeightHashes,
+    config_hash,
+    generation_hash,
+    weight_checksum,
+)
 from glasshouse.model.layout import laid_out
 from glasshouse.model.prompts import Encoded, Prompts
-from glasshouse.model.sharing import Marks
 from glasshouse.values.errors import BadInput
 
 GREEDY: dict[str, Any] = {
@@ -92,8 +99,9 @@ class Subject:
         """Digests of the plans and patches in force now. A run records them."""
         self.own_weights: dict[int, Tensor] = {}
         """By identity of the parameter, the model's own tensors while a patch has put others in their place."""
-        self._hashed: tuple[Marks, str, str, str] | None = None
-        """Marks and checksum of the weights, and the hashes of weights and processor that go with them."""
+        self._hashed: WeightHashes | None = None
+        """What was read off the weights when they were last hashed."""
+        self._config_hash, self._generation_hash = SettingsHash(config_hash), SettingsHash(generation_hash)
 
     @contextmanager
     def changed_by(self, digest: str) -> Iterator[None]:
@@ -121,26 +129,16 @@ class Subject:
     def identity(self) -> Identity:
         """Who this model is, with no change in force. Hashes every weight, again only when one was replaced or written
         to by hand; writes that leave no mark (`tensor.data`, numpy) are noticed by `recheck`."""
-        weights = self.model.state_dict(keep_vars=True).values()
-        now = tuple(
-            (self.own_weights.get(id(weight), weight).data_ptr(), weight._version)
-            for weight in weights
-            if isinstance(weight, Tensor)
-        )
-        if self._hashed is None or self._hashed[0] != now:
-            checksum = weight_checksum(self.model, self.own_weights)
-            self._hashed = now, checksum, weight_hash(self.model, self.own_weights), self.prompts.digest()
-        _, _, weights, processor = self._hashed
-        parameters = list(self.model.parameters())
+        self._hashed = WeightHashes.of(self.model, self.own_weights, self.prompts.digest, self._hashed)
         return Identity(
             name=self.name,
             family=self.anatomy.family,
             architecture=type(unwrapped(self.model)).__name__,
-            weights=weights,
-            config=config_hash(unwrapped(self.model).config),
-            processor=processor,
-            generation=generation_hash(getattr(unwrapped(self.model), "generation_config", None)),
-            parameters=sum(parameter.numel() for parameter in parameters),
+            weights=self._hashed.weights,
+            config=self._config_hash(unwrapped(self.model).config),
+            processor=self._hashed.processor,
+            generation=self._generation_hash(getattr(unwrapped(self.model), "generation_config", None)),
+            parameters=self._hashed.parameters,
             dtype=str(self.model.dtype).removeprefix("torch."),
             revision=self.revision,
             max_pixels=self.max_pixels,
@@ -150,7 +148,7 @@ class Subject:
     def recheck(self) -> None:
         """Read every weight once, so that `identity` also notices what was written without leaving a mark. Runs do so
         before they record whom they examined."""
-        if self._hashed is not None and self._hashed[1] != weight_checksum(self.model, self.own_weights):
+        if self._hashed is not None and self._hashed.checksum != weight_checksum(self.model, self.own_weights):
             self._hashed = None
 
     @property

@@ -1,6 +1,8 @@
 """Which numbers out of several? Layers, heads, neurons or token positions: `3`, `-1`, `1+4+9`, `0:12`, `:`."""
 
 from dataclasses import dataclass
+from operator import index as as_integer
+from typing import Any
 
 from glasshouse.values.errors import BadInput
 
@@ -26,9 +28,7 @@ class Pick:
         elif isinstance(index, slice):
             pick = cls(start=index.start, stop=index.stop, step=index.step)
         else:
-            pick = cls(members=(index,) if isinstance(index, int) else tuple(index))
-            if not pick.members:
-                raise BadInput("[]: an empty list of numbers; name at least one, for example [0] or [1+4]")
+            pick = cls(members=_numbers(index))
         return None if pick == cls() else pick
 
     @classmethod
@@ -59,6 +59,19 @@ class Pick:
         if not chosen:
             raise BadInput(f"{what} {self}: this range is empty, there are {count} (0-{count - 1})")
         return chosen
+
+
+def _numbers(index: Any) -> tuple[int, ...]:
+    """One number or several, whoever wrote them: a parameter of this type is only a promise."""
+    try:
+        members = tuple(map(as_integer, index if isinstance(index, list | tuple) else (index,)))
+    except TypeError:
+        raise BadInput(
+            f"{index!r} names no numbers; give a number, a list or a range, such as 3, [1, 4] or slice(0, 12)"
+        ) from None
+    if not members:
+        raise BadInput("[]: an empty list of numbers; name at least one, for example [0] or [1+4]")
+    return members
 
 
 Index = int | slice | list[int] | tuple[int, ...] | Pick | None

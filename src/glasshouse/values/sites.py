@@ -41,11 +41,16 @@ class Site:
     part: Part
     kind: str
     layers: Pick | None = None
+    """Which layers; None for all. A number, a list or a slice becomes a Pick."""
     units: Pick | None = None
     span: Tokens = ALL
 
     def __post_init__(self) -> None:
+        """Numbers, ranges and text become addresses, so that `Site("language", "residual", 1)` is a site too."""
         _check_names(self.part, self.kind)
+        object.__setattr__(self, "layers", Pick.of(self.layers))
+        object.__setattr__(self, "units", Pick.of(self.units))
+        object.__setattr__(self, "span", as_tokens(self.span))
         if self.layers is not None and self.kind not in IN_BLOCKS:
             raise BadInput(f"{self}: {self.part}.{self.kind} exists once, so it takes no layer")
         if self.units is not None and self.kind not in WITH_UNITS:
