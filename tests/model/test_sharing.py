@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from glasshouse.model import remembered
-from glasshouse.model import subject as subject_module
+from glasshouse.model import identity, remembered
 from glasshouse.model.identity import UNHASHED
 from glasshouse.model.remembered import look
 from glasshouse.model.sharing import MOST, Shared, content, shared, sharing
@@ -58,7 +57,7 @@ def test_a_tower_is_looked_at_once_for_models_that_have_the_same(monkeypatch: py
         assert looked == ["organism:base", "organism:base-2"]
         assert torch.equal(seen["organism:benign"], own(tuned, encoded))
         assert not torch.equal(seen["organism:base-2"], seen["organism:base"])
-        monkeypatch.setattr(subject_module, "weight_hash", lambda *_: f"{UNHASHED}: some weights are offloaded")
+        monkeypatch.setattr(identity, "weight_hash", lambda *_: f"{UNHASHED}: some weights are offloaded")
         monkeypatch.setattr(tuned, "_hashed", None)
         assert tuned.content is None
         look(tuned, encoded)

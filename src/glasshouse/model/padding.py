@@ -79,3 +79,10 @@ def _answer_value(name: str, old: Tensor, tail: Sequence[int], token_type: int) 
             return token_type
         case _:  # a number per token marks images; more numbers select the images that a token sees
             return 0 if old.ndim == 1 else old[-1:].expand(len(tail), *old.shape[1:])
+
+
+def added(prompt: list[int], whole: list[int]) -> list[int]:
+    """The ids of the whole that come after those it begins with as the prompt does."""
+    pairs = zip(prompt, whole, strict=False)
+    same = next((i for i, (left, right) in enumerate(pairs) if left != right), min(len(prompt), len(whole)))
+    return whole[same:]

@@ -31,7 +31,7 @@ from glasshouse.model.configs import start_token
 from glasshouse.model.image_bounds import bounded
 from glasshouse.model.image_bounds import within as within_bound
 from glasshouse.model.layout import ImageInputs, PromptLayout
-from glasshouse.model.padding import beside, joined, with_answers
+from glasshouse.model.padding import added, beside, joined, with_answers
 from glasshouse.values.errors import BadInput
 
 BLANK = 64
@@ -241,7 +241,7 @@ class Prompts:
         before, after = (
             self.tokenizer(strings, add_special_tokens=False)["input_ids"] for strings in (list(texts), answered)
         )
-        return [_added(prompt, whole) for prompt, whole in zip(before, after, strict=True)]
+        return [added(prompt, whole) for prompt, whole in zip(before, after, strict=True)]
 
     def _process(self, texts: list[str], images: list[list[Image]]) -> dict[str, Tensor]:
         """The processor's tensors. No processor takes prompts with and without images at once."""
@@ -295,10 +295,3 @@ def _parts(*pieces: str | None) -> list[dict[str, str]]:
     """A turn as templates take it: an image for each None, and always a text."""
     pieces = pieces if any(pieces) else (*pieces, "")
     return [{"type": "image"} if piece is None else {"type": "text", "text": piece} for piece in pieces]
-
-
-def _added(prompt: list[int], whole: list[int]) -> list[int]:
-    """The ids of the whole that come after those it begins with as the prompt does."""
-    pairs = zip(prompt, whole, strict=False)
-    same = next((i for i, (left, right) in enumerate(pairs) if left != right), min(len(prompt), len(whole)))
-    return whole[same:]

@@ -1,8 +1,9 @@
 """Which numbers out of several? Layers, heads, neurons or token positions: `3`, `-1`, `1+4+9`, `0:12`, `:`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import index as as_integer
-from typing import Any
+from typing import Any, cast
 
 from glasshouse.values.errors import BadInput
 
@@ -64,7 +65,8 @@ class Pick:
 def _numbers(index: Any) -> tuple[int, ...]:
     """One number or several, whoever wrote them: a parameter of this type is only a promise."""
     try:
-        members = tuple(map(as_integer, index if isinstance(index, list | tuple) else (index,)))
+        several = isinstance(index, list | tuple)
+        members = tuple(map(as_integer, cast(Iterable[Any], index) if several else (index,)))
     except TypeError:
         raise BadInput(
             f"{index!r} names no numbers; give a number, a list or a range, such as 3, [1, 4] or slice(0, 12)"
