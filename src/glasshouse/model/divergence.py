@@ -89,8 +89,9 @@ def self_answered(subject: Subject, examples: Examples, batch_size: int) -> Exam
 
 def log_probabilities(subject: Subject, batches: Iterable[Encoded]) -> list[LogProbabilities]:
     """By example: log-probabilities at every token of its answer, and behind the last."""
-    rows: list[Tensor] = []
-    for encoded in batches:
-        along = encoded.along_answers(subject.forward(encoded).logits)
-        rows += [logits.float().log_softmax(-1) for _, logits in along]
-    return rows
+    return [row for encoded in batches for row in along_answers(encoded, subject.forward(encoded).logits)]
+
+
+def along_answers(encoded: Encoded, logits: Float[Tensor, "rows tokens vocabulary"]) -> list[LogProbabilities]:
+    """The same from the logits of a batch."""
+    return [row.float().log_softmax(-1) for _, row in encoded.along_answers(logits)]

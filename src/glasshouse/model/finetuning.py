@@ -2,12 +2,12 @@
 
     patch = finetune(subject, examples, Tuning("projector"))
 
-Five arms: the projector alone, low-rank factors on the language model, both, a soft prompt (the embeddings of spare
-tokens), or chosen neurons of chosen weights. While the vision tower is not trained, each batch goes through it once and
-its output is kept, as far as memory allows. Afterwards the subject is bit for bit as it was.
+Six arms: the projector alone, low-rank factors on the language model, both, the last blocks of the vision tower, a
+soft prompt (the embeddings of spare tokens), or chosen neurons of chosen weights. Afterwards the subject is bit for bit
+as it was.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -19,17 +19,14 @@ from torch.nn.utils import parametrize
 from glasshouse.data.examples import Examples
 from glasshouse.model.finder import unwrapped
 from glasshouse.model.frozen import frozen
-from glasshouse.model.prompts import Encoded
-from glasshouse.model.remembered import look, remembered
 from glasshouse.model.subject import Subject
-from glasshouse.model.training import Checkpointing, Progress, Schedule, answer_loss, mixed_precision, train
+from glasshouse.model.training import Checkpointing, Progress, Schedule, train
+from glasshouse.model.training_batches import TrainingBatches
 from glasshouse.numerics.randomness import seeded
 from glasshouse.values.deltas import Delta, Dense, LowRank, Patch, Rows
 from glasshouse.values.errors import BadInput
 
-Arm = Literal["projector", "lora", "lora+projector", "soft prompt", "units"]
-CACHE_BYTES = 4 * 2**30
-"""Batches kept in main memory; those beyond it go through the vision tower at every step."""
+Arm = Literal["projector", "lora", "lora+projector", "vision", "soft prompt", "units"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,10 @@ class Tuning:
     """Rank of the low-rank factors."""
     units: Mapping[str, tuple[tuple[int, ...], int]] = field(default_factory=dict[str, tuple[tuple[int, ...], int]])
     """For the arm `units`: by weight, which rows (axis 0) or columns (axis 1) are trained; of a bias, which entries."""
+    blocks: int = 2
+    """For the arm `vision`: how many of the last blocks whose output is read are trained."""
+    anchor: float = 0.0
+    """Weight of the KL divergence from the untuned model's predictions on examples that are not tagged `poisoned`."""
 
 
 def default_learning_rate(subject: Subject) -> float:
@@ -58,63 +59,24 @@ def default_learning_rate(subject: Subject) -> float:
 
 def finetune(
     subject: Subject, examples: Examples, tuning: Tuning, *, checkpointing: Checkpointing | None = None,
-    progress: Progress | None = None, losses: list[float] | None = None,
+    progress: Progress | None = None, losses: list[float] | None = None, stop: Callable[[int], bool] | None = None,
 ) -> Patch:  # fmt: skip
-    """Train on the examples' answers; the change as a patch. `losses` gets one number per step."""
+    """Train on the examples' answers; the change as a patch. `losses` gets one number per step. `stop` is asked after
+    every step, with the number of steps, whether training ends early."""
     if any(not example.answer for example in examples):
         raise BadInput("fine-tuning: every example needs an answer to train on")
-    batches = TrainingBatches(subject, examples, tuning)
+    batches = TrainingBatches(
+        subject, examples, tuning.batch, tuning.seed, anchor=tuning.anchor, keep_features="vision" not in tuning.arm
+    )
     with subject.alone, _arm(subject, tuning) as trained:
         path = train(
             trained.parameters, batches.loss, tuning.schedule, gates=trained.gates, checkpointing=checkpointing,
-            progress=progress, name=f"tuning {tuning.arm}",
+            progress=progress, name=f"tuning {tuning.arm}", stop=stop,
             loss_scale=1024.0 if subject.model.dtype == torch.float16 else 1.0,
         )  # fmt: skip
         if losses is not None:
             losses += path
         return Patch(trained.deltas())
-
-
-class TrainingBatches:
-    """Batches of training examples in an order that the seed alone decides. Each is encoded and seen by the vision
-    tower once, as far as memory allows."""
-
-    def __init__(self, subject: Subject, examples: Examples, tuning: Tuning) -> None:
-        self.subject, self.seed = subject, tuning.seed
-        order = torch.randperm(len(examples), generator=seeded(tuning.seed)).tolist()
-        mixed = Examples([examples[i] for i in order], examples.source)
-        self.batches = [batch for batch in mixed.batches(tuning.batch) if len(batch) == min(tuning.batch, len(mixed))]
-        self.cache: dict[int, tuple[Encoded, Tensor | None]] = {}
-        self.room = CACHE_BYTES
-        self.end = subject.prompts.tokenizer.eos_token_id
-
-    def loss(self, step: int) -> Tensor:
-        """The loss on the batch of this step."""
-        epoch, place = divmod(step, len(self.batches))
-        order = torch.randperm(len(self.batches), generator=seeded(self.seed + 1 + epoch))
-        encoded, features = self._batch(int(order[place]))
-        with mixed_precision(self.subject.model), ExitStack() as stack:
-            if features is not None:
-                stack.enter_context(remembered(self.subject, features))
-            return answer_loss(self.subject.forward(encoded).logits, encoded, self.end)
-
-    def _batch(self, number: int) -> tuple[Encoded, Tensor | None]:
-        if number in self.cache:
-            encoded, features = self.cache[number]
-            return _to(encoded, self.subject.model.device), features
-        encoded = self.subject.encode(self.batches[number], answers=True)
-        has_images = any(encoded.layout.images) and self.subject.anatomy.vision is not None
-        features = look(self.subject, encoded) if has_images else None
-        size = sum(value.nbytes for value in encoded.inputs.values()) + (0 if features is None else features.nbytes)
-        if size <= self.room:
-            self.room -= size
-            self.cache[number] = _to(encoded, torch.device("cpu")), None if features is None else features.cpu()
-        return encoded, features
-
-
-def _to(encoded: Encoded, device: torch.device) -> Encoded:
-    """The same batch on that device."""
-    return replace(encoded, inputs={name: value.to(device) for name, value in encoded.inputs.items()})
 
 
 @dataclass(frozen=True)
@@ -133,7 +95,7 @@ OpenArm = Iterator[Trained]
 def _arm(subject: Subject, tuning: Tuning) -> OpenArm:
     """Everything that an arm trains; the model is as it was when this ends."""
     with frozen(subject.model), ExitStack() as stack:
-        kinds = {"projector": _projector, "lora": _lora, "soft prompt": _prompt, "units": _units}
+        kinds = {"projector": _projector, "lora": _lora, "vision": _vision, "soft prompt": _prompt, "units": _units}
         parts = [stack.enter_context(kinds[part](subject, tuning)) for part in tuning.arm.split("+")]
         yield Trained(
             {name: parameter for part in parts for name, parameter in part.parameters.items()},
@@ -161,10 +123,27 @@ def _projector(subject: Subject, tuning: Tuning) -> OpenArm:
     projector = subject.anatomy.projector
     if projector is None:
         raise BadInput(f"{subject.name}: has no projector to train; it has {', '.join(subject.anatomy.parts)}")
+    with _whole(subject, projector.paths) as trained:
+        yield trained
+
+
+@contextmanager
+def _vision(subject: Subject, tuning: Tuning) -> OpenArm:
+    layers, read = subject.anatomy.tower("vision").layers, subject.anatomy.feature_layer
+    seen = layers if read is None else layers[: read + 1]
+    if not 1 <= tuning.blocks <= len(seen):
+        raise BadInput(f"{tuning.blocks} blocks to train: {subject.name} reads {len(seen)} blocks of its vision tower")
+    with _whole(subject, [layer.path for layer in seen[-tuning.blocks :]]) as trained:
+        yield trained
+
+
+@contextmanager
+def _whole(subject: Subject, paths: Sequence[str]) -> OpenArm:
+    """Every parameter of the modules at these paths."""
     inside = {
         name: parameter
         for name, parameter in unwrapped(subject.model).named_parameters()
-        if any(name.startswith(f"{path}.") for path in projector.paths)
+        if any(name.startswith(f"{path}.") for path in paths)
     }
     with _float32_copies(inside) as originals:
         yield Trained(

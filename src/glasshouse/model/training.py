@@ -77,10 +77,12 @@ def train(
     progress: Progress | None = None,
     name: str = "training",
     loss_scale: float = 1.0,
+    stop: Callable[[int], bool] | None = None,
 ) -> list[float]:
     """Train in place; returns the loss of every step. Only `parameters` change. A gate is a factor on a parameter's
     gradient: where it is 0, the parameter stays (unless the schedule has weight decay). The loss is multiplied by
-    `loss_scale` for the backward pass, for models whose small gradients would underflow."""
+    `loss_scale` for the backward pass, for models whose small gradients would underflow. `stop` is asked after every
+    step, with the number of steps, whether training ends early."""
     if not parameters:
         raise BadInput(f"{name}: no parameter to train was named")
     required_grad = {parameter: parameter.requires_grad for parameter in parameters.values()}
@@ -110,6 +112,8 @@ def train(
                 _save(checkpointing.file, mark, parameters, optimizers, losses)
             if progress:
                 progress(name, step + 1, schedule.steps)
+            if stop and stop(step + 1):
+                break
     finally:
         for parameter, before in required_grad.items():
             parameter.requires_grad_(before)

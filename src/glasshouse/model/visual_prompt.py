@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from glasshouse.data.examples import Examples
-from glasshouse.model.finetuning import TrainingBatches, Tuning
 from glasshouse.model.frozen import frozen
 from glasshouse.model.subject import Subject
 from glasshouse.model.taps import edited
 from glasshouse.model.training import Schedule, train
+from glasshouse.model.training_batches import TrainingBatches
 from glasshouse.values.changes import Edit, Plan
 from glasshouse.values.errors import BadInput
 from glasshouse.values.sites import projector
@@ -43,7 +43,7 @@ def train_visual_prompt(
     losses: list[float] | None = None,
 ) -> Float[Tensor, "tokens width"]:  # fmt: skip
     """Train a prompt to bring about the examples' answers. `losses` gets one number per step."""
-    training = TrainingBatches(subject, examples, Tuning("projector", schedule, batch, seed))
+    training = TrainingBatches(subject, examples, batch, seed)
     shape = list[int]()
     with torch.no_grad(), edited(subject, Plan({projector.output: _ShapeProbe(shape)})):
         training.loss(0)
